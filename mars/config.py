@@ -1,0 +1,332 @@
+"""The one typed model of an experiment: what `config/<experiment>.yaml` may say, and nothing else.
+
+Stages never import this module: they receive resolved values through their spec
+(:mod:`mars.provenance.spec`), so an edit here reruns only the stages whose values change.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mars.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    """Every section: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+class GeneratedData(Strict):
+    """Corpus and miniature benchmarks written by :mod:`mars.data` from a seed, no network."""
+
+    source: Literal["generated"] = "generated"
+    seed: int = 0
+    instructions: Positive = Field(description="instruction examples in the training corpus")
+    pretraining_documents: Positive = Field(description="plain documents the base models read")
+    benchmark_documents: Positive = Field(description="test documents per benchmark")
+    vocabulary: Positive = Field(description="size of the tokenizer trained on the corpus")
+
+
+class HubData(Strict):
+    """An instruction data set of the Hugging Face hub, or of a mirror folder in hub layout."""
+
+    source: Literal["hub"] = "hub"
+    dataset: str = Field(description="repository, `owner/name`, with a `messages` column")
+    configuration: str | None = None
+    split: str = "train"
+    revision: str | None = Field(None, description="commit of the data set; null: newest, recorded")
+    limit: Positive | None = Field(None, description="first N examples after a seeded shuffle")
+
+
+Data = Annotated[GeneratedData | HubData, Field(discriminator="source")]
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+class Architecture(Strict):
+    """A Qwen2 model trained from scratch."""
+
+    hidden_size: Positive
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    intermediate_size: Positive
+    max_positions: Positive = 2048
+
+
+class Training(Strict):
+    """How one stage is trained. Defaults are the paper's Table 7 where it says."""
+
+    epochs: Annotated[float, Field(gt=0)] = 5
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-6
+    warmup_ratio: Fraction = 0.03
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    batch_size: Positive = Field(384, description="examples per optimiser step, over all devices")
+    max_length: Positive = Field(512, description="tokens; longer examples are cut on the right")
+    row_length: Positive = Field(2048, description="tokens of one packed row")
+    rows_per_forward: Positive = Field(1, description="packed rows in one forward of one device")
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    normalisation: Literal["sequence", "token"] | None = Field(
+        None, description="loss averaged per sequence or per token; null: as published"
+    )
+    eos_to_block: bool = Field(True, description="pad responses with EOS to a multiple of B (B6)")
+    inverse_t_weighting: bool = Field(False, description="the authors' 1/t weights (B2)")
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 15
+    seed: int = 0
+
+
+class ScratchBase(Strict):
+    """A base model pre-trained here on the generated documents."""
+
+    source: Literal["scratch"] = "scratch"
+    architecture: Architecture
+    training: dict[str, Any] = Field({}, description="overrides of the experiment's `training`")
+
+
+class HubBase(Strict):
+    """An instruct model of the hub, or of a mirror folder in hub layout."""
+
+    source: Literal["hub"] = "hub"
+    repository: str
+    revision: str | None = None
+    mask_token: str = "<|mask|>"
+
+
+class PackageBase(Strict):
+    """A GGUF file shipped inside an installed Python package."""
+
+    source: Literal["package"] = "package"
+    package: str = Field(description="importable package that holds the file")
+    file: str = Field(description="path of the .gguf file inside the package")
+    mask_token: str = Field(description="special token of the vocabulary that text never uses")
+
+
+Base = Annotated[ScratchBase | HubBase | PackageBase, Field(discriminator="source")]
+
+
+class Scale(Strict):
+    """One base model, and the scale of the paper that it stands for."""
+
+    stands_for: Literal["0.5B", "7B"]
+    base: Base
+
+
+class Model(Strict):
+    """One checkpoint: a base as it is, or a fine-tuning stage on top of a parent."""
+
+    scale: Name
+    method: Literal["base", "ar_sft", "mars", "block_diffusion"]
+    parent: Name | None = None
+    block_size: Positive | None = None
+    ar_weight: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="weight of the AR (SFT) loss beside the mask loss; 0: 'w/o SFT loss'"
+    )
+    epochs_factor: Positive = Field(1, description="2: the paper's compute-matched AR SFT")
+    training: dict[str, Any] = Field({}, description="overrides of the experiment's `training`")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Model:
+        if (self.method == "base") != (self.parent is None):
+            raise ValueError("`parent` is needed by every method but `base`, which has none")
+        if (self.method in ("mars", "block_diffusion")) != (self.block_size is not None):
+            raise ValueError("`block_size` is needed by mars and block_diffusion, and only there")
+        return self
+
+
+# --- evaluation ---------------------------------------------------------------------------------
+
+
+class Benchmark(Strict):
+    """One stock lm-eval task, and which of its scores the tables show."""
+
+    task: str = Field(description="lm-eval's task or group")
+    title: str = Field(description="column title, as in the paper's tables")
+    dataset: str = Field(description="repository on the hub, `owner/name`")
+    revision: str | None = Field(None, description="commit of the data set; null: newest, recorded")
+    metric: str
+    filter: str = "none"
+    num_fewshot: int = 0
+    limit: Positive | None = Field(None, description="first N questions (per sub-task of a group)")
+    subtasks: list[str] | None = Field(None, description="parts of a group; null: all")
+    unsafe_code: bool = Field(False, description="allow running code that the model wrote")
+
+
+class Setting(Strict):
+    """How a model decodes in one evaluation."""
+
+    threshold: Fraction | None = Field(description="tau; null: one token per forward (tau = 1.0)")
+    metric: Literal["probability"] = "probability"
+
+
+class Evaluation(Strict):
+    """Protocol shared by all evaluations."""
+
+    max_new_tokens: Positive = 256
+    slots: Positive = Field(16, description="sequences decoded side by side")
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    code_timeout: Positive = Field(10, description="seconds one generated program may run")
+
+
+class Evaluated(Strict):
+    """Which models are evaluated under which settings; benchmarks: all of the experiment."""
+
+    models: list[Name]
+    settings: list[Name]
+
+
+# --- the experiment -----------------------------------------------------------------------------
+
+
+class Experiment(Strict):
+    """All that one experiment is: `config/<experiment>.yaml`."""
+
+    experiment: Name
+    description: str
+    data: Data
+    scales: dict[Name, Scale]
+    training: Training
+    models: dict[Name, Model]
+    benchmarks: dict[Name, Benchmark]
+    evaluation: Evaluation
+    settings: dict[Name, Setting]
+    evaluate: list[Evaluated]
+    artefacts: list[Literal["table2", "table4"]]
+
+    @field_validator("settings")
+    @classmethod
+    def _has_one_token(cls, settings: dict[str, Setting]) -> dict[str, Setting]:
+        if not any(setting.threshold is None for setting in settings.values()):
+            raise ValueError("one setting must have `threshold: null` (one-token mode)")
+        return settings
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Experiment:
+        for name, model in self.models.items():
+            _expect(model.scale, self.scales, f"models.{name}.scale")
+            if model.parent is not None:
+                _expect(model.parent, self.models, f"models.{name}.parent")
+                if self.models[model.parent].scale != model.scale:
+                    raise ValueError(
+                        f"`models.{name}.parent` is {model.parent!r} of another scale; "
+                        "a parent has the same scale"
+                    )
+            self.training_of(name)
+        for index, group in enumerate(self.evaluate):
+            for model_name in group.models:
+                _expect(model_name, self.models, f"evaluate[{index}].models")
+            for setting in group.settings:
+                _expect(setting, self.settings, f"evaluate[{index}].settings")
+        for name in self.models:
+            self.ancestors(name)
+        return self
+
+    def ancestors(self, name: str) -> list[str]:
+        """Parent, grandparent... of a model; ValueError if the chain comes back to it."""
+        chain: list[str] = []
+        parent = self.models[name].parent
+        while parent is not None:
+            if parent == name or parent in chain:
+                circle = " -> ".join([name, *chain, parent])
+                raise ValueError(
+                    f"`models.{name}.parent` leads in a circle ({circle}); "
+                    "let one of them start from a base model"
+                )
+            chain.append(parent)
+            parent = self.models[parent].parent
+        return chain
+
+    def training_of(self, name: str) -> Training:
+        """The training section as it holds for one model: defaults, overrides, epochs factor."""
+        model = self.models[name]
+        overrides = dict(model.training)
+        base = self.scales[model.scale].base
+        if model.method == "base" and isinstance(base, ScratchBase):
+            overrides = {**base.training, **overrides}
+        try:
+            merged = Training.model_validate({**self.training.model_dump(), **overrides})
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"`models.{name}.training.{key}`: {first['msg'].lower()}") from error
+        return merged.model_copy(update={"epochs": merged.epochs * model.epochs_factor})
+
+    def settings_of(self, name: str) -> list[str]:
+        """The settings under which a model is evaluated, in the experiment's order."""
+        wanted = {s for group in self.evaluate if name in group.models for s in group.settings}
+        return [setting for setting in self.settings if setting in wanted]
+
+    def evaluated_models(self) -> list[str]:
+        """The models that are evaluated at all, in the experiment's order."""
+        return [name for name in self.models if self.settings_of(name)]
+
+
+def _expect(name: str, known: dict[str, Any], where: str) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        raise ValueError(f"`{where}` names {name!r}, which does not exist; {hint}")
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """Read and check ``config/<experiment>.yaml``.
+
+    Raises:
+        UserError: one sentence that names the file, the key and the remedy.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise UserError(
+            f"{path}: there is no such configuration; choose one of {', '.join(known) or 'none'}."
+        )
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
+    return parse_experiment(content, str(path))
+
+
+def parse_experiment(content: Any, origin: str) -> Experiment:
+    """Check an experiment already read from YAML; ``origin`` names it in error messages."""
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {_sentence(error)}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem of a pydantic error as one sentence with key and remedy."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(part for part in location if part not in ("generated", "hub", "scratch"))
+    if first["type"] == "extra_forbidden":
+        return f"unknown key `{key}`; remove it or see config/README.md for the keys."
+    if first["type"] == "missing":
+        return f"`{key}` is missing; add it (config/README.md explains every key)."
+    if first["type"] == "value_error":
+        text = str(first["ctx"]["error"])
+        return f"{text}." if text.startswith("`models.") or not key else f"in `{key}`: {text}."
+    if key.endswith("threshold"):
+        return f"`{key}` is {first['input']!r}; tau lies between 0 and 1, or is null for one token."
+    return f"`{key}` is {first['input']!r}: {first['msg'].lower()}; correct it."
+
+
+def json_schema() -> str:
+    """The JSON schema of an experiment, for editors and for `config/schema.json`."""
+    return json.dumps(Experiment.model_json_schema(), indent=2) + "\n"
