@@ -1,0 +1,77 @@
+# Every target installs what it needs first; `make` alone lists them.
+
+PYTHON     ?= python3
+EXPERIMENT ?= tiny
+PROFILE    ?= default
+# Processes that run tests side by side, one thread each.
+TEST_JOBS  ?= 2
+
+BIN       := .venv/bin
+PIP       := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install
+CONFIG     = config/$(EXPERIMENT).yaml
+# Rules call `mars`, so the environment's programs come first on the path.
+SNAKEMAKE  = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake \
+             --profile workflow/profiles/$(PROFILE) --configfile $(CONFIG)
+# Named after what was installed: other contents, another stamp, another installation.
+STAMP     := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
+
+.DEFAULT_GOAL := help
+.PHONY: help install reproduce plan test lint lock known-experiment
+
+help:
+	@echo "make reproduce                     install, run the tiny experiment, print its main table"
+	@echo "make reproduce EXPERIMENT=paper PROFILE=gpu-node"
+	@echo "                                   the same for config/paper.yaml on a GPU machine"
+	@echo "make plan [EXPERIMENT=] [PROFILE=] what 'make reproduce' would run; runs nothing"
+	@echo "make test                          install, run the tests"
+	@echo "make install                       virtual environment in .venv from requirements.lock"
+	@echo "make lint                          style, types and workflow checks"
+	@echo "make lock                          write requirements.lock and environment.yml from .venv"
+
+install: $(STAMP)
+
+# torch comes first and with its dependencies, which on a GPU machine are the CUDA packages; the
+# lock is complete for all the rest. No index is named here: pip's own configuration decides.
+$(STAMP): | .venv/bin/pip
+	$(PIP) -c requirements.lock torch
+	$(PIP) --no-deps -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@rm -f .venv/.installed-*
+	@touch $@
+
+.venv/bin/pip:
+	@command -v "$(PYTHON)" >/dev/null || \
+	  { echo "$(PYTHON) is not here; install Python 3.11 or newer, or say make PYTHON=<path>."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1); Python 3.11 or newer is needed: make PYTHON=<path>."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) lacks the venv module; install it (Debian, Ubuntu: apt install python3-venv)."; exit 2; }
+	$(PYTHON) -m venv .venv
+
+reproduce: known-experiment install
+	$(SNAKEMAKE)
+	@$(BIN)/mars show --config $(CONFIG)
+
+plan: known-experiment install
+	$(SNAKEMAKE) --dry-run
+
+known-experiment:
+	@test -f $(CONFIG) || { echo "EXPERIMENT=$(EXPERIMENT) is not known; choose one of:" \
+	  $(basename $(notdir $(wildcard config/*.yaml))); exit 2; }
+	@test -d workflow/profiles/$(PROFILE) || { echo "PROFILE=$(PROFILE) is not known; choose one of:" \
+	  $(notdir $(wildcard workflow/profiles/*)); exit 2; }
+
+# worksteal: the one long test (end to end) starts first, the other process takes what is left.
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy mars tools
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(SNAKEMAKE) --lint
+	$(BIN)/python tools/lock.py --check
+
+lock:
+	$(BIN)/python tools/lock.py
