@@ -1,0 +1,142 @@
+"""From messages to token ids: chat formatting, loss on the last assistant turn, truncation.
+
+The format of the paper's training data (Dolci-Instruct-SFT): a `messages` column whose last
+message is the assistant's; only that one carries loss, and examples are cut at a fixed length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Sequence, Value, load_dataset
+from transformers import PreTrainedTokenizerBase
+
+from mars.errors import UserError
+from mars.files import write_json
+
+FEATURES = Features({"input_ids": Sequence(Value("int32")), "prompt_length": Value("int32")})
+
+
+def tokenize_conversation(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], max_length: int
+) -> tuple[list[int], int] | None:
+    """Token ids of a conversation and the number of leading ones that carry no loss.
+
+    The response ends with its first end-of-turn token, which is part of the loss; what a chat
+    template puts after it (a line break) is not, because decoding stops there. Longer examples
+    are cut on the right; None if no response token is left or the last message is not the
+    assistant's.
+    """
+    if not messages or messages[-1]["role"] != "assistant":
+        return None
+    turns = [{"role": m["role"], "content": m["content"]} for m in messages]
+    prompt = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    if not whole.startswith(prompt):
+        raise UserError(
+            "the chat template does not write the generation prompt before an assistant turn, so "
+            "prompt and response cannot be told apart; use a tokenizer with a ChatML-like template."
+        )
+    prompt_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    if len(prompt_ids) >= max_length:
+        return None
+    response_ids = tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"]
+    if tokenizer.eos_token_id in response_ids:
+        response_ids = response_ids[: response_ids.index(tokenizer.eos_token_id) + 1]
+    return (prompt_ids + response_ids)[:max_length], len(prompt_ids)
+
+
+def tokenize_instructions(
+    dataset: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    configuration: str | None,
+    split: str,
+    limit: int | None,
+    max_length: int,
+    seed: int,
+    output: Path,
+) -> None:
+    """Tokenise the conversations of a data set folder in hub layout.
+
+    Writes ``output`` (``datasets.save_to_disk``: input_ids, prompt_length) and its
+    ``summary.json`` with what was kept, cut and left out.
+    """
+    rows = _load(dataset, configuration, split)
+    if "messages" not in rows.column_names:
+        raise UserError(
+            f"{dataset} has no `messages` column (it has {', '.join(rows.column_names)}); "
+            "choose an instruction data set in the messages format."
+        )
+    rows = rows.shuffle(seed=seed)
+    if limit is not None:
+        rows = rows.select(range(min(limit, len(rows))))
+
+    def examples(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        found = (tokenize_conversation(tokenizer, m, max_length) for m in batch["messages"])
+        return _columns(example for example in found if example is not None)
+
+    _save(rows, examples, tokenizer, output)
+
+
+def tokenize_documents(
+    dataset: Path, tokenizer: PreTrainedTokenizerBase, *, max_length: int, output: Path
+) -> None:
+    """Tokenise plain documents (column `text`) for pre-training: all tokens carry loss."""
+
+    def examples(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pieces = []
+        for text in batch["text"]:
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+            pieces += [(ids[at : at + max_length], 0) for at in range(0, len(ids), max_length)]
+        return _columns(pieces)
+
+    _save(_load(dataset, None, "train"), examples, tokenizer, output)
+
+
+def _columns(examples: Iterable[tuple[list[int], int]]) -> dict[str, list[Any]]:
+    """(ids, prompt length) pairs as the two columns of a batch."""
+    pairs = list(examples)
+    return {"input_ids": [ids for ids, _ in pairs], "prompt_length": [n for _, n in pairs]}
+
+
+def _load(folder: Path, configuration: str | None, split: str) -> Dataset:
+    try:
+        return load_dataset(str(folder), configuration, split=split)
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(
+            f"{folder} could not be read as a data set ({str(error).splitlines()[0]}); "
+            "check `configuration` and `split`, or fetch it again."
+        ) from error
+
+
+def _save(
+    rows: Dataset,
+    examples: Callable[[dict[str, list[Any]]], dict[str, list[Any]]],
+    tokenizer: PreTrainedTokenizerBase,
+    output: Path,
+) -> None:
+    """Map ``rows`` to training examples, batch by batch through disk, and write a summary."""
+    tokens = rows.map(
+        examples,
+        batched=True,
+        remove_columns=rows.column_names,
+        features=FEATURES,
+        load_from_cache_file=False,
+        desc="tokenise",
+    )
+    if not len(tokens):
+        raise UserError("no training example is left after truncation; raise `max_length`.")
+    tokens.save_to_disk(output)
+    lengths = [len(ids) for ids in tokens["input_ids"]]
+    summary = {
+        "rows": len(rows),
+        "examples": len(tokens),
+        "cut": sum(ids[-1] != tokenizer.eos_token_id for ids in tokens["input_ids"]),
+        "tokens": sum(lengths),
+        "prompt_tokens": sum(tokens["prompt_length"]),
+        "longest": max(lengths),
+    }
+    write_json(output / "summary.json", summary)

