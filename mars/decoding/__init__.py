@@ -1,0 +1,131 @@
+"""Decoding: one call for every method of the paper and of this project.
+
+``decode`` is the whole interface of most callers; :class:`mars.decoding.cursor.Engine` is for
+those who submit requests while others run or change tau on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from mars.decoding.cursor import Engine
+from mars.decoding.requests import Decoded, Request, Stop, check_model, check_vocabulary, eos_set
+from mars.decoding.window import decode_window
+from mars.errors import UserError
+
+__all__ = ["METHODS", "Decoded", "Engine", "Request", "decode"]
+
+METHODS = ("window", "cursor", "autoregressive")
+
+
+def decode(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    block_size: int,
+    threshold: float | Sequence[float | None] | None,
+    max_new_tokens: int | Sequence[int],
+    eos_token_id: int | Iterable[int] | None,
+    mask_token_id: int | None,
+    method: str = "cursor",
+    metric: str = "probability",
+    strict: bool = False,
+    verify: bool = False,
+    extra_mask: bool = False,
+    slots: int = 16,
+    stop: Stop | Sequence[Stop | None] | None = None,
+    memory_limit: int | None = None,
+    progress: Callable[[Decoded], None] | None = None,
+) -> list[Decoded]:
+    """Continue every prompt greedily, in the order given.
+
+    Args:
+        model: a causal LM in eval mode.
+        prompts: token ids, each at least one.
+        block_size: B, tokens predicted per forward.
+        threshold: tau, for all or per prompt; None is one-token mode (plain greedy decoding).
+        max_new_tokens: budget, for all or per prompt.
+        eos_token_id: id or ids that end a sequence.
+        mask_token_id: id of [MASK]; None is allowed for ``autoregressive``.
+        method: ``cursor`` (the engine), ``window`` (no cache, one by one, the reference) or
+            ``autoregressive`` (the engine at B = 1).
+        metric, strict, verify, extra_mask: see :class:`mars.decoding.cursor.Engine`.
+        slots: sequences decoded together.
+        stop: sees the tokens so far and ends a request early, for all or per prompt.
+        memory_limit: most bytes for the key-value cache.
+        progress: called with each sequence as it ends, in any order.
+
+    Raises:
+        UserError: a request or setting that cannot be served; nothing has been decoded then.
+    """
+    if method not in METHODS:
+        raise UserError(f"Unknown decoding method {method!r}: choose one of {', '.join(METHODS)}.")
+    requests = _requests(prompts, threshold, max_new_tokens, stop, method)
+    eos = eos_set(eos_token_id)
+    if method == "autoregressive":
+        block_size, verify, extra_mask = 1, False, False
+    rule: dict[str, Any] = {
+        "block_size": block_size,
+        "eos": eos,
+        "mask_token_id": mask_token_id,
+        "metric": metric,
+        "strict": strict,
+        "verify": verify,
+        "extra_mask": extra_mask,
+    }
+    check_model(model, block_size, mask_token_id)
+    for request in requests:
+        request.check(metric)
+        check_vocabulary(model, request.prompt)
+    if method == "window":
+        return [_report(decode_window(model, request, **rule), progress) for request in requests]
+    if not requests:
+        return []
+    longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+    engine = Engine(
+        model,
+        slots=min(slots, len(requests)),
+        max_length=longest,
+        memory_limit=memory_limit,
+        **rule,
+    )
+    return _run_sorted(engine, requests, progress)
+
+
+def _run_sorted(
+    engine: Engine, requests: list[Request], progress: Callable[[Decoded], None] | None
+) -> list[Decoded]:
+    """Longest work first, so that prompts of like length are prefilled together."""
+    order = sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt))
+    identities = {index: engine.submit(requests[index]) for index in order}
+    results = engine.run(progress)
+    return [results[identities[index]] for index in range(len(requests))]
+
+
+def _requests(
+    prompts: Sequence[Sequence[int]],
+    threshold: float | Sequence[float | None] | None,
+    max_new_tokens: int | Sequence[int],
+    stop: Stop | Sequence[Stop | None] | None,
+    method: str,
+) -> list[Request]:
+    columns = []
+    for name, value in (
+        ("threshold", None if method == "autoregressive" else threshold),
+        ("max_new_tokens", max_new_tokens),
+        ("stop", stop),
+    ):
+        column = list(value) if isinstance(value, Sequence) else [value] * len(prompts)
+        if len(column) != len(prompts):
+            raise UserError(f"Give one {name} or one per prompt: {len(column)} for {len(prompts)}.")
+        columns.append(column)
+    return [Request(*row) for row in zip(prompts, *columns, strict=True)]
+
+
+def _report(decoded: Decoded, progress: Callable[[Decoded], None] | None) -> Decoded:
+    if progress is not None:
+        progress(decoded)
+    return decoded

@@ -1,0 +1,391 @@
+"""The engine: MARS decoding of many sequences at once, each at its own pace.
+
+A slot holds one sequence. Its state is the number of tokens known (``length``) and the number
+of them whose keys and values are in the cache (``cursor``); the tokens between are *pending*.
+One step forwards, for every slot, a window that starts at its cursor: the pending tokens, then
+[MASK]s. Because the token buffer holds [MASK] wherever nothing is known yet, the window is simply
+a slice of it. The accepted tokens are written behind the pending ones, and committing means
+moving the cursor: what the masks left in the cache is overwritten by the next window.
+
+A prompt enters the same way, all its tokens pending; finished slots are refilled from the queue.
+The paper names this cache (no block boundaries, no waiting) as future work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+from mars.decoding.acceptance import accepted_run, certainty, cutoff, forbid
+from mars.decoding.cache import CursorCache, attention_of, causal_bias, kv_bytes
+from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
+from mars.errors import UserError
+
+READ_GRANULARITY = 64
+"""Attention reads the cache up to the longest active row, rounded up to this many entries."""
+
+PREFILL_TOKENS = 2048
+"""Most tokens in one prefill forward; longer prompts enter in pieces."""
+
+
+@dataclass
+class _Slot:
+    """Host side of an active sequence."""
+
+    identity: int
+    request: Request
+    block_size: int
+    cursor: int = 0
+    length: int = 0
+    unchecked: int = 0
+    tokens: list[int] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+    finish: str | None = None
+    predictions: int = 1
+
+
+@dataclass
+class Times:
+    """Wall-clock seconds of an engine so far, and its decoding steps (each for all slots)."""
+
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    decode_steps: int = 0
+
+
+class Engine:
+    """Continuous batching over a fixed number of slots; slots in use are always the first ones.
+
+    Args:
+        model: a causal LM of Llama or Qwen2 architecture, any dtype.
+        block_size: predictions per forward, B; 1 decodes autoregressively.
+        mask_token_id: id of [MASK]; may be None when ``block_size`` is 1.
+        eos: ids that end a sequence.
+        slots: most sequences decoded together.
+        max_length: most tokens of one sequence, prompt and continuation.
+        metric, strict: the acceptance rule, see :mod:`mars.decoding.acceptance`.
+        verify: lossless mode (an extension of the paper): tokens accepted from masks are compared
+            with what AR decoding says, which the next window computes anyway, and only those
+            that agree are kept. The output is that of greedy AR decoding for every threshold.
+        extra_mask: append B masks and read the last one too: B + 1 predictions (an extension).
+        memory_limit: most bytes for the cache; default what the device has free.
+
+    Raises:
+        UserError: the cache does not fit, or the model cannot be decoded this way.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        block_size: int,
+        mask_token_id: int | None,
+        eos: frozenset[int],
+        slots: int,
+        max_length: int,
+        metric: str = "probability",
+        strict: bool = False,
+        verify: bool = False,
+        extra_mask: bool = False,
+        memory_limit: int | None = None,
+    ):
+        check_model(model, block_size, mask_token_id)
+        cutoff(None, metric)
+        self.model, self.backbone = model, model.get_decoder()
+        self.block_size, self.metric, self.strict = block_size, metric, strict
+        self.verify, self.extra_mask = verify, extra_mask
+        self.mask_token_id, self.eos = mask_token_id, eos
+        self.slots, self.max_length = slots, max_length
+
+        window = 2 * (block_size + extra_mask) - 1
+        capacity = -(-(max_length + window) // READ_GRANULARITY) * READ_GRANULARITY
+        self.dtype = model.get_input_embeddings().weight.dtype
+        _check_memory(model, slots, capacity, self.dtype, memory_limit)
+        self.cache = CursorCache(model, slots, capacity)
+        head = model.get_output_embeddings()
+        self.head, self.head_bias = head.weight.float(), head.bias
+        self.groups = model.config.num_attention_heads // model.config.num_key_value_heads
+
+        device = model.device
+        self.offsets = torch.arange(capacity, device=device)
+        self.unknown = torch.full((capacity,), mask_token_id or 0, device=device)
+        self.ids = self.unknown.repeat(slots, 1)
+        self.cursor = torch.zeros(slots, dtype=torch.long, device=device)
+        self.length = torch.zeros(slots, dtype=torch.long, device=device)
+        self.cutoffs = torch.zeros(slots, device=device)
+        self.limits = torch.ones(slots, dtype=torch.long, device=device)
+        self.unchecked = torch.zeros(slots, dtype=torch.long, device=device)
+        self.state = (self.ids, self.cursor, self.length, self.cutoffs, self.limits, self.unchecked)
+
+        self.queue: deque[_Slot] = deque()
+        self.active: list[_Slot] = []
+        self.results: dict[int, Decoded] = {}
+        self.submitted = 0
+        self.times = Times()
+
+    # Requests
+
+    def submit(self, request: Request, block_size: int | None = None) -> int:
+        """Queue a request and return its identity; ``block_size`` may lower the engine's.
+
+        Raises:
+            UserError: the request cannot be served; those in flight are not touched.
+        """
+        request.check(self.metric)
+        check_vocabulary(self.model, request.prompt)
+        block_size = self.block_size if block_size is None else block_size
+        if not 1 <= block_size <= self.block_size:
+            raise UserError(
+                f"The engine was built for blocks of at most {self.block_size}, not {block_size}."
+            )
+        needed = len(request.prompt) + request.max_new_tokens
+        if needed > self.max_length:
+            raise UserError(
+                f"The prompt ({len(request.prompt)} tokens) and max_new_tokens "
+                f"({request.max_new_tokens}) exceed the cache length of {self.max_length}."
+            )
+        self.queue.append(_Slot(self.submitted, request, block_size))
+        self.submitted += 1
+        return self.submitted - 1
+
+    def set_threshold(self, threshold: float | None, identity: int | None = None) -> None:
+        """Change tau from the next step on, of one request or of all, running and waiting."""
+        cutoff(threshold, self.metric)
+        chosen = [s for s in (*self.active, *self.queue) if identity in (None, s.identity)]
+        if not chosen and identity is not None:
+            raise UserError(f"No request {identity} is running or waiting.")
+        for slot in chosen:
+            slot.request = replace(slot.request, threshold=threshold)
+        for row, slot in enumerate(self.active):
+            self._set_rule(row, slot)
+
+    def run(self, progress: Callable[[Decoded], None] | None = None) -> dict[int, Decoded]:
+        """Step until nothing is left; ``progress`` sees each sequence as it ends."""
+        reported = set(self.results)
+        while self.active or self.queue:
+            self.step()
+            if progress is not None:
+                for identity in self.results.keys() - reported:
+                    reported.add(identity)
+                    progress(self.results[identity])
+        return self.results
+
+    @torch.inference_mode()
+    def step(self) -> dict[int, list[int]]:
+        """Admit waiting requests or else decode one step; new tokens per request identity."""
+        start = perf_counter()
+        with attention_of(self.model):
+            if self._admission_pays():
+                new = self._admit()
+                self.times.prefill_seconds += perf_counter() - start
+            elif self.active:
+                new = self._decode(0, len(self.active))
+                self.times.decode_seconds += perf_counter() - start
+                self.times.decode_steps += 1
+            else:
+                new = {}
+        self._retire()
+        return new
+
+    # Admission
+
+    def _admission_pays(self) -> bool:
+        """Whether enough slots are free to make a shared prefill; idle slots cost nothing."""
+        free = self.slots - len(self.active)
+        return bool(self.queue) and (
+            not self.active or free >= min(len(self.queue), max(1, self.slots // 4))
+        )
+
+    def _admit(self) -> dict[int, list[int]]:
+        """Fill the free slots from the queue; prompts of like length are prefilled together."""
+        first = len(self.active)
+        count = min(len(self.queue), self.slots - first)
+        entering = [self.queue.popleft() for _ in range(count)]
+        entering.sort(key=lambda slot: len(slot.request.prompt))
+        for row, slot in enumerate(entering, first):
+            self._place(row, slot)
+        self.active += entering
+        new: dict[int, list[int]] = {}
+        while first < len(self.active):
+            last = self._prefill_group(first)
+            self._prefill(first, last)
+            new |= self._decode(first, last)
+            first = last
+        return new
+
+    def _place(self, row: int, slot: _Slot) -> None:
+        prompt = torch.tensor(slot.request.prompt, device=self.ids.device)
+        slot.length = len(prompt)
+        self.ids[row] = self.unknown
+        self.ids[row, : slot.length] = prompt
+        self.cursor[row] = 0
+        self.length[row] = slot.length
+        self.unchecked[row] = 0
+        self._set_rule(row, slot)
+
+    def _set_rule(self, row: int, slot: _Slot) -> None:
+        self.cutoffs[row] = cutoff(slot.request.threshold, self.metric)
+        one_token = slot.request.threshold is None
+        slot.predictions = 1 if one_token else slot.block_size + self.extra_mask
+        self.limits[row] = slot.predictions
+
+    def _prefill_group(self, first: int) -> int:
+        """The end of the rows from ``first`` on, shortest first, worth padding to one length."""
+        shortest = self.active[first].length
+        last = first + 1
+        while last < len(self.active):
+            longest = self.active[last].length
+            if longest > 2 * shortest or longest * (last + 1 - first) > PREFILL_TOKENS:
+                break
+            last += 1
+        return last
+
+    def _prefill(self, first: int, last: int) -> None:
+        """Forward all of long prompts but the last piece, which the first decoding step takes."""
+        piece = max(1, PREFILL_TOKENS // (last - first))
+        while self.active[first].length - self.active[first].cursor > piece:
+            self._hidden(first, last, piece)
+            self.cursor[first:last] += piece
+            for slot in self.active[first:last]:
+                slot.cursor += piece
+
+    # One step
+
+    def _decode(self, first: int, last: int) -> dict[int, list[int]]:
+        """Forward the windows of the slots first..last and take what they yield."""
+        slots = self.active[first:last]
+        predictions = max(slot.predictions for slot in slots)
+        width = max(slot.length - slot.cursor + slot.predictions - 1 for slot in slots)
+        hidden = self._hidden(first, last, width)
+        advance = self._advance_verified if self.verify else self._advance
+        new = {}
+        for slot, report in zip(slots, advance(hidden, first, last, predictions), strict=True):
+            slot.cursor, slot.length, count, *tokens = report
+            slot.unchecked = slot.length - slot.cursor - 1
+            gained, slot.finish = finished(slot.tokens, tokens[:count], slot.request, self.eos)
+            slot.tokens += gained
+            slot.accepted.append(len(gained))
+            new[slot.identity] = gained
+        return new
+
+    def _hidden(self, first: int, last: int, width: int) -> Tensor:
+        """Last hidden states of the windows of slots first..last: [rows, width, hidden size]."""
+        positions = self.cursor[first:last, None] + self.offsets[:width]
+        reach = max(slot.cursor for slot in self.active[first:last]) + width
+        reach = -(-reach // READ_GRANULARITY) * READ_GRANULARITY
+        self.cache.address(first, last, positions, reach)
+        return self.backbone(
+            input_ids=self.ids[first:last].gather(1, positions),
+            position_ids=positions,
+            attention_mask=causal_bias(positions, reach, self.groups, self.dtype),
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    def _advance(self, hidden: Tensor, first: int, last: int, predictions: int) -> list[list[int]]:
+        """Accept from the left and move the cursors; [cursor, length, count, tokens] per row."""
+        cursor, length = self.cursor[first:last], self.length[first:last]
+        offsets = self.offsets[:predictions]
+        rows = (length - cursor - 1)[:, None] + offsets
+        logits = self._logits(_take(hidden, rows.clamp(max=hidden.shape[1] - 1)))
+        tokens = logits.argmax(-1)
+        count = self._run(logits, first, last)
+        kept = tokens.where(offsets < count[:, None], self.unknown[0])
+        self.ids[first:last].scatter_(1, length[:, None] + offsets, kept)
+        cursor.copy_(length)
+        length += count
+        return torch.cat([torch.stack([cursor, length, count], 1), tokens], 1).tolist()
+
+    def _advance_verified(
+        self, hidden: Tensor, first: int, last: int, predictions: int
+    ) -> list[list[int]]:
+        """The same, but a token accepted from a mask is given out only once AR decoding agrees.
+
+        The logits at the last certain token and at the unchecked ones after it say what AR
+        decoding puts next. Unchecked tokens are certain as far as they agree; the first that does
+        not is replaced by the AR token, and what came after it is forgotten.
+        """
+        cursor, length = self.cursor[first:last], self.length[first:last]
+        unchecked = self.unchecked[first:last]
+        most_unchecked = max(slot.unchecked for slot in self.active[first:last])
+        offsets = self.offsets[: most_unchecked + predictions]
+        start = length - unchecked - 1
+        rows = (start - cursor)[:, None] + offsets
+        logits = self._logits(_take(hidden, rows.clamp(max=hidden.shape[1] - 1)))
+        tokens = logits.argmax(-1)
+        places = start[:, None] + 1 + offsets
+        agrees = (tokens == self.ids[first:last].gather(1, places)) & (offsets < unchecked[:, None])
+        certain = agrees.cumprod(-1).sum(-1) + 1
+        run = self._run(_take(logits, unchecked[:, None] + offsets[:predictions]), first, last)
+        unchecked.copy_((run - 1).where(certain > unchecked, 0))
+        cursor.copy_(start + certain)
+        length.copy_(cursor + 1 + unchecked)
+        kept = tokens.where(offsets < (certain + unchecked)[:, None], self.unknown[0])
+        self.ids[first:last].scatter_(1, places, kept)
+        return torch.cat([torch.stack([cursor, length, certain], 1), tokens], 1).tolist()
+
+    def _run(self, logits: Tensor, first: int, last: int) -> Tensor:
+        """Tokens accepted per row, [rows], from logits [rows, predictions, vocabulary]."""
+        limits = self.limits[first:last]
+        if logits.shape[1] == 1:
+            return limits.clone()
+        sure = certainty(logits, self.metric)
+        return accepted_run(sure, self.cutoffs[first:last], self.strict).minimum(limits)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits of [rows, positions, hidden size]; [MASK] cannot be chosen."""
+        logits = linear(hidden.float(), self.head, self.head_bias)
+        return logits if self.mask_token_id is None else forbid(logits, self.mask_token_id)
+
+    # Leaving
+
+    def _retire(self) -> None:
+        """Record finished sequences and close the gaps they leave."""
+        for row in reversed(range(len(self.active))):
+            slot = self.active[row]
+            if slot.finish is None:
+                continue
+            self.results[slot.identity] = Decoded(
+                slot.tokens, len(slot.accepted), slot.accepted, slot.finish
+            )
+            moved = self.active.pop()
+            if moved is not slot:
+                self._move(len(self.active), row, moved)
+
+    def _move(self, source: int, target: int, slot: _Slot) -> None:
+        self.active[target] = slot
+        self.cache.move(source, target, slot.cursor)
+        for state in self.state:
+            state[target] = state[source]
+
+
+def _take(states: Tensor, rows: Tensor) -> Tensor:
+    """[batch, width, features] at ``rows`` [batch, k]: [batch, k, features]."""
+    return states.gather(1, rows[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def _check_memory(
+    model: PreTrainedModel, slots: int, capacity: int, dtype: torch.dtype, limit: int | None
+) -> None:
+    needed = kv_bytes(model.config, slots, capacity, dtype)
+    if limit is None:
+        limit = _free_bytes(model.device)
+    if needed > limit:
+        raise UserError(
+            f"The cache of {slots} slots of {capacity} tokens needs {needed / 1e9:.2f} GB "
+            f"and {limit / 1e9:.2f} GB are available: use fewer slots or a shorter max_length."
+        )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,106 @@
+"""What every decoder takes and gives: a checked request, and the decoded tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from mars.decoding.acceptance import cutoff
+from mars.errors import UserError
+
+Stop = Callable[[list[int]], bool]
+"""Sees the tokens generated so far; true ends the request early."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and how to continue it.
+
+    Attributes:
+        prompt: token ids, at least one.
+        threshold: tau of the acceptance metric; None is one-token mode.
+        max_new_tokens: the most tokens to generate, at least 1.
+        stop: ends the request early to save work; the tokens that made it true are kept.
+    """
+
+    prompt: Sequence[int]
+    threshold: float | None = None
+    max_new_tokens: int = 256
+    stop: Stop | None = None
+
+    def check(self, metric: str) -> None:
+        """Raise a UserError for a request no decoder can serve."""
+        if len(self.prompt) == 0:
+            raise UserError("The prompt is empty: give at least one token.")
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
+        cutoff(self.threshold, metric)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The continuation of one prompt.
+
+    Attributes:
+        tokens: generated ids, up to and including the first EOS.
+        forwards: forwards of the model this sequence took part in, the prompt's included.
+        accepted: tokens gained in each forward; sums to ``len(tokens)`` (paper Figure 1).
+        finish: ``eos``, ``length`` (the budget) or ``stop``.
+    """
+
+    tokens: list[int]
+    forwards: int
+    accepted: list[int]
+    finish: str
+
+
+def eos_set(eos_token_id: int | Iterable[int] | None) -> frozenset[int]:
+    """Every id that ends a sequence."""
+    if eos_token_id is None:
+        return frozenset()
+    return frozenset([eos_token_id] if isinstance(eos_token_id, int) else eos_token_id)
+
+
+def check_model(model: PreTrainedModel, block_size: int, mask_token_id: int | None) -> None:
+    """Raise a UserError where ``model`` cannot decode blocks of ``block_size`` with this mask."""
+    if block_size < 1:
+        raise UserError(f"block_size must be at least 1, not {block_size}.")
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if mask_token_id is None:
+        if block_size > 1:
+            raise UserError(
+                "This checkpoint has no mask token: decode it one token at a time "
+                "(method 'autoregressive') or use a checkpoint trained with MARS."
+            )
+    elif not 0 <= mask_token_id < vocabulary:
+        raise UserError(
+            f"The mask token id {mask_token_id} is outside the vocabulary ({vocabulary})."
+        )
+
+
+def check_vocabulary(model: PreTrainedModel, prompt: Sequence[int]) -> None:
+    """Raise a UserError for a token id the model has no embedding for."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if not 0 <= min(prompt) <= max(prompt) < vocabulary:
+        raise UserError(f"The prompt holds a token id outside the vocabulary ({vocabulary}).")
+
+
+def finished(
+    tokens: list[int], new: list[int], request: Request, eos: frozenset[int]
+) -> tuple[list[int], str | None]:
+    """Cut ``new`` at the first EOS and at the budget; ``tokens`` are those generated before.
+
+    Returns:
+        The tokens that count, at least one, and why the sequence ends with them (None: it goes on).
+    """
+    new = new[: request.max_new_tokens - len(tokens)]
+    for index, token in enumerate(new):
+        if token in eos:
+            return new[: index + 1], "eos"
+    if len(tokens) + len(new) == request.max_new_tokens:
+        return new, "length"
+    if request.stop is not None and request.stop(tokens + new):
+        return new, "stop"
+    return new, None

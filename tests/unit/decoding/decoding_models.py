@@ -1,0 +1,48 @@
+"""Random little models with diverse outputs and confidences all over the scale."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+VOCABULARY = 40
+MASK = VOCABULARY - 1
+EOS = (3, 5)
+
+
+@cache
+def random_model(
+    architecture: str, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A model of two layers and four query heads on two key-value heads."""
+    torch.manual_seed(seed)
+    config_class, model_class = {
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "llama": (LlamaConfig, LlamaForCausalLM),
+    }[architecture]
+    config = config_class(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        initializer_range=0.5,
+    )
+    model = model_class(config).eval()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(1.5)
+    return model.to(dtype)
