@@ -1,0 +1,144 @@
+"""The dual stream of MARS without its redundant half (arXiv 2604.07023, section 3.2, equation 2).
+
+The published form runs two copies of a document of length L through the model: a clean one, and a
+noisy one whose response tokens are [MASK]. Most of the noisy copy is not needed. With a prompt of
+P tokens and blocks of B tokens counted from the start of the document:
+
+* A noisy *prompt* token sees clean prompt tokens of earlier blocks and noisy (that is, equal)
+  prompt tokens of its own block: by induction over the layers its hidden state is the one of the
+  clean token at its position. So clean tokens play that part here. The noisy term of the first
+  response token, which noisy position P-1 predicts, *is* its clean term; it is counted twice.
+* Position L-1 predicts nothing, and nothing that predicts sees it, in either copy.
+
+What remains is clean tokens 0..L-2 and masks at positions P..L-2. A mask in block k sees the clean
+tokens before max(kB, P) and the masks of its block up to itself. The equality of loss and
+gradients with the published form is a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+CLEAN = -1  # block number of a token of the clean stream
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One document laid out for the model: T tokens, N labels.
+
+    Attributes:
+        tokens: (T,) token ids.
+        positions: (T,) position ids, for the rotary embedding and the attention rule.
+        blocks: (T,) number of the noisy block a token belongs to; ``CLEAN`` for clean tokens.
+        clean_limits: (T,) a query sees the clean keys at positions below this.
+        noisy_limits: (T,) a query sees the noisy keys of its block at positions below this.
+        labels: (N,) index into the tokens: whose output predicts.
+        targets: (N,) token id to be predicted there.
+        ar_terms: (N,) how often the label counts in the AR loss.
+        mask_terms: (N,) how often the label counts in the mask loss.
+        size: number of predicted tokens n; each loss has n terms (in expectation, for diffusion).
+    """
+
+    tokens: np.ndarray
+    positions: np.ndarray
+    blocks: np.ndarray
+    clean_limits: np.ndarray
+    noisy_limits: np.ndarray
+    labels: np.ndarray
+    targets: np.ndarray
+    ar_terms: np.ndarray
+    mask_terms: np.ndarray
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def target_count(length: int, prompt_length: int) -> int:
+    """Tokens of a document that are predicted: its response, never its first token."""
+    return max(0, length - max(prompt_length, 1))
+
+
+def autoregressive_stream(document: np.ndarray, prompt_length: int) -> Stream:
+    """The clean stream alone: ordinary next-token prediction of the response.
+
+    Args:
+        document: (L,) token ids.
+        prompt_length: leading tokens without loss.
+    """
+    positions = np.arange(len(document) - 1)
+    labels = positions[max(prompt_length, 1) - 1 :]
+    return Stream(
+        tokens=document[:-1],
+        positions=positions,
+        blocks=np.full_like(positions, CLEAN),
+        clean_limits=positions + 1,
+        noisy_limits=np.zeros_like(positions),
+        labels=labels,
+        targets=document[labels + 1],
+        ar_terms=np.ones(len(labels)),
+        mask_terms=np.zeros(len(labels)),
+        size=len(labels),
+    )
+
+
+def mars_stream(
+    document: np.ndarray, prompt_length: int, *, block_size: int, mask_token_id: int
+) -> Stream:
+    """Clean tokens 0..L-2, then masks at P..L-2; position t predicts token t+1 in both.
+
+    Args:
+        document: (L,) token ids.
+        prompt_length: leading tokens P without loss.
+        block_size: tokens B of one block.
+        mask_token_id: id of [MASK].
+    """
+    clean = autoregressive_stream(document, prompt_length)
+    positions = np.arange(prompt_length, len(document) - 1)
+    blocks = positions // block_size
+    first = clean.labels == prompt_length - 1  # the first response token: noisy term = clean term
+    return Stream(
+        tokens=np.concatenate([clean.tokens, np.full_like(positions, mask_token_id)]),
+        positions=np.concatenate([clean.positions, positions]),
+        blocks=np.concatenate([clean.blocks, blocks]),
+        clean_limits=np.concatenate(
+            [clean.clean_limits, np.maximum(blocks * block_size, prompt_length)]
+        ),
+        noisy_limits=np.concatenate([clean.noisy_limits, positions + 1]),
+        labels=np.concatenate([clean.labels, len(clean) + np.arange(len(positions))]),
+        targets=np.concatenate([clean.targets, document[positions + 1]]),
+        ar_terms=np.concatenate([clean.ar_terms, np.zeros(len(positions))]),
+        mask_terms=np.concatenate([first.astype(float), np.ones(len(positions))]),
+        size=clean.size,
+    )
+
+
+def pad_to_block(
+    document: np.ndarray, prompt_length: int, block_size: int, eos_token_id: int
+) -> np.ndarray:
+    """Extend a finished document with EOS to a multiple of the block, as the authors' code does.
+
+    The added tokens are predicted like all others. A response without EOS was cut, not finished,
+    and stays as it is: padding would teach the model to stop there.
+    """
+    if eos_token_id not in document[prompt_length:]:
+        return document
+    missing = -len(document) % block_size
+    return np.concatenate([document, np.full(missing, eos_token_id, dtype=document.dtype)])
+
+
+def sees(query: tuple[torch.Tensor, ...], key: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Whether a query sees a key: the one statement of the attention rule (equation 2).
+
+    Args:
+        query: documents, blocks, clean_limits, noisy_limits of the queries, broadcastable with
+        key: documents, blocks, positions of the keys.
+    """
+    query_document, query_block, clean_limit, noisy_limit = query
+    key_document, key_block, key_position = key
+    clean = (key_block == CLEAN) & (key_position < clean_limit)
+    noisy = (key_block != CLEAN) & (key_block == query_block) & (key_position < noisy_limit)
+    return (query_document == key_document) & (clean | noisy)

@@ -1,0 +1,76 @@
+"""Cross-entropy at the labelled positions only, in chunks, with its gradient in the same pass."""
+
+from __future__ import annotations
+
+import torch
+
+CHUNK_LOGITS = 2**26  # logits held at once: 256 MiB in float32
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Weighted sum of cross-entropies; the gradient is formed chunk by chunk in the forward pass.
+
+    So the logits of one chunk exist at a time, and are never computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, label_weights, chunk_logits):  # type: ignore[no-untyped-def]
+        rows = max(1, chunk_logits // weight.shape[0])
+        accumulate = torch.promote_types(hidden.dtype, torch.float32)
+        compute = hidden.dtype
+        head = weight.to(compute)
+        wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        losses = hidden.new_empty(len(targets), dtype=accumulate)
+        grad_hidden = torch.empty_like(hidden) if wanted else None
+        grad_weight = torch.zeros_like(weight, dtype=accumulate) if wanted else None
+        for start in range(0, len(targets), rows):
+            part = slice(start, start + rows)
+            chunk, target = hidden[part], targets[part, None]
+            logits = (chunk @ head.T).to(accumulate)
+            normaliser = logits.logsumexp(-1, keepdim=True)
+            losses[part] = (normaliser - logits.gather(1, target)).squeeze(1)
+            if wanted:
+                scale = label_weights[part, None].to(accumulate)
+                grad = logits.sub_(normaliser).exp_().mul_(scale)
+                grad = grad.scatter_add_(1, target, -scale).to(compute)
+                torch.mm(grad, head, out=grad_hidden[part])
+                grad_weight += grad.T @ chunk
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        ctx.mark_non_differentiable(losses)
+        return (losses * label_weights.to(accumulate)).sum(), losses
+
+    @staticmethod
+    def backward(ctx, grad_loss, _):  # type: ignore[no-untyped-def]
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return (
+            grad_hidden * grad_loss.to(grad_hidden.dtype),
+            (grad_weight * grad_loss).to(ctx.weight_dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def weighted_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    label_weights: torch.Tensor,
+    *,
+    chunk_logits: int = CHUNK_LOGITS,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum over labels of weight times cross-entropy, softmax and sums in float32 or better.
+
+    Args:
+        hidden: (N, hidden size) last hidden states at the labelled positions. Their type is the
+            type of the matrix products.
+        weight: (vocabulary, hidden size) output embedding.
+        targets: (N,) token ids.
+        label_weights: (N,) weight of every label.
+        chunk_logits: logits held in memory at once.
+
+    Returns:
+        The weighted sum (differentiable) and the (N,) cross-entropies (not differentiable).
+    """
+    return _ChunkedCrossEntropy.apply(hidden, weight, targets, label_weights, chunk_logits)

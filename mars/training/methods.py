@@ -1,0 +1,65 @@
+"""The training methods: how each lays out a document, and how its loss is normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from mars.training.block_diffusion import SMALLEST_RATE, block_diffusion_stream
+from mars.training.dual_stream import Stream, autoregressive_stream, mars_stream, pad_to_block
+
+METHODS = ("pretrain", "ar_sft", "mars", "block_diffusion")
+
+Layout = Callable[[np.ndarray, int, np.random.Generator], Stream]
+
+
+def default_normalisation(method: str) -> str:
+    """As published: per sequence for the dual-stream methods, per token for AR (audit B3)."""
+    return "sequence" if method in ("mars", "block_diffusion") else "token"
+
+
+def layout(
+    method: str,
+    *,
+    block_size: int | None,
+    mask_token_id: int | None,
+    eos_token_id: int,
+    eos_to_block: bool,
+    inverse_t_weighting: bool,
+) -> Layout:
+    """The function that turns (document, prompt length, random generator) into a stream.
+
+    Args:
+        method: one of ``METHODS``.
+        block_size: B; None for the autoregressive methods.
+        mask_token_id: id of [MASK]; None for the autoregressive methods.
+        eos_token_id: fills the last block with ``eos_to_block``.
+        eos_to_block: pad finished responses with EOS to a multiple of B.
+        inverse_t_weighting: weigh the mask loss of every document by 1/t, t uniform, as the
+            authors' code does for MARS although its masking is full. Block diffusion is always
+            weighted so: there it is the objective.
+    """
+    if method in ("pretrain", "ar_sft"):
+        return lambda document, prompt, _: autoregressive_stream(document, prompt)
+
+    def lay_out(document: np.ndarray, prompt: int, generator: np.random.Generator) -> Stream:
+        if eos_to_block:
+            document = pad_to_block(document, prompt, block_size, eos_token_id)
+        rate = generator.uniform(SMALLEST_RATE, 1)
+        if method == "block_diffusion":
+            return block_diffusion_stream(
+                document,
+                prompt,
+                block_size=block_size,
+                mask_token_id=mask_token_id,
+                rate=rate,
+                masked=generator.random(len(document) - prompt) < rate,
+            )
+        stream = mars_stream(document, prompt, block_size=block_size, mask_token_id=mask_token_id)
+        if inverse_t_weighting:
+            stream = replace(stream, mask_terms=stream.mask_terms / rate)
+        return stream
+
+    return lay_out

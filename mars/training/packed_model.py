@@ -1,0 +1,51 @@
+"""A causal language model that reads packed rows and returns the two losses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from mars.training.losses import weighted_cross_entropy
+from mars.training.packing import Rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class PackedModel(nn.Module):
+    """Wraps any Llama- or Qwen2-architecture ``AutoModelForCausalLM``; adds no parameter.
+
+    The loss is computed inside ``forward`` so that data-parallel wrappers see one module whose
+    gradients are complete when its output is differentiated.
+    """
+
+    def __init__(self, model: PreTrainedModel, ar_weight: float) -> None:
+        super().__init__()
+        self.model = model
+        self.ar_weight = ar_weight
+
+    def forward(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of the rows (equation 5), and (2,) AR loss and mask loss apart, detached.
+
+        All three are shares of the optimiser step's losses: sum them over the step's rows.
+        """
+        flex = self.model.config._attn_implementation == "flex_attention"
+        hidden = self.model.base_model(
+            input_ids=rows.tokens,
+            position_ids=rows.positions,
+            attention_mask=rows.flex_mask() if flex else rows.dense_mask(),
+            use_cache=False,
+        ).last_hidden_state
+        labelled = hidden.flatten(0, 1)[rows.labels]
+        if torch.is_autocast_enabled(labelled.device.type):
+            labelled = labelled.to(torch.get_autocast_dtype(labelled.device.type))
+        loss, losses = weighted_cross_entropy(
+            labelled,
+            self.model.get_output_embeddings().weight,
+            rows.targets,
+            self.ar_weight * rows.ar_weights + rows.mask_weights,
+        )
+        shares = torch.stack([rows.ar_weights, rows.mask_weights]).to(losses.dtype)
+        return loss, shares @ losses

@@ -1,0 +1,207 @@
+"""From documents to packed rows: the batches of a run, and what one forward pass reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+
+from mars.training.dual_stream import CLEAN, Stream, sees
+
+PADDING = -1  # document number of padding
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one forward pass reads: R rows of T tokens and their N labels.
+
+    ``tokens, positions, documents, blocks, clean_limits, noisy_limits`` are (R, T) and mean what
+    they mean in :class:`~mars.training.dual_stream.Stream`; ``documents`` numbers the documents of
+    a row. ``labels`` (N,) index the R*T flattened tokens; ``targets`` (N,). ``ar_weights`` and
+    ``mask_weights`` (N,) are the share of each label in the AR loss and in the mask loss of the
+    whole optimiser step, so that losses of forward passes and of devices simply add up.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    documents: torch.Tensor
+    blocks: torch.Tensor
+    clean_limits: torch.Tensor
+    noisy_limits: torch.Tensor
+    labels: torch.Tensor
+    targets: torch.Tensor
+    ar_weights: torch.Tensor
+    mask_weights: torch.Tensor
+
+    def to(self, device: torch.device | str) -> Rows:
+        """The same rows on another device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return Rows(**moved)
+
+    def silent(self) -> Rows:
+        """The same rows with no weight: work for a device that has no rows of its own left."""
+        return replace(
+            self,
+            ar_weights=torch.zeros_like(self.ar_weights),
+            mask_weights=torch.zeros_like(self.mask_weights),
+        )
+
+    def dense_mask(self) -> torch.Tensor:
+        """(R, 1, T, T) boolean attention mask, true where the query (row) sees the key (column)."""
+        query = (self.documents, self.blocks, self.clean_limits, self.noisy_limits)
+        key = (self.documents, self.blocks, self.positions)
+        return sees(
+            tuple(part[:, None, :, None] for part in query),
+            tuple(part[:, None, None, :] for part in key),
+        )
+
+    def flex_mask(self):  # type: ignore[no-untyped-def]
+        """The same mask as a block mask of flex attention, for CUDA. Not tested on a CPU."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        def mask_mod(row, head, query, key):  # type: ignore[no-untyped-def]
+            return sees(
+                (
+                    self.documents[row, query],
+                    self.blocks[row, query],
+                    self.clean_limits[row, query],
+                    self.noisy_limits[row, query],
+                ),
+                (self.documents[row, key], self.blocks[row, key], self.positions[row, key]),
+            )
+
+        rows, length = self.tokens.shape
+        return create_block_mask(mask_mod, rows, None, length, length, self.tokens.device)
+
+
+def steps_of_run(examples: int, epochs: float, batch_size: int) -> int:
+    """Optimiser steps of a run over ``examples`` documents; the last batch may be short."""
+    return math.ceil(round(examples * epochs) / batch_size)
+
+
+def batches(
+    examples: int, epochs: float, batch_size: int, seed: int, first_step: int = 0
+) -> Iterator[list[tuple[int, int]]]:
+    """The batches of a run as (epoch, example) pairs, from step ``first_step`` on.
+
+    Every epoch is a fresh shuffle that depends on the seed and the epoch alone; epochs follow each
+    other without a break, the last may be partial, and only the last batch may be short.
+    """
+    total = round(examples * epochs)
+    orders: dict[int, np.ndarray] = {}
+    for start in range(first_step * batch_size, total, batch_size):
+        batch = []
+        for ordinal in range(start, min(start + batch_size, total)):
+            epoch, place = divmod(ordinal, examples)
+            if epoch not in orders:
+                shuffled = np.random.default_rng([seed, epoch]).permutation(examples)
+                orders = {**{e: o for e, o in orders.items() if e == epoch - 1}, epoch: shuffled}
+            batch.append((epoch, int(orders[epoch][place])))
+        yield batch
+
+
+def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    """Assign documents to rows, longest first, each to the first row with room for it.
+
+    A document longer than a row gets a row of its own length. Returns indices per row.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        length = lengths[index]
+        place = next((row for row, free in enumerate(room) if free >= length), None)
+        if place is None:
+            rows.append([index])
+            room.append(max(0, row_length - length))
+        else:
+            rows[place].append(index)
+            room[place] -= length
+    return rows
+
+
+def pack(
+    streams: Sequence[Stream],
+    *,
+    row_length: int,
+    rows_per_forward: int,
+    normalisation: str,
+    ar_weight: float,
+    pad_token_id: int = 0,
+    fixed_shape: bool = False,
+) -> list[Rows]:
+    """Pack the documents of one optimiser step into rows, and rows into forward passes.
+
+    Args:
+        streams: all documents of the optimiser step, over all devices.
+        row_length: tokens of one row.
+        rows_per_forward: rows of one forward pass.
+        normalisation: ``sequence``: mean over documents of their mean over predicted tokens;
+            ``token``: mean over all predicted tokens of the step.
+        ar_weight: weight of the AR loss. Labels that weigh nothing are left out.
+        pad_token_id: what fills a row; nothing sees it.
+        fixed_shape: fill every row to ``row_length`` (one shape for compiled attention) instead
+            of to the longest row of its forward pass.
+    """
+    if normalisation == "sequence":
+        shares = [1 / (len(streams) * stream.size) for stream in streams]
+    else:
+        total = sum(stream.size for stream in streams)
+        shares = [1 / total for _ in streams]
+    rows = first_fit([len(stream) for stream in streams], row_length)
+    used = [sum(len(streams[index]) for index in row) for row in rows]
+    # Rows of like length share a forward pass, so that little is padded.
+    order = sorted(range(len(rows)), key=lambda row: (-used[row], row))
+    packed = []
+    for start in range(0, len(rows), rows_per_forward):
+        chosen = order[start : start + rows_per_forward]
+        length = max(used[row] for row in chosen)
+        if fixed_shape:
+            length = max(length, row_length)
+        documents = [[(streams[i], shares[i]) for i in rows[row]] for row in chosen]
+        packed.append(_rows(documents, length, ar_weight, pad_token_id))
+    return packed
+
+
+def _rows(
+    rows: list[list[tuple[Stream, float]]], length: int, ar_weight: float, pad_token_id: int
+) -> Rows:
+    """Write documents (with their share of the loss) behind each other into rows of ``length``."""
+    shape = (len(rows), length)
+    tokens = np.full(shape, pad_token_id)
+    positions = np.tile(np.arange(length), (len(rows), 1))  # padding is causal among itself
+    documents = np.full(shape, PADDING)
+    blocks = np.full(shape, CLEAN)
+    clean_limits = positions + 1
+    noisy_limits = np.zeros(shape, dtype=int)
+    labels, targets, ar_weights, mask_weights = [], [], [], []
+    for row, contents in enumerate(rows):
+        start = 0
+        for number, (stream, share) in enumerate(contents):
+            part = (row, slice(start, start + len(stream)))
+            tokens[part] = stream.tokens
+            positions[part] = stream.positions
+            documents[part] = number
+            blocks[part] = stream.blocks
+            clean_limits[part] = stream.clean_limits
+            noisy_limits[part] = stream.noisy_limits
+            counted = ar_weight * stream.ar_terms + stream.mask_terms > 0
+            labels.append(row * length + start + stream.labels[counted])
+            targets.append(stream.targets[counted])
+            ar_weights.append(share * stream.ar_terms[counted])
+            mask_weights.append(share * stream.mask_terms[counted])
+            start += len(stream)
+    return Rows(
+        tokens=torch.from_numpy(tokens),
+        positions=torch.from_numpy(positions),
+        documents=torch.from_numpy(documents).int(),
+        blocks=torch.from_numpy(blocks).int(),
+        clean_limits=torch.from_numpy(clean_limits).int(),
+        noisy_limits=torch.from_numpy(noisy_limits).int(),
+        labels=torch.from_numpy(np.concatenate(labels)),
+        targets=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+        ar_weights=torch.from_numpy(np.concatenate(ar_weights)),
+        mask_weights=torch.from_numpy(np.concatenate(mask_weights)),
+    )

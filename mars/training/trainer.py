@@ -1,0 +1,521 @@
+"""The training loop: packed batches, AdamW, cosine schedule, checkpoints, export.
+
+One process or several (``accelerate launch``): every process computes the same packing of the
+whole optimiser step and takes its share of the forward passes, so that the number of processes
+changes nothing but the order of floating-point sums.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from datasets import Dataset, load_from_disk
+from tqdm import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    get_cosine_schedule_with_warmup,
+)
+
+from mars.errors import UserError
+from mars.files import read_json, write_json
+from mars.training.dual_stream import target_count
+from mars.training.export import export
+from mars.training.methods import METHODS, default_normalisation, layout
+from mars.training.packed_model import PackedModel
+from mars.training.packing import Rows, batches, pack, steps_of_run
+
+if TYPE_CHECKING:
+    from mars.config import Architecture, Training
+
+CHECKPOINTS_KEPT = 2
+LOG_LINES = 2000  # at most this many lines in training.jsonl
+DIVERGED = 3.0  # times the loss of the first steps
+
+
+@dataclass
+class Progress:
+    """How far a run is: all that a checkpoint holds beside weights and optimiser state."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    first_loss: float | None = None
+    recent_loss: float | None = None
+    pending: list[list[float]] = field(default_factory=list)
+    log: list[dict[str, float | int | None]] = field(default_factory=list)
+
+
+class Examples:
+    """The documents that have something to predict, and how their batches are made."""
+
+    def __init__(self, path: Path, lay_out: Any, seed: int) -> None:
+        dataset = _load_dataset(path)
+        self.documents = [np.asarray(ids, dtype=np.int64) for ids in dataset["input_ids"]]
+        self.prompts = [int(length) for length in dataset["prompt_length"]]
+        kept = [
+            index
+            for index, (document, prompt) in enumerate(
+                zip(self.documents, self.prompts, strict=True)
+            )
+            if target_count(len(document), prompt) > 0
+        ]
+        self.skipped = len(self.documents) - len(kept)
+        self.kept = kept
+        self.lay_out = lay_out
+        self.seed = seed
+        if not kept:
+            raise UserError(
+                f"{path}: no document has a response to learn from; check `training.max_length`, "
+                "which must be longer than the prompts."
+            )
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def streams(self, batch: list[tuple[int, int]]) -> list[Any]:
+        """Lay out a batch of (epoch, example) pairs; its randomness depends on them alone."""
+        streams = []
+        for epoch, example in batch:
+            index = self.kept[example]
+            generator = np.random.default_rng([self.seed, epoch, example, 1])
+            streams.append(self.lay_out(self.documents[index], self.prompts[index], generator))
+        return streams
+
+
+def train(
+    *,
+    method: str,
+    training: Training,
+    block_size: int | None,
+    ar_weight: float,
+    parent: Path,
+    dataset: Path,
+    work: Path,
+    output: Path,
+    architecture: Architecture | None = None,
+) -> dict[str, Any]:
+    """Train one checkpoint and export it.
+
+    Args:
+        method: ``pretrain`` (from random weights), ``ar_sft``, ``mars`` or ``block_diffusion``.
+        training: hyper-parameters, resolved.
+        block_size: tokens B of one block; None for the autoregressive methods.
+        ar_weight: weight of the AR loss beside the mask loss; 0 is "w/o SFT loss".
+        parent: checkpoint folder to start from; for ``pretrain`` a folder with a tokenizer.
+        dataset: folder of a saved ``datasets.Dataset`` with columns ``input_ids`` and
+            ``prompt_length`` (leading tokens without loss).
+        work: folder for checkpoints; a run that finds its own there goes on from the newest. It
+            may be deleted once the output is in safety.
+        output: folder of the export; it appears whole, at the end.
+        architecture: shape of the new model, for ``pretrain``.
+
+    Returns:
+        The summary that is also written to ``training_summary.json``.
+
+    Raises:
+        UserError: a checkpoint without mask token, an unusable data set, a diverging loss, a work
+            folder of another run.
+    """
+    parent, dataset, work, output = Path(parent), Path(dataset), Path(work), Path(output)
+    if method not in METHODS:
+        raise UserError(f"there is no training method {method!r}; choose one of {METHODS}.")
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bfloat16" else "no")
+    tokenizer = AutoTokenizer.from_pretrained(parent)
+    model = _load_model(parent, tokenizer, training, architecture, accelerator.device)
+    _check_tokens(method, parent, tokenizer, model)
+    if method == "pretrain":
+        _check_tokenizer_survives(tokenizer, model, parent)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    examples = Examples(
+        dataset,
+        layout(
+            method,
+            block_size=block_size,
+            mask_token_id=tokenizer.mask_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            eos_to_block=training.eos_to_block,
+            inverse_t_weighting=training.inverse_t_weighting,
+        ),
+        training.seed,
+    )
+    settings = {
+        "method": method,
+        "block_size": block_size,
+        "ar_weight": ar_weight,
+        "training": training.model_dump(),
+        "normalisation": training.normalisation or default_normalisation(method),
+        "parent": parent.name,
+        "examples": len(examples),
+    }
+    run = Run(accelerator, model, examples, settings, work)
+    run.train()
+    state = run.state_dict()
+    summary: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        summary = {**run.summary(), "parameters_before": parameters}
+        export(
+            model,
+            state,
+            tokenizer,
+            output,
+            parent=parent,
+            settings=settings,
+            log=run.progress.log,
+            summary=summary,
+        )
+    accelerator.wait_for_everyone()
+    return summary
+
+
+class Run:
+    """One training run: model, optimiser, schedule and how far it is."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: PreTrainedModel,
+        examples: Examples,
+        settings: dict[str, Any],
+        work: Path,
+    ) -> None:
+        training = settings["training"]
+        self.accelerator, self.examples, self.settings, self.work = (
+            accelerator,
+            examples,
+            settings,
+            work,
+        )
+        self.training = training
+        self.steps = steps_of_run(len(examples), training["epochs"], training["batch_size"])
+        if self.steps == 0:
+            raise UserError("`training.epochs` is too small for a single step; raise it.")
+        self.ar_weight = settings["ar_weight"] if settings["method"] == "mars" else 1.0
+        self.fixed_shape = model.config._attn_implementation == "flex_attention"
+        self.vocabulary = model.config.vocab_size
+        packed = PackedModel(model, self.ar_weight)
+        optimizer = torch.optim.AdamW(
+            _parameter_groups(packed, training["weight_decay"]),
+            lr=training["learning_rate"],
+            fused=True,
+        )
+        self.model, self.optimizer = accelerator.prepare(packed, optimizer)
+        self.scheduler = get_cosine_schedule_with_warmup(
+            self.optimizer, math.ceil(training["warmup_ratio"] * self.steps), self.steps
+        )
+        self.progress = Progress()
+
+    def train(self) -> None:
+        """Run all steps that are not done yet."""
+        self.resume()
+        progress, accelerator = self.progress, self.accelerator
+        every = math.ceil(self.steps / LOG_LINES)
+        started = time.monotonic() - progress.seconds
+        saved = time.monotonic()
+        self.model.train()
+        bar = tqdm(
+            total=self.steps,
+            initial=progress.step,
+            desc=self.settings["method"],
+            unit="step",
+            mininterval=1 if sys.stderr.isatty() else 30,
+            disable=not accelerator.is_main_process,
+        )
+        first_tokens = progress.tokens
+        begun = time.monotonic()
+        for rows, tokens in self.packed_steps(progress.step):
+            learning_rate = self.scheduler.get_last_lr()[0]
+            losses, norm = self.step(rows)
+            self.check(losses, norm)
+            progress.step += 1
+            progress.tokens += tokens
+            progress.seconds = time.monotonic() - started
+            progress.pending.append([*losses, norm])
+            if progress.step % every == 0 or progress.step == self.steps:
+                self.log(learning_rate)
+            rate = (progress.tokens - first_tokens) / (time.monotonic() - begun)
+            bar.set_postfix_str(f"loss {losses[0]:.3f}, {rate:,.0f} tokens/s", refresh=False)
+            bar.update()
+            if self.due(saved) and progress.step < self.steps:
+                self.save()
+                saved = time.monotonic()
+        bar.close()
+
+    def packed_steps(self, first_step: int) -> Iterator[tuple[list[Rows], int]]:
+        """This process's forward passes of every step, and the step's tokens over all processes."""
+        training, accelerator = self.training, self.accelerator
+        for batch in batches(
+            len(self.examples),
+            training["epochs"],
+            training["batch_size"],
+            training["seed"],
+            first_step,
+        ):
+            streams = self.examples.streams(batch)
+            packed = pack(
+                streams,
+                row_length=training["row_length"],
+                rows_per_forward=training["rows_per_forward"],
+                normalisation=self.settings["normalisation"],
+                ar_weight=self.ar_weight,
+                fixed_shape=self.fixed_shape,
+            )
+            own = packed[accelerator.process_index :: accelerator.num_processes]
+            if len(own) < math.ceil(len(packed) / accelerator.num_processes):
+                own = [*own, packed[0].silent()]
+            yield [rows.to(accelerator.device) for rows in own], sum(map(len, streams))
+
+    def step(self, rows: list[Rows]) -> tuple[list[float], float]:
+        """One optimiser step: loss, AR loss and mask loss of the whole batch; gradient norm."""
+        accelerator = self.accelerator
+        total = torch.zeros(3, device=accelerator.device)
+        for index, part in enumerate(rows):
+            last = index == len(rows) - 1
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                loss, apart = self.model(part)
+                # Data-parallel wrappers average over processes; shares are to be summed.
+                accelerator.backward(loss * accelerator.num_processes)
+            total[0] += loss.detach()
+            total[1:] += apart
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.training["max_grad_norm"])
+        losses = accelerator.reduce(total, "sum").tolist()
+        if all(map(math.isfinite, [*losses, float(norm)])):  # else `check` stops the run
+            self.optimizer.step()
+            self.scheduler.step()
+        self.optimizer.zero_grad()
+        return losses, float(norm)
+
+    def check(self, losses: list[float], norm: float) -> None:
+        """Stop a run whose loss is not a number or has left where it started for good."""
+        progress, step = self.progress, self.progress.step + 1
+        where = f"checkpoints up to step {self.newest()} are in {self.work}"
+        if not all(map(math.isfinite, [*losses, norm])):
+            raise UserError(
+                f"training stopped: the loss or its gradient is not finite at step {step} of "
+                f"{self.steps}; lower `training.learning_rate` ({where})."
+            )
+        recent = losses[0] if progress.recent_loss is None else progress.recent_loss
+        progress.recent_loss = 0.9 * recent + 0.1 * losses[0]
+        if progress.first_loss is None or step <= 10:
+            progress.first_loss = max(progress.first_loss or 0.0, progress.recent_loss)
+        elif progress.recent_loss > DIVERGED * progress.first_loss:
+            raise UserError(
+                f"training stopped: at step {step} of {self.steps} the loss is "
+                f"{progress.recent_loss:.2f}, over {DIVERGED:.0f} times where it started; lower "
+                f"`training.learning_rate` ({where})."
+            )
+
+    def log(self, learning_rate: float) -> None:
+        """Append the mean of the steps since the last line to the log."""
+        progress = self.progress
+        loss, ar, mask, norm = np.mean(progress.pending, axis=0).tolist()
+        method = self.settings["method"]
+        progress.log.append(
+            {
+                "step": progress.step,
+                "loss": loss,
+                "loss_ar": None if method == "block_diffusion" or not self.ar_weight else ar,
+                "loss_mask": mask if method in ("mars", "block_diffusion") else None,
+                "grad_norm": norm,
+                "learning_rate": learning_rate,
+                "tokens": progress.tokens,
+                "seconds": round(progress.seconds, 3),
+            }
+        )
+        progress.pending = []
+
+    # --- checkpoints ----------------------------------------------------------------------------
+
+    def due(self, saved: float) -> bool:
+        """Whether it is time for a checkpoint; the main process decides for all."""
+        due = time.monotonic() - saved >= 60 * self.training["checkpoint_minutes"]
+        if self.accelerator.num_processes == 1:
+            return due
+        flag = torch.tensor([due and self.accelerator.is_main_process], dtype=torch.int32)
+        return bool(self.accelerator.reduce(flag.to(self.accelerator.device), "sum"))
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints in the work folder, oldest first."""
+        return sorted(self.work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+
+    def newest(self) -> int:
+        """Step of the newest checkpoint, 0 without one."""
+        found = self.checkpoints()
+        return int(found[-1].name.split("-")[1]) if found else 0
+
+    def save(self) -> None:
+        """Write a checkpoint beside the others, rename it when it is whole, prune old ones."""
+        accelerator = self.accelerator
+        temporary = self.work / f".checkpoint-{self.progress.step}"
+        if accelerator.is_main_process:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(temporary))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            torch.save(self.scheduler.state_dict(), temporary / "schedule.pt")
+            write_json(
+                temporary / "progress.json",
+                {"settings": self.settings, "progress": asdict(self.progress)},
+            )
+            final = self.work / f"checkpoint-{self.progress.step}"
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(temporary, final)
+            for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
+                shutil.rmtree(old)
+        accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        found = self.checkpoints()
+        if not found:
+            return
+        state = read_json(found[-1] / "progress.json")
+        if state["settings"] != self.settings:
+            raise UserError(
+                f"{self.work} holds checkpoints of a run with other settings; delete the folder to "
+                "start afresh."
+            )
+        self.accelerator.load_state(str(found[-1]))
+        self.scheduler.load_state_dict(torch.load(found[-1] / "schedule.pt", weights_only=True))
+        self.progress = Progress(**state["progress"])
+
+    # --- results --------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Weights of the wrapped model, gathered from all processes."""
+        state = self.accelerator.get_state_dict(self.model)
+        return {name.removeprefix("model."): value for name, value in state.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """What the run did and what it cost."""
+        progress = self.progress
+        device = self.accelerator.device
+        if device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(device)
+            name = torch.cuda.get_device_name(device)
+        else:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            name = "cpu"
+        return {
+            "steps": progress.step,
+            "examples": len(self.examples),
+            "examples_without_response": self.examples.skipped,
+            "tokens": progress.tokens,
+            "seconds": round(progress.seconds, 3),
+            "tokens_per_second": round(progress.tokens / progress.seconds, 1),
+            "peak_memory_bytes": memory,
+            "device": name,
+            "processes": self.accelerator.num_processes,
+            "final_loss": progress.log[-1]["loss"],
+        }
+
+
+def _load_dataset(path: Path) -> Dataset:
+    try:
+        dataset = load_from_disk(str(path))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no data set; prepare the data first.") from error
+    missing = {"input_ids", "prompt_length"} - set(dataset.column_names)
+    if missing:
+        raise UserError(
+            f"{path}: column {sorted(missing)[0]!r} is missing; prepare the data again."
+        )
+    return dataset.with_format("numpy")
+
+
+def _load_model(
+    parent: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Training,
+    architecture: Architecture | None,
+    device: torch.device,
+) -> PreTrainedModel:
+    """The parent in float32 (master weights; bfloat16 is the type of the computation only)."""
+    attention = "flex_attention" if device.type == "cuda" else "sdpa"
+    if architecture is None:
+        return AutoModelForCausalLM.from_pretrained(
+            parent, dtype=torch.float32, attn_implementation=attention
+        )
+    torch.manual_seed(training.seed)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=architecture.hidden_size,
+            intermediate_size=architecture.intermediate_size,
+            num_hidden_layers=architecture.layers,
+            num_attention_heads=architecture.heads,
+            num_key_value_heads=architecture.kv_heads,
+            max_position_embeddings=architecture.max_positions,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            attn_implementation=attention,
+        )
+    )
+
+
+def _check_tokens(
+    method: str, parent: Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> None:
+    """Special tokens that the method needs, within the embedding the model has."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"{parent}: the tokenizer has no EOS token; set its `eos_token`.")
+    if method in ("mars", "block_diffusion") and tokenizer.mask_token_id is None:
+        raise UserError(
+            f"{parent}: the tokenizer has no mask token; set `mask_token` of the model's base."
+        )
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(
+            f"{parent}: the tokenizer has {len(tokenizer)} tokens, the model only "
+            f"{model.config.vocab_size} embedding rows; choose a mask token the model has."
+        )
+
+
+def _check_tokenizer_survives(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, parent: Path
+) -> None:
+    """That ``AutoTokenizer`` will load the same tokenizer beside the new model's configuration.
+
+    For some model types, Qwen2 among them, it ignores the class in the tokenizer's files and
+    substitutes the type's own, with other splitting rules.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model.config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        loaded = AutoTokenizer.from_pretrained(folder)
+    if loaded.backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str():
+        raise UserError(
+            f"{parent}: beside a {model.config.model_type} model, AutoTokenizer would load this "
+            f"tokenizer as {type(loaded).__name__} and split text differently; build it as one."
+        )
+
+
+def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices, none on biases and norms."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
