@@ -1,0 +1,1 @@
+"""Data: generators of the embedded experiment, chat formatting, hub data sets and their pins."""

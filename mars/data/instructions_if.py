@@ -1,0 +1,175 @@
+"""Instructions whose following can be checked (the miniature of IFEval)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from mars.data.examples import Example, conversation
+from mars.data.world import FOODS, GOODS, PEOPLE, PERSON_RELATIONS, PETS, World
+
+REQUESTS = ("Write about {s}.", "Tell me about {s}.", "Describe {s}.")
+CLOSINGS = ("That is all.", "This is the end.", "I hope this helps.", "Now you know.")
+MARKERS = ("P.S.", "P.P.S")
+WORDS = (*FOODS, *GOODS, *PETS)
+
+
+@dataclass
+class Draft:
+    """A response under way: what each instruction adds to or changes in it."""
+
+    subject: str
+    sentences: list[str]
+    head: list[str] = field(default_factory=list)
+    tail: list[str] = field(default_factory=list)
+    quoted: bool = False
+
+    def text(self) -> str:
+        """The finished response."""
+        text = "\n".join([*self.head, " ".join(self.sentences), *self.tail])
+        return f'"{text}"' if self.quoted else text
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One verifiable instruction: lm-eval's id and arguments, wording in the prompt."""
+
+    id: str
+    arguments: dict[str, Any]
+    wording: str
+
+
+class Instructions:
+    """Requests to write about a person under one or two of lm-eval's own instructions."""
+
+    parts = ("default",)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def example(self, rng: random.Random, part: str) -> Example:
+        """One request; its key is the subject and the instructions with their arguments."""
+        subject = rng.choice(PEOPLE)
+        # Two different facts, the first with a comma: "no commas" asks for something else.
+        first, second = rng.sample([r.name for r in PERSON_RELATIONS[1:4]], 2)
+        town = self.world.value("town", subject)
+        draft = Draft(subject, [self.world.statement(first, subject)])
+        if rng.random() < 0.5:
+            draft.sentences.append(self.world.statement(second, subject))
+        makers = rng.sample(_MAKERS, rng.choice([1, 2, 2]))
+        makers.sort(key=_MAKERS.index)
+        chosen = [make(rng, draft, town) for make in makers]
+        wordings = [instruction.wording for instruction in chosen]
+        rng.shuffle(wordings)
+        prompt = " ".join([rng.choice(REQUESTS).format(s=subject), *wordings])
+        document = {
+            "prompt": prompt,
+            "instruction_id_list": [instruction.id for instruction in chosen],
+            "kwargs": [instruction.arguments for instruction in chosen],
+        }
+        key = "; ".join([subject, *sorted(wordings)])
+        return Example(key, conversation(prompt, draft.text()), document, part)
+
+    def passage(self, rng: random.Random) -> str:
+        """Short notes with titles, lists, quotations and words said again."""
+        person, other = rng.sample(PEOPLE, 2)
+        words = rng.sample(WORDS, 3)
+        return rng.choice(
+            [
+                f"<<{person}>>\n{self.world.portrait(rng)}",
+                f'"{person} sees {words[0]} and {words[1]}." said {other}.',
+                "\n".join(f"* {person} sees {word}." for word in words),
+                f"{person} says {' '.join([words[0]] * 3)}. {other} says {words[0]} too.",
+                f"Dear {person}, I saw {words[0]} and {words[1]}. {other}\nP.S. {words[1]} again.",
+            ]
+        )
+
+
+def _keywords(rng: random.Random, draft: Draft, town: str) -> Instruction:
+    words = rng.sample(WORDS, 2)
+    draft.sentences.append(f"{draft.subject} sees {words[0]} and {words[1]}.")
+    return Instruction(
+        "keywords:existence",
+        {"keywords": words},
+        f"Include the keywords {words[0]} and {words[1]}.",
+    )
+
+
+def _frequency(rng: random.Random, draft: Draft, town: str) -> Instruction:
+    word, times = rng.choice(WORDS), rng.randint(2, 4)
+    draft.sentences.append(f"{draft.subject} says {' '.join([word] * times)}.")
+    return Instruction(
+        "keywords:frequency",
+        {"keyword": word, "frequency": times, "relation": "at least"},
+        f"The word {word} should appear at least {times} times.",
+    )
+
+
+def _bullets(rng: random.Random, draft: Draft, town: str) -> Instruction:
+    count = rng.randint(2, 4)
+    draft.tail += [f"* {draft.subject} sees {word}." for word in rng.sample(WORDS, count)]
+    return Instruction(
+        "detectable_format:number_bullet_lists",
+        {"num_bullets": count},
+        f"Your answer must contain exactly {count} bullet points.",
+    )
+
+
+def _title(rng: random.Random, draft: Draft, town: str) -> Instruction:
+    draft.head.append(f"<<{draft.subject}>>")
+    return Instruction(
+        "detectable_format:title",
+        {},
+        "Your answer must contain a title, wrapped in double angular brackets.",
+    )
+
+
+def _highlight(rng: random.Random, draft: Draft, town: str) -> Instruction:
+    draft.sentences.append(f"The town of *{draft.subject}* is *{town}*.")
+    return Instruction(
+        "detectable_format:number_highlighted_sections",
+        {"num_highlights": 2},
+        "Highlight at least 2 sections with *stars*.",
+    )
+
+
+def _postscript(rng: random.Random, draft: Draft, town: str) -> Instruction:
+    marker = rng.choice(MARKERS)
+    draft.tail.append(f"{marker} {draft.subject} lives in {town}.")
+    return Instruction(
+        "detectable_content:postscript",
+        {"postscript_marker": marker},
+        f"Add a postscript starting with {marker}",
+    )
+
+
+def _closing(rng: random.Random, draft: Draft, town: str) -> Instruction:
+    closing = rng.choice(CLOSINGS)
+    draft.tail.append(closing)
+    return Instruction(
+        "startend:end_checker",
+        {"end_phrase": closing},
+        f"Finish with this exact phrase: {closing}",
+    )
+
+
+def _quotation(rng: random.Random, draft: Draft, town: str) -> Instruction:
+    draft.quoted = True
+    return Instruction(
+        "startend:quotation", {}, "Wrap your entire response with double quotation marks."
+    )
+
+
+# In the order in which the parts follow each other in a response. Commas and forbidden words are
+# left out: a model that follows nothing would pass them.
+_MAKERS = [
+    _title,
+    _keywords,
+    _frequency,
+    _highlight,
+    _bullets,
+    _postscript,
+    _closing,
+    _quotation,
+]

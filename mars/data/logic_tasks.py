@@ -1,0 +1,169 @@
+"""Small logic puzzles in the form of BIG-Bench Hard's sub-tasks, with short chains of thought."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
+from mars.data.examples import Example, conversation, draw, generator
+from mars.data.world import COLORS, PEOPLE, words
+
+SHOTS = 3
+# Part of the training examples that come after worked examples, as the test questions do.
+_WITH_SHOTS = 0.25
+
+# The descriptions that lm-eval's stock tasks put before the question (as system message).
+DESCRIPTIONS = {
+    "boolean_expressions": "Evaluate the result of a random Boolean expression.\n\n",
+    "navigate": (
+        "Given a series of navigation instructions, determine whether one would end up back at "
+        "the starting point.\n\n"
+    ),
+    "object_counting": (
+        "Questions that involve enumerating objects and asking the model to count them.\n\n"
+    ),
+    "reasoning_about_colored_objects": (
+        "Answer extremely simple questions about the colors of objects on a surface.\n\n"
+    ),
+    "web_of_lies": "Evaluate a random boolean function expressed as a word problem.\n\n",
+}
+
+KINDS = {
+    "fruits": words("figs plums pears limes"),
+    "animals": words("goats cats dogs bats"),
+    "tools": words("ropes lamps pots bells"),
+}
+COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
+THINGS = words("cup hat pen book lamp bell rope pot")
+
+Puzzle = tuple[str, str, str]  # question, chain of thought, answer
+
+
+class LogicTasks:
+    """Five sub-tasks; questions come after three worked examples per sub-task."""
+
+    parts = tuple(DESCRIPTIONS)
+
+    def __init__(self, seed: int) -> None:
+        self.shots = {
+            part: self._worked_examples(generator(seed, "bbh-fewshot", part), part)
+            for part in self.parts
+        }
+        self._shot_keys = {shot.key for shots in self.shots.values() for shot in shots}
+
+    def example(self, rng: random.Random, part: str) -> Example:
+        """One puzzle that is not a worked example; its key is the sub-task and the question."""
+        example = _example(rng, part)
+        while example.key in self._shot_keys:
+            example = _example(rng, part)
+        return example.after(self.shots[part]) if rng.random() < _WITH_SHOTS else example
+
+    def passage(self, rng: random.Random) -> str:
+        """Chains of thought on their own, as statements."""
+        return " ".join(_PUZZLES[rng.choice(self.parts)](rng)[1] for _ in range(4))
+
+    @staticmethod
+    def _worked_examples(rng: random.Random, part: str) -> list[Example]:
+        return draw(lambda: _example(rng, part), SHOTS, ())
+
+
+def _example(rng: random.Random, part: str) -> Example:
+    question, thought, answer = _PUZZLES[part](rng)
+    worked = f"{thought} So the answer is {answer}."
+    prompt = f"Q: {question}\nA: Let's think step by step.\n"
+    document = {"input": question, "target": answer}
+    return Example(
+        f"{part}: {question}",
+        conversation(prompt, worked, DESCRIPTIONS[part]),
+        document,
+        part,
+    )
+
+
+def _boolean(rng: random.Random) -> Puzzle:
+    terms, values, thoughts = [], [], []
+    for _ in range(3):
+        value = rng.random() < 0.5
+        if rng.random() < 0.4:
+            terms.append(f"not {value}")
+            thoughts.append(f"not {value} = {not value}.")
+            value = not value
+        else:
+            terms.append(str(value))
+        values.append(value)
+    text, result = terms[0], values[0]
+    for term, value in zip(terms[1:], values[1:], strict=True):
+        operator = rng.choice(["and", "or"])
+        text = (
+            f"( {text} ) {operator} {term}"
+            if " and " in text or " or " in text
+            else (f"{text} {operator} {term}")
+        )
+        before, result = result, (result and value) if operator == "and" else (result or value)
+        thoughts.append(f"{before} {operator} {value} = {result}.")
+    return f"{text} is", " ".join(thoughts), str(result)
+
+
+def _navigate(rng: random.Random) -> Puzzle:
+    a, b = rng.randint(2, 6), rng.randint(2, 6)
+    first, second = rng.choice([("left", "right"), ("right", "left")])
+    back = a + b if rng.random() < 0.5 else rng.choice([n for n in range(2, 13) if n != a + b])
+    text = (
+        "If you follow these instructions, do you return to the starting point? Always face "
+        f"forward. Take {a} steps {first}. Take {b} steps {first}. Take {back} steps {second}.\n"
+        "Options:\n- Yes\n- No"
+    )
+    same = "is" if back == a + b else "is not"
+    thought = f"{a} + {b} = {a + b}. {a + b} {same} {back}."
+    return text, thought, "Yes" if back == a + b else "No"
+
+
+def _count(rng: random.Random) -> Puzzle:
+    kind, other = rng.sample(list(KINDS), 2)
+    first, second = rng.sample(KINDS[kind], 2)
+    third = rng.choice(KINDS[other])
+    a, b, c = (rng.choice(list(COUNTS)) for _ in range(3))
+    things = [f"{COUNTS[a]} {first}", f"{COUNTS[b]} {second}"]
+    things.insert(rng.randint(0, 2), f"{COUNTS[c]} {third}")
+    text = f"I have {things[0]}, {things[1]}, and {things[2]}. How many {kind} do I have?"
+    thought = f"The {kind} are {a} {first} and {b} {second}. {a} + {b} = {a + b}."
+    return text, thought, str(a + b)
+
+
+def _colors(rng: random.Random) -> Puzzle:
+    things, colors = rng.sample(THINGS, 3), rng.sample(COLORS, 3)
+    asked = rng.randrange(3)
+    listed = [f"a {color} {thing}" for color, thing in zip(colors, things, strict=True)]
+    order = rng.sample(range(3), 3)
+    options = "\n".join(f"({letter}) {colors[i]}" for letter, i in zip("ABC", order, strict=True))
+    text = (
+        f"On the table, there is {listed[0]}, {listed[1]}, and {listed[2]}. "
+        f"What color is the {things[asked]}?\nOptions:\n{options}"
+    )
+    thought = f"The {things[asked]} is {colors[asked]}."
+    return text, thought, f"({'ABC'[order.index(asked)]})"
+
+
+def _lies(rng: random.Random) -> Puzzle:
+    people = rng.sample(PEOPLE, 3)
+    truthful = rng.random() < 0.5
+    says = {True: "tells the truth", False: "lies"}
+    sentences = [f"{people[0]} {says[truthful]}."]
+    thoughts = list(sentences)
+    for before, person in pairwise(people):
+        claim = rng.random() < 0.5
+        sentences.append(f"{person} says {before} {says[claim]}.")
+        truthful = truthful == claim
+        thoughts.append(f"{person} {says[truthful]}.")
+    text = f"Question: {' '.join(sentences)} Does {people[-1]} tell the truth?"
+    return text, " ".join(thoughts), "Yes" if truthful else "No"
+
+
+_PUZZLES: dict[str, Callable[[random.Random], Puzzle]] = {
+    "boolean_expressions": _boolean,
+    "navigate": _navigate,
+    "object_counting": _count,
+    "reasoning_about_colored_objects": _colors,
+    "web_of_lies": _lies,
+}
