@@ -198,6 +198,7 @@ class Experiment(Strict):
 
     experiment: Name
     description: str
+    threads: Positive = Field(1, description="CPU threads of one training or evaluation job")
     data: Data
     scales: dict[Name, Scale]
     training: Training

@@ -5,6 +5,7 @@ A checkpoint of this project is an ordinary Qwen2 or Llama folder: nothing here 
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import shutil
 from pathlib import Path
@@ -65,17 +66,24 @@ def parameter_count(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def import_base(base: HubBase | PackageBase, output: Path) -> None:
+def import_base(base: HubBase | PackageBase, output: Path) -> dict[str, str | None]:
     """Write a base model as a plain checkpoint folder with a mask token in its tokenizer.
+
+    Returns where it came from: ``{"source", "package" or "repository", "revision"}``.
 
     Raises:
         UserError: the package is not installed, or the model has no row for a mask token.
     """
     if base.source == "package":
         model, tokenizer = _load_package(base.package, base.file)
+        origin = {
+            "source": "package",
+            "package": base.package,
+            "revision": importlib.metadata.version(base.package),
+        }
     else:
         source = output.parent / f".{output.name}.download"
-        fetch(base.repository, "model", base.revision, source)
+        origin = fetch(base.repository, "model", base.revision, source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         shutil.rmtree(source)
@@ -83,6 +91,7 @@ def import_base(base: HubBase | PackageBase, output: Path) -> None:
     model.generation_config = plain_greedy(model.generation_config)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
+    return origin
 
 
 def plain_greedy(inherited: GenerationConfig) -> GenerationConfig:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from mars.errors import UserError
+from mars.files import read_json
 
 MIRROR_VARIABLE = "MARS_HUB_MIRROR"
 
@@ -49,6 +50,16 @@ def fetch(
         "source": "mirror" if mirror else "hub",
         "revision": commit,
     }
+
+
+def hub_root(manifest: Path) -> Path:
+    """The hub folder (``<root>/<owner>/<name>``) that a data manifest belongs to.
+
+    A fetched data set has a manifest of its own, which names its repository; generated data has
+    one manifest at the root.
+    """
+    owned = "repository" in read_json(manifest)
+    return manifest.parent.parent.parent if owned else manifest.parent
 
 
 def _download(repository: str, kind: str, revision: str | None, folder: Path) -> str:

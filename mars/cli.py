@@ -1,0 +1,284 @@
+"""The command line: one verb per stage of the workflow, and a few for people.
+
+A stage's verb takes its spec (`mars spec` prints it) and the paths of its inputs and outputs, so
+a rule of the workflow and a person call the same thing. Imports are local to the verbs because
+torch and lm-eval take seconds to load.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mars.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="MARS-repro: train, decode, evaluate and compare with arXiv 2604.07023.",
+)
+
+Config = Annotated[Path, typer.Option(help="the experiment, config/<name>.yaml")]
+Spec = Annotated[str, typer.Option(help="the stage's spec: JSON, or a file that holds it")]
+Record = Annotated[Path, typer.Option(help="where to write the provenance record")]
+Folder = Annotated[Path, typer.Option()]
+DataManifest = Annotated[Path, typer.Option(help="manifest of the fetched or generated data")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(_fail(error))
+
+
+def _fail(error: UserError) -> int:
+    print(f"mars: {error}", file=sys.stderr)
+    return 2
+
+
+def _stage(spec: str, stage: str) -> dict[str, Any]:
+    """The spec given on the command line, checked to be one of ``stage``."""
+    text = spec if spec.lstrip().startswith("{") else _text_of(spec)
+    try:
+        plan = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--spec is not JSON ({error}); take it from `mars spec`.") from error
+    if plan.get("stage") != stage:
+        raise UserError(f"--spec is of the stage {plan.get('stage')!r}; this verb runs {stage!r}.")
+    return plan
+
+
+def _text_of(path: str) -> str:
+    if not Path(path).is_file():
+        raise UserError(f"--spec names the file {path}, which does not exist; see `mars spec`.")
+    return Path(path).read_text()
+
+
+# --- the configuration --------------------------------------------------------------------------
+
+
+@app.command()
+def spec(
+    config: Config,
+    stage: Annotated[str, typer.Argument(help="e.g. train")],
+    target: Annotated[list[str] | None, typer.Argument(help="e.g. model=mars-b4-small")] = None,
+) -> None:
+    """Print the spec of one stage: its configuration, code and lock in one JSON string."""
+    from mars.config import load_experiment
+    from mars.stages import spec as stage_spec
+
+    pairs = [item.partition("=") for item in target or []]
+    values = {key: int(value) if value.isdigit() else value for key, _, value in pairs}
+    print(stage_spec(load_experiment(config), stage, **values))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of an experiment (config/schema.json)."""
+    from mars.config import json_schema
+
+    print(json_schema(), end="")
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+@app.command()
+def generate_data(spec: Spec, output: Folder, record: Record) -> None:
+    """Write the instruction corpus and the miniature benchmarks, in hub layout."""
+    from mars.config import GeneratedData
+    from mars.data.generate import generate
+    from mars.provenance.manifest import write_manifest
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, "generate_data")
+    with recorded(record, plan, [], [output / "manifest.json"]):
+        generate(GeneratedData(**plan["config"]), output)
+        write_manifest(output)
+
+
+@app.command()
+def fetch_dataset(spec: Spec, output: Folder, record: Record) -> None:
+    """Copy one data set from the hub, or from the mirror $MARS_HUB_MIRROR, into a folder."""
+    from mars.data.hub import fetch
+    from mars.provenance.manifest import write_manifest
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, "fetch_dataset")
+    with recorded(record, plan, [], [output / "manifest.json"]) as facts:
+        facts |= fetch(plan["config"]["repository"], "dataset", plan["config"]["revision"], output)
+        write_manifest(output, **facts)
+
+
+@app.command()
+def train_tokenizer(spec: Spec, data: DataManifest, output: Folder, record: Record) -> None:
+    """Train the tokenizer of the models that are trained from scratch."""
+    from mars.data.tokenizer import train_from_folder
+    from mars.provenance.manifest import write_manifest
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, "train_tokenizer")
+    with recorded(record, plan, [data], [output / "manifest.json"]):
+        train_from_folder(data.parent, plan["config"]["vocabulary"], output)
+        write_manifest(output)
+
+
+@app.command()
+def import_base(spec: Spec, output: Folder, record: Record) -> None:
+    """Write a ready base model (package or hub) as a checkpoint with a mask token."""
+    from pydantic import TypeAdapter
+
+    from mars.config import Base
+    from mars.models import import_base as run
+    from mars.provenance.manifest import write_manifest
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, "import_base")
+    with recorded(record, plan, [], [output / "manifest.json"]) as facts:
+        facts |= run(TypeAdapter(Base).validate_python(plan["config"]), output)
+        write_manifest(output, **facts)
+
+
+@app.command()
+def tokenize(
+    spec: Spec, data: DataManifest, tokenizer: Folder, output: Folder, record: Record
+) -> None:
+    """Turn instructions (chat format) or documents into token ids with prompt lengths."""
+    from mars.data.chat import tokenize_documents, tokenize_instructions
+    from mars.data.hub import hub_root
+    from mars.models import load_tokenizer
+    from mars.provenance.manifest import write_manifest
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, "tokenize")
+    config = plan["config"]
+    inputs = [data, tokenizer / "manifest.json"]
+    with recorded(record, plan, inputs, [output / "manifest.json"]):
+        loaded = load_tokenizer(tokenizer)
+        dataset = hub_root(data) / config["dataset"]
+        if plan["kind"] == "documents":
+            tokenize_documents(dataset, loaded, max_length=config["max_length"], output=output)
+        else:
+            options = {key: value for key, value in config.items() if key != "dataset"}
+            tokenize_instructions(dataset, loaded, **options, output=output)
+        write_manifest(output)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    spec: Spec,
+    parent: Annotated[Path, typer.Option(help="parent checkpoint; to pre-train: the tokenizer")],
+    dataset: Annotated[Path, typer.Option(help="tokenised examples (`mars tokenize`)")],
+    output: Annotated[Path, typer.Option(help="the finished checkpoint")],
+    record: Record,
+    checkpoint_minutes: Annotated[float, typer.Option(help="time between saves")] = 15,
+) -> None:
+    """Pre-train or fine-tune one model; started again after a kill it goes on where it was."""
+    from mars.config import Architecture, Training
+    from mars.files import canonical_json, sha256_text
+    from mars.provenance.manifest import write_manifest
+    from mars.provenance.record import recorded
+    from mars.training import train as run
+
+    plan = _stage(spec, "train")
+    config = plan["config"]
+    architecture = config["architecture"]
+    inputs = [parent / "manifest.json", dataset / "manifest.json"]
+    with recorded(record, plan, inputs, [output / "manifest.json"]) as facts:
+        facts |= run(
+            method=config["method"],
+            training=Training(**config["training"], checkpoint_minutes=checkpoint_minutes),
+            block_size=config["block_size"],
+            ar_weight=config["ar_weight"],
+            architecture=Architecture(**architecture) if architecture else None,
+            parent=parent,
+            dataset=dataset,
+            work=output.parent / f".{output.name}.work-{sha256_text(canonical_json(plan))[:12]}",
+            output=output,
+        )
+        write_manifest(output)
+
+
+@app.command()
+def training_curves(
+    spec: Spec,
+    output: Annotated[Path, typer.Option(help="path without suffix; .pdf and .png are written")],
+    record: Record,
+    curves: Annotated[list[Path], typer.Argument(help="training.jsonl of each model, in order")],
+) -> None:
+    """Plot the training losses of all models."""
+    from mars.provenance.record import recorded
+    from mars.training.curves import plot_curves
+
+    plan = _stage(spec, "training_curves")
+    outputs = [output.with_suffix(".pdf"), output.with_suffix(".png")]
+    with recorded(record, plan, curves, outputs):
+        plot_curves(dict(zip(plan["config"]["models"], curves, strict=True)), outputs)
+
+
+# --- evaluation ---------------------------------------------------------------------------------
+
+
+@app.command()
+def evaluate(
+    spec: Spec,
+    checkpoint: Folder,
+    output: Folder,
+    record: Record,
+    data: Annotated[list[Path], typer.Argument(help="manifests of the data sets")],
+) -> None:
+    """Evaluate one model on every benchmark under each of its settings, through lm-eval."""
+    from mars.data.hub import hub_root
+    from mars.evaluation import evaluate as run
+    from mars.provenance.manifest import write_manifest
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, "evaluate")
+    inputs = [checkpoint / "manifest.json", *data]
+    with recorded(record, plan, inputs, [output / "manifest.json"]) as facts:
+        facts |= run(
+            checkpoint=checkpoint, hub=hub_root(data[0]), output=output, plan=plan, inputs=inputs
+        )
+        write_manifest(output)
+
+
+# --- the paper's tables -------------------------------------------------------------------------
+
+
+@app.command()
+def table(
+    spec: Spec,
+    output: Folder,
+    record: Record,
+    evaluations: Annotated[list[Path], typer.Argument(help="manifests of the evaluations")],
+) -> None:
+    """Write one of the paper's tables as CSV, Markdown and LaTeX."""
+    from mars.evaluation.records import read_records
+    from mars.paper.tables import write_table
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, "table")
+    number = plan["number"]
+    files = [output / f"table{number}.{suffix}" for suffix in ("csv", "md", "tex")]
+    with recorded(record, plan, evaluations, files):
+        records = {manifest.parent.name: read_records(manifest.parent) for manifest in evaluations}
+        write_table(number, experiment_spec=plan["config"], records=records, output=output)
+
+
+@app.command()
+def show(config: Config, results: Folder = Path("results")) -> None:
+    """Print the main table of an experiment and the files it wrote."""
+    from mars.config import load_experiment
+    from mars.paper.show import show as run
+
+    run(results / load_experiment(config).experiment)

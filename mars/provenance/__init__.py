@@ -1,0 +1,1 @@
+"""Where numbers come from: code fingerprints, manifests of folders, records of jobs."""

@@ -1,0 +1,108 @@
+"""The record of one job: what went in, what came out, made by what, where and when."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mars.files import read_json, sha256_file, write_json
+from mars.provenance.fingerprint import PACKAGE
+
+PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm_eval", "accelerate", "numpy")
+
+
+@contextmanager
+def recorded(
+    record: Path, spec: dict[str, Any], inputs: Iterable[Path], outputs: Iterable[Path]
+) -> Iterator[dict[str, Any]]:
+    """Run a job and, if it succeeds, write its provenance record to ``record``.
+
+    The value yielded is a dict to which the job may add facts (``"facts"`` of the record).
+    Nothing is written when the job fails, so a record always describes finished outputs.
+    """
+    started = datetime.now(UTC)
+    used = {str(path): sha256_file(path) for path in inputs}
+    facts: dict[str, Any] = {}
+    yield facts
+    write_json(
+        record,
+        {
+            "outputs": {str(path): sha256_file(path) for path in outputs},
+            "inputs": used,
+            "spec": spec,
+            "facts": facts,
+            "command": shlex.join(["mars", *sys.argv[1:]]),
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "code": _git_state(),
+            "environment": _versions(),
+            "hardware": hardware(),
+        },
+    )
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record written by :func:`recorded`."""
+    return read_json(path)
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores in use, memory and GPUs of this machine."""
+    found: dict[str, Any] = {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": [],
+    }
+    torch = sys.modules.get("torch")  # a stage without torch has no GPU to name
+    if torch is not None and torch.cuda.is_available():
+        found["gpus"] = [
+            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+        ]
+    return found
+
+
+def _processor() -> str:
+    """The processor's name as the kernel gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a number."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit of the project's checkout, and whether its tracked files differ from it."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(PACKAGE.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}

@@ -1,0 +1,164 @@
+"""What each stage of the workflow depends on: its part of the configuration, and its code.
+
+A stage's spec is one canonical JSON string. Snakemake compares it with that of the last run (each
+rule has it as its only parameter) and the stage reads everything it needs from it, so what decides
+over a rerun and what the stage sees cannot differ.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from mars.config import Experiment, GeneratedData, HubData, ScratchBase
+from mars.errors import UserError
+from mars.files import canonical_json, sha256_text
+from mars.provenance.fingerprint import PACKAGE, code_fingerprint
+
+LOCK = PACKAGE.parent / "requirements.lock"
+# The packages whose versions can change a result; the rest of the lock reruns nothing.
+NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "numpy")
+
+
+def spec(experiment: Experiment, stage: str, **target: Any) -> str:
+    """The spec of one stage, e.g. ``spec(experiment, "train", model="mars-b4-small")``."""
+    if stage not in _STAGES:
+        raise UserError(f"there is no stage {stage!r}; the stages are {', '.join(_STAGES)}.")
+    modules, resolve = _STAGES[stage]
+    return canonical_json(
+        {
+            "stage": stage,
+            **target,
+            "config": resolve(experiment, **target),
+            "code": code_fingerprint(modules),
+            "lock": _lock_hash(),
+        }
+    )
+
+
+def datasets_of(experiment: Experiment) -> dict[str, str | None]:
+    """Repositories of the experiment's data sets, with their revisions."""
+    found = {item.dataset: item.revision for item in experiment.benchmarks.values()}
+    if isinstance(experiment.data, HubData):
+        found[experiment.data.dataset] = experiment.data.revision
+    return found
+
+
+def _generate_data(experiment: Experiment) -> dict[str, Any]:
+    if not isinstance(experiment.data, GeneratedData):
+        raise UserError(f"{experiment.experiment} has no generated data; nothing to generate.")
+    return _plain(experiment.data)
+
+
+def _fetch_dataset(experiment: Experiment, repository: str) -> dict[str, Any]:
+    return {"repository": repository, "revision": datasets_of(experiment)[repository]}
+
+
+def _train_tokenizer(experiment: Experiment) -> dict[str, Any]:
+    return {"vocabulary": _plain(experiment.data)["vocabulary"]}
+
+
+def _import_base(experiment: Experiment, model: str) -> dict[str, Any]:
+    return _plain(experiment.scales[experiment.models[model].scale].base)
+
+
+def _tokenize(experiment: Experiment, scale: str, kind: str) -> dict[str, Any]:
+    """``kind``: "instructions" (chat format) or "documents" (plain text for pre-training)."""
+    if isinstance(experiment.data, HubData):
+        source = {
+            "dataset": experiment.data.dataset,
+            "configuration": experiment.data.configuration,
+            "split": experiment.data.split,
+            "limit": experiment.data.limit,
+        }
+    else:
+        name = "mars-generated/instruct" if kind == "instructions" else "mars-generated/documents"
+        source = {"dataset": name, "configuration": None, "split": "train", "limit": None}
+    return {
+        **source,
+        "max_length": experiment.training.max_length,
+        "seed": experiment.training.seed,
+    }
+
+
+def _train(experiment: Experiment, model: str) -> dict[str, Any]:
+    entry = experiment.models[model]
+    base = experiment.scales[entry.scale].base
+    pretrains = entry.method == "base"
+    if pretrains and not isinstance(base, ScratchBase):
+        raise UserError(f"{model} is a ready base model; it is imported, not trained.")
+    training = _plain(experiment.training_of(model))
+    training.pop("checkpoint_minutes")  # when to save changes no result
+    return {
+        "method": "pretrain" if pretrains else entry.method,
+        "block_size": entry.block_size,
+        "ar_weight": entry.ar_weight if entry.method == "mars" else None,
+        "architecture": _plain(base.architecture) if pretrains else None,
+        "training": training,
+    }
+
+
+def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
+    return {
+        "block_size": experiment.models[model].block_size,
+        "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
+        "settings": {
+            name: _plain(experiment.settings[name]) for name in experiment.settings_of(model)
+        },
+        "evaluation": _plain(experiment.evaluation),
+        "generated_data": isinstance(experiment.data, GeneratedData),
+    }
+
+
+def _table(experiment: Experiment, number: int) -> dict[str, Any]:
+    return {
+        "experiment": experiment.experiment,
+        "scales": {name: scale.stands_for for name, scale in experiment.scales.items()},
+        "models": {name: _plain(experiment.models[name]) for name in experiment.evaluated_models()},
+        "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
+        "settings": {name: _plain(item) for name, item in experiment.settings.items()},
+        "evaluated": {name: experiment.settings_of(name) for name in experiment.evaluated_models()},
+    }
+
+
+def _training_curves(experiment: Experiment) -> dict[str, Any]:
+    return {"models": trained_models(experiment)}
+
+
+def trained_models(experiment: Experiment) -> list[str]:
+    """The models that a training stage makes, bases pre-trained here included."""
+    return [
+        name
+        for name, entry in experiment.models.items()
+        if entry.method != "base" or isinstance(experiment.scales[entry.scale].base, ScratchBase)
+    ]
+
+
+_STAGES = {
+    "generate_data": (["mars.data.generate"], _generate_data),
+    "fetch_dataset": (["mars.data.hub"], _fetch_dataset),
+    "train_tokenizer": (["mars.data.tokenizer"], _train_tokenizer),
+    "import_base": (["mars.models"], _import_base),
+    "tokenize": (["mars.data.chat"], _tokenize),
+    "train": (["mars.training"], _train),
+    "evaluate": (["mars.evaluation"], _evaluate),
+    "table": (["mars.paper.tables"], _table),
+    "training_curves": (["mars.training.curves"], _training_curves),
+}
+
+
+def _plain(section: BaseModel) -> dict[str, Any]:
+    return section.model_dump(mode="json")
+
+
+@cache
+def _lock_hash() -> str:
+    """Hash of the locked versions that can change a result."""
+    if not Path(LOCK).is_file():
+        return "unlocked"
+    pins = [line.strip() for line in LOCK.read_text().splitlines()]
+    numeric = [pin for pin in pins if pin.partition("==")[0].lower() in NUMERIC_PACKAGES]
+    return sha256_text("\n".join(sorted(numeric)))

@@ -1,0 +1,46 @@
+"""Fetching from a mirror folder in hub layout, without network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mars.data.hub import MIRROR_VARIABLE, fetch, hub_root
+from mars.errors import UserError
+from mars.provenance.manifest import write_manifest
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "mirror"
+    (folder / "owner/name/main").mkdir(parents=True)
+    (folder / "owner/name/main/train.parquet").write_bytes(b"rows")
+    monkeypatch.setenv(MIRROR_VARIABLE, str(folder))
+    return folder
+
+
+def test_a_mirror_is_copied_whole_and_replaces_what_was_there(mirror: Path, tmp_path: Path):
+    output = tmp_path / "hub/owner/name"
+    output.mkdir(parents=True)
+    (output / "stale").write_text("old")
+    facts = fetch("owner/name", "dataset", None, output)
+    assert facts == {"repository": "owner/name", "source": "mirror", "revision": None}
+    assert [str(p.relative_to(output)) for p in output.rglob("*.*")] == ["main/train.parquet"]
+    assert hub_root(write_manifest(output, **facts)) == tmp_path / "hub"
+
+
+def test_what_the_mirror_lacks_is_named(mirror: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"has no owner/other; put a snapshot"):
+        fetch("owner/other", "model", None, tmp_path / "out")
+
+
+def test_without_network_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=MIRROR_VARIABLE):
+        fetch("owner/name", "dataset", None, tmp_path / "out")
+
+
+def test_generated_data_has_its_manifest_at_the_root(tmp_path: Path):
+    assert hub_root(write_manifest(tmp_path)) == tmp_path

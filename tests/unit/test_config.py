@@ -1,0 +1,112 @@
+"""Every mistake in a configuration is one sentence that names the file, the key and the remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mars.config import json_schema, load_experiment, parse_experiment
+from mars.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+@pytest.fixture
+def tiny() -> dict:
+    return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configurations_load(path: Path):
+    assert load_experiment(path).experiment == path.stem
+
+
+@pytest.mark.parametrize("overlay", sorted((ROOT / "config/overlays").glob("*.yaml")), ids=str)
+def test_overlays_fit_their_experiment(overlay: Path):
+    base = ROOT / "config" / f"{overlay.stem.partition('-')[0]}.yaml"
+    merged = _merge(yaml.safe_load(base.read_text()), yaml.safe_load(overlay.read_text()))
+    assert parse_experiment(merged, str(overlay)).experiment == base.stem
+
+
+def test_schema_file_is_the_schema_of_the_model():
+    assert (ROOT / "config/schema.json").read_text() == json_schema()
+
+
+def test_readme_explains_every_key():
+    text = (ROOT / "config/README.md").read_text()
+    schema = json.loads(json_schema())
+    keys = {key for section in schema["$defs"].values() for key in section.get("properties", {})}
+    missing = {key for key in keys | set(schema["properties"]) if f"`{key}`" not in text}
+    assert not missing
+
+
+def _edit(content: dict, key: str, value: object) -> None:
+    *path, last = key.split("/")
+    for part in path:
+        content = content[int(part)] if isinstance(content, list) else content[part]
+    content[last] = value
+
+
+MISTAKES = [
+    ("training/learning_rat", 1e-3, ["training.learning_rat", "unknown key", "config/README.md"]),
+    ("models/ar-small/parent", "base-smal", ["models.ar-small.parent", "did you mean"]),
+    ("models/ar-small/scale", "medium", ["models.ar-small.scale", "medium", "known: small, large"]),
+    ("models/base-small/parent", "ar-small", ["models.base-small", "base"]),
+    ("models/mars-b4-small/parent", "ar-large", ["another scale", "models.mars-b4-small.parent"]),
+    ("models/ar-small/parent", "mars-b4-small", ["circle", "start from a base model"]),
+    ("models/ar-small/training", {"epoch": 3}, ["models.ar-small.training.epoch"]),
+    ("settings/tau-0.95/threshold", 1.5, ["settings.tau-0.95.threshold", "between 0 and 1"]),
+    ("settings/tau-0.95/threshold", -0.1, ["settings.tau-0.95.threshold", "between 0 and 1"]),
+    ("models/mars-b4-small/block_size", None, ["models.mars-b4-small", "block_size"]),
+    ("models/ar-small/method", "sft", ["models.ar-small.method", "'sft'"]),
+    ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), MISTAKES, ids=lambda v: str(v)[:40])
+def test_a_mistake_is_one_sentence(tiny: dict, key: str, value: object, expected: list[str]):
+    _edit(tiny, key, value)
+    with pytest.raises(UserError) as caught:
+        parse_experiment(tiny, "config/mine.yaml")
+    sentence = str(caught.value)
+    assert sentence.startswith("config/mine.yaml: ")
+    assert "\n" not in sentence
+    for part in expected:
+        assert part in sentence, sentence
+
+
+def test_a_missing_section_is_named(tiny: dict):
+    del tiny["training"]
+    with pytest.raises(UserError, match="`training` is missing"):
+        parse_experiment(tiny, "config/mine.yaml")
+
+
+def test_a_missing_file_lists_the_choices(tmp_path: Path):
+    (tmp_path / "one.yaml").write_text("{}")
+    with pytest.raises(UserError, match="no such configuration; choose one of one"):
+        load_experiment(tmp_path / "two.yaml")
+
+
+def test_broken_yaml_is_named(tmp_path: Path):
+    (tmp_path / "one.yaml").write_text("a: [1,")
+    with pytest.raises(UserError, match=r"one\.yaml: not valid YAML"):
+        load_experiment(tmp_path / "one.yaml")
+
+
+def test_epochs_factor_multiplies_the_epochs(tiny: dict):
+    experiment = parse_experiment(tiny, "tiny")
+    assert (
+        experiment.training_of("ar-2x-small").epochs
+        == 2 * experiment.training_of("ar-small").epochs
+    )
+
+
+def _merge(base: dict, overlay: dict) -> dict:
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        base[key] = _merge(base[key], value) if both else value
+    return base

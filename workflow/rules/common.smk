@@ -1,0 +1,84 @@
+# The experiment, and where its files are. Only this file reads the configuration.
+import yaml
+from snakemake.exceptions import WorkflowError
+
+from mars.config import GeneratedData, ScratchBase, parse_experiment
+from mars.errors import UserError
+from mars.stages import datasets_of, spec, trained_models
+
+TABLE_SUFFIXES = ["csv", "md", "tex"]
+
+
+def experiment_of_this_run():
+    """The configuration given with --configfile, or the default experiment."""
+    default = workflow.source_path("../../config/tiny.yaml")
+    origin = " + ".join(map(str, workflow.configfiles)) or "config/tiny.yaml"
+    if not config:
+        with open(default) as stream:
+            config.update(yaml.safe_load(stream))
+    try:
+        return parse_experiment(config, origin)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+EXPERIMENT = experiment_of_this_run()
+RESULTS = f"results/{EXPERIMENT.experiment}"
+HUB = f"{RESULTS}/data/hub"
+GENERATED = isinstance(EXPERIMENT.data, GeneratedData)
+TRAINED = trained_models(EXPERIMENT)
+IMPORTED = [name for name in EXPERIMENT.models if name not in TRAINED]
+
+
+def names(values):
+    """A wildcard constraint that admits exactly these names."""
+    return "|".join(map(re.escape, values)) or "(?!)"
+
+
+wildcard_constraints:
+    model=names(EXPERIMENT.models),
+    scale=names(EXPERIMENT.scales),
+    kind="instructions|documents",
+
+
+def stage_spec(stage, **fixed):
+    """The spec of a stage as a function of a rule's wildcards."""
+    return lambda wildcards: spec(EXPERIMENT, stage, **fixed, **wildcards)
+
+
+def data_manifests(datasets):
+    """The manifests that stand for these data sets."""
+    if GENERATED:
+        return [f"{HUB}/manifest.json"]
+    return [f"{HUB}/{name}/manifest.json" for name in datasets]
+
+
+def checkpoint(model):
+    return f"{RESULTS}/checkpoints/{model}"
+
+
+def base_of(scale):
+    """The model of a scale that is its base."""
+    return next(
+        name
+        for name, entry in EXPERIMENT.models.items()
+        if entry.scale == scale and entry.method == "base"
+    )
+
+
+def tokenizer_of(scale):
+    """The folder whose tokenizer a scale's training data is made with."""
+    if isinstance(EXPERIMENT.scales[scale].base, ScratchBase):
+        return f"{RESULTS}/data/tokenizer"
+    return checkpoint(base_of(scale))
+
+
+def training_inputs(wildcards):
+    """What a model starts from, and the examples it is trained on."""
+    entry = EXPERIMENT.models[wildcards.model]
+    kind = "documents" if entry.method == "base" else "instructions"
+    start = checkpoint(entry.parent) if entry.parent else tokenizer_of(entry.scale)
+    return {
+        "parent": f"{start}/manifest.json",
+        "dataset": f"{RESULTS}/data/tokens/{entry.scale}/{kind}/manifest.json",
+    }

@@ -1,0 +1,42 @@
+# The paper's tables and figures from the evaluation records.
+
+
+rule table:
+    input:
+        evaluations=expand(
+            f"{RESULTS}/evaluations/{{model}}/manifest.json", model=EXPERIMENT.evaluated_models()
+        ),
+    output:
+        multiext(f"{RESULTS}/tables/table{{number}}", csv=".csv", md=".md", tex=".tex"),
+        record=f"{RESULTS}/provenance/table/table{{number}}.json",
+    log:
+        f"{RESULTS}/logs/table/table{{number}}.log",
+    benchmark:
+        f"{RESULTS}/logs/table/table{{number}}.tsv"
+    params:
+        spec=lambda wildcards: spec(EXPERIMENT, "table", number=int(wildcards.number)),
+    message:
+        "Write table {wildcards.number}"
+    shell:
+        "mars table --spec {params.spec:q} --output $(dirname {output.csv})"
+        " --record {output.record} {input.evaluations} > {log} 2>&1"
+
+
+rule training_curves:
+    input:
+        curves=expand(f"{RESULTS}/checkpoints/{{model}}/training.jsonl", model=TRAINED),
+    output:
+        pdf=f"{RESULTS}/figures/training_curves.pdf",
+        png=f"{RESULTS}/figures/training_curves.png",
+        record=f"{RESULTS}/provenance/training_curves.json",
+    log:
+        f"{RESULTS}/logs/training_curves.log",
+    benchmark:
+        f"{RESULTS}/logs/training_curves.tsv"
+    params:
+        spec=stage_spec("training_curves"),
+    message:
+        "Plot the training losses"
+    shell:
+        "mars training-curves --spec {params.spec:q} --output {output.pdf}"
+        " --record {output.record} {input.curves} > {log} 2>&1"

@@ -1,0 +1,26 @@
+# Pre-training, AR SFT, MARS: one rule, because they differ in configuration only.
+
+
+rule train:
+    input:
+        unpack(training_inputs),
+    output:
+        manifest=f"{RESULTS}/checkpoints/{{model}}/manifest.json",
+        curve=f"{RESULTS}/checkpoints/{{model}}/training.jsonl",
+        record=f"{RESULTS}/provenance/train/{{model}}.json",
+    log:
+        f"{RESULTS}/logs/train/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/logs/train/{{model}}.tsv"
+    wildcard_constraints:
+        model=names(TRAINED),
+    threads: EXPERIMENT.threads
+    params:
+        spec=stage_spec("train"),
+    message:
+        "Train {wildcards.model}"
+    shell:
+        "OMP_NUM_THREADS={threads} mars train --spec {params.spec:q}"
+        " --parent $(dirname {input.parent}) --dataset $(dirname {input.dataset})"
+        " --output $(dirname {output.manifest})"
+        " --record {output.record} > {log} 2>&1"
