@@ -11,14 +11,17 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from mars.decoding.block_cache import decode_block_cache
 from mars.decoding.cursor import Engine
+from mars.decoding.jacobi import JacobiEngine
 from mars.decoding.requests import Decoded, Request, Stop, check_model, check_vocabulary, eos_set
+from mars.decoding.speculative import decode_speculative
 from mars.decoding.window import decode_window
 from mars.errors import UserError
 
-__all__ = ["METHODS", "Decoded", "Engine", "Request", "decode"]
+__all__ = ["METHODS", "Decoded", "Engine", "Request", "decode", "decode_speculative"]
 
-METHODS = ("window", "cursor", "autoregressive")
+METHODS = ("window", "cursor", "autoregressive", "block_cache", "jacobi")
 
 
 def decode(
@@ -35,6 +38,8 @@ def decode(
     strict: bool = False,
     verify: bool = False,
     extra_mask: bool = False,
+    cache_block: int = 32,
+    authors_window: bool = False,
     slots: int = 16,
     stop: Stop | Sequence[Stop | None] | None = None,
     memory_limit: int | None = None,
@@ -50,9 +55,12 @@ def decode(
         max_new_tokens: budget, for all or per prompt.
         eos_token_id: id or ids that end a sequence.
         mask_token_id: id of [MASK]; None is allowed for ``autoregressive``.
-        method: ``cursor`` (the engine), ``window`` (no cache, one by one, the reference) or
-            ``autoregressive`` (the engine at B = 1).
-        metric, strict, verify, extra_mask: see :class:`mars.decoding.cursor.Engine`.
+        method: ``cursor`` (the engine), ``window`` (no cache, one by one, the reference),
+            ``autoregressive`` (the engine at B = 1), ``block_cache`` (the paper's cache) or
+            ``jacobi`` (the training-free baseline, ``block_size - 1`` guesses per forward).
+        metric, strict, verify, extra_mask: see :class:`mars.decoding.cursor.Engine`; the last two
+            are for ``cursor`` and ``window``.
+        cache_block, authors_window: see :mod:`mars.decoding.block_cache`.
         slots: sequences decoded together.
         stop: sees the tokens so far and ends a request early, for all or per prompt.
         memory_limit: most bytes for the key-value cache.
@@ -63,34 +71,46 @@ def decode(
     """
     if method not in METHODS:
         raise UserError(f"Unknown decoding method {method!r}: choose one of {', '.join(METHODS)}.")
-    requests = _requests(prompts, threshold, max_new_tokens, stop, method)
-    eos = eos_set(eos_token_id)
+    if method not in ("cursor", "window") and (verify or extra_mask):
+        raise UserError(f"verify and extra_mask are not options of the method {method!r}.")
     if method == "autoregressive":
-        block_size, verify, extra_mask = 1, False, False
-    rule: dict[str, Any] = {
-        "block_size": block_size,
-        "eos": eos,
-        "mask_token_id": mask_token_id,
-        "metric": metric,
-        "strict": strict,
-        "verify": verify,
-        "extra_mask": extra_mask,
-    }
-    check_model(model, block_size, mask_token_id)
+        threshold, block_size = None, 1
+    elif method == "jacobi":
+        threshold = 0.0  # unused by the rule, but not one-token mode
+    requests = _requests(prompts, threshold, max_new_tokens, stop)
+    check_model(model, 1 if method == "jacobi" else block_size, mask_token_id)
     for request in requests:
         request.check(metric)
         check_vocabulary(model, request.prompt)
+    rule: dict[str, Any] = {
+        "block_size": block_size,
+        "eos": eos_set(eos_token_id),
+        "mask_token_id": mask_token_id,
+        "metric": metric,
+        "strict": strict,
+    }
+    extensions: dict[str, Any] = {"verify": verify, "extra_mask": extra_mask}
     if method == "window":
-        return [_report(decode_window(model, request, **rule), progress) for request in requests]
+        one_by_one = (decode_window(model, request, **rule, **extensions) for request in requests)
+        return [_report(decoded, progress) for decoded in one_by_one]
+    if method == "block_cache":
+        rule |= {"cache_block": cache_block, "authors_window": authors_window}
+        return [
+            _report(decoded, progress)
+            for start in range(0, len(requests), slots)
+            for decoded in decode_block_cache(
+                model, requests[start : start + slots], memory_limit=memory_limit, **rule
+            )
+        ]
     if not requests:
         return []
-    longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
-    engine = Engine(
+    engine = (JacobiEngine if method == "jacobi" else Engine)(
         model,
         slots=min(slots, len(requests)),
-        max_length=longest,
+        max_length=max(len(request.prompt) + request.max_new_tokens for request in requests),
         memory_limit=memory_limit,
         **rule,
+        **extensions,
     )
     return _run_sorted(engine, requests, progress)
 
@@ -110,11 +130,10 @@ def _requests(
     threshold: float | Sequence[float | None] | None,
     max_new_tokens: int | Sequence[int],
     stop: Stop | Sequence[Stop | None] | None,
-    method: str,
 ) -> list[Request]:
     columns = []
     for name, value in (
-        ("threshold", None if method == "autoregressive" else threshold),
+        ("threshold", threshold),
         ("max_new_tokens", max_new_tokens),
         ("stop", stop),
     ):

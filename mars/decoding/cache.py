@@ -1,4 +1,4 @@
-"""A key-value cache in which every row has a cursor of its own, and the attention that reads it.
+"""A model behind a key-value cache in which every row has a cursor of its own.
 
 Transformers' static cache has one length for all rows; here each row writes its window wherever
 its cursor stands, in place. Nothing is ever cropped or copied: entries beyond a row's cursor are
@@ -7,19 +7,24 @@ stale, and every window overwrites the stale entries it could see before it look
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface, Cache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
+from mars.decoding.acceptance import forbid
 from mars.errors import UserError
 
 ATTENTION = "mars_grouped_query"
+
+READ_GRANULARITY = 64
+"""Attention reads the cache up to the longest row, rounded up to this many entries."""
 
 
 @dataclass
@@ -27,7 +32,7 @@ class Addressing:
     """Where the current forward writes and reads; one object shared by all layers.
 
     Attributes:
-        rows: the slots that take part, ``first`` to ``last`` (exclusive).
+        first, last: the slots that take part, ``last`` exclusive.
         write: flat indices ``slot * capacity + position`` of the forwarded tokens, row by row.
         length: entries of each row that are read, from position 0.
     """
@@ -40,6 +45,9 @@ class Addressing:
 
 class CursorLayer(CacheLayerMixin):
     """Keys and values of one layer: [slots, capacity, key-value heads, head dimension]."""
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, keys: Tensor, values: Tensor, cache: CursorCache):
         super().__init__()
@@ -73,33 +81,105 @@ class CursorLayer(CacheLayerMixin):
 
 
 class CursorCache(Cache):
-    """Static buffers for ``slots`` rows of ``capacity`` positions; ``address`` comes first."""
+    """Static buffers for ``slots`` rows of ``capacity`` positions; set ``addressing`` first."""
 
     def __init__(self, model: PreTrainedModel, slots: int, capacity: int):
         config = model.config
-        check_architecture(config)
         shape = (slots, capacity, config.num_key_value_heads, head_dimension(config))
-        weight = model.get_input_embeddings().weight
-
-        def buffer() -> Tensor:
-            return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
-
-        layers = range(config.num_hidden_layers)
-        super().__init__(layers=[CursorLayer(buffer(), buffer(), self) for _ in layers])
-        self.capacity = capacity
-        self.row_start = torch.arange(slots, device=weight.device)[:, None] * capacity
-        self.addressing: Addressing | None = None
-
-    def address(self, first: int, last: int, positions: Tensor, length: int) -> None:
-        """The next forward is of slots first..last; ``positions`` [rows, window] are entries."""
-        write = (self.row_start[first:last] + positions).flatten()
-        self.addressing = Addressing(first, last, write, length)
+        buffers = [
+            torch.zeros(shape, dtype=model.dtype, device=model.device)
+            for _ in range(2 * config.num_hidden_layers)
+        ]
+        pairs = zip(buffers[::2], buffers[1::2], strict=True)
+        self.own_layers = [CursorLayer(keys, values, self) for keys, values in pairs]
+        super().__init__(layers=list(self.own_layers))
+        self.addressing: Addressing
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first entries of one slot over another, so that slots in use stay together."""
-        for layer in self.layers:
+        for layer in self.own_layers:
             layer.keys[target, :length] = layer.keys[source, :length]
             layer.values[target, :length] = layer.values[source, :length]
+
+
+class CachedModel:
+    """A causal LM and its cursor cache: forwards windows of tokens, reads logits where asked.
+
+    Args:
+        model: a causal LM of Llama or Qwen2 architecture, any dtype.
+        slots: rows of the cache.
+        capacity: positions per row.
+        mask_token_id: made impossible as an output; None where there is none.
+        memory_limit: most bytes for the cache; default what the device has free.
+
+    Raises:
+        UserError: the cache does not fit, or the architecture is not supported.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        slots: int,
+        capacity: int,
+        mask_token_id: int | None,
+        memory_limit: int | None = None,
+    ):
+        check_architecture(model.config)
+        capacity = _round_up(capacity)
+        _check_memory(model, slots, capacity, memory_limit)
+        self.model, self.backbone = model, model.get_decoder()
+        self.mask_token_id = mask_token_id
+        self.capacity = capacity
+        self.cache = CursorCache(model, slots, capacity)
+        self.row_start = torch.arange(slots, device=model.device)[:, None] * capacity
+        self.groups = model.config.num_attention_heads // model.config.num_key_value_heads
+        head = model.get_output_embeddings()
+        self.head, self.head_bias = head.weight.float(), head.bias
+
+    def hidden(
+        self, ids: Tensor, positions: Tensor, reach: int, first: int = 0, bias: Tensor | None = None
+    ) -> Tensor:
+        """Forward a window per row and leave its keys and values in the cache.
+
+        Args:
+            ids: tokens, [rows, window].
+            positions: their positions, [rows, window].
+            reach: entries that may be seen by any row; a few more are read, and hidden.
+            first: the slot of the first row; the others follow it.
+            bias: what each query sees where that is not simply the past, [rows, 1, window, reach].
+                The tokens are then stored one after the other from ``reach - window`` on,
+                whatever their positions.
+
+        Returns:
+            Last hidden states, [rows, window, hidden size].
+        """
+        rows, window = ids.shape
+        if bias is None:
+            reach, stored = _round_up(reach), positions
+            bias = causal_bias(positions, reach, self.groups, self.model.dtype)
+        else:
+            stored = torch.arange(reach - window, reach, device=ids.device)
+            bias = bias.to(self.model.dtype).repeat(1, 1, self.groups, 1)
+        write = (self.row_start[first : first + rows] + stored).flatten()
+        self.cache.addressing = Addressing(first, first + rows, write, reach)
+        with attention_of(self.model):
+            return self.backbone(
+                input_ids=ids,
+                position_ids=positions,
+                attention_mask=bias,
+                past_key_values=self.cache,
+                use_cache=True,
+            ).last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits of [..., hidden size]; [MASK] cannot be chosen."""
+        logits = linear(hidden.float(), self.head, self.head_bias)
+        return logits if self.mask_token_id is None else forbid(logits, self.mask_token_id)
+
+
+def take(states: Tensor, columns: Tensor) -> Tensor:
+    """``states`` [rows, width, features] at ``columns`` [rows, k]: [rows, k, features]."""
+    return states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1]))
 
 
 def kv_bytes(config: PreTrainedConfig, slots: int, capacity: int, dtype: torch.dtype) -> int:
@@ -173,3 +253,24 @@ def attention_of(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
+
+
+def _round_up(length: int) -> int:
+    return -(-length // READ_GRANULARITY) * READ_GRANULARITY
+
+
+def _check_memory(model: PreTrainedModel, slots: int, capacity: int, limit: int | None) -> None:
+    needed = kv_bytes(model.config, slots, capacity, model.dtype)
+    if limit is None:
+        limit = _free_bytes(model.device)
+    if needed > limit:
+        raise UserError(
+            f"The cache of {slots} slots of {capacity} tokens needs {needed / 1e9:.2f} GB "
+            f"and {limit / 1e9:.2f} GB are available: use fewer slots or a shorter max_length."
+        )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -13,7 +13,6 @@ The paper names this cache (no block boundaries, no waiting) as future work.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,16 +20,12 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, certainty, cutoff, forbid
-from mars.decoding.cache import CursorCache, attention_of, causal_bias, kv_bytes
+from mars.decoding.acceptance import accepted_run, certainty, cutoff
+from mars.decoding.cache import CachedModel, take
 from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
 from mars.errors import UserError
-
-READ_GRANULARITY = 64
-"""Attention reads the cache up to the longest active row, rounded up to this many entries."""
 
 PREFILL_TOKENS = 2048
 """Most tokens in one prefill forward; longer prompts enter in pieces."""
@@ -97,26 +92,17 @@ class Engine:
         extra_mask: bool = False,
         memory_limit: int | None = None,
     ):
-        check_model(model, block_size, mask_token_id)
+        check_model(model, block_size if self.masked else 1, mask_token_id)
         cutoff(None, metric)
-        self.model, self.backbone = model, model.get_decoder()
         self.block_size, self.metric, self.strict = block_size, metric, strict
-        self.verify, self.extra_mask = verify, extra_mask
-        self.mask_token_id, self.eos = mask_token_id, eos
+        self.verify, self.extra_mask, self.eos = verify, extra_mask, eos
         self.slots, self.max_length = slots, max_length
-
         window = 2 * (block_size + extra_mask) - 1
-        capacity = -(-(max_length + window) // READ_GRANULARITY) * READ_GRANULARITY
-        self.dtype = model.get_input_embeddings().weight.dtype
-        _check_memory(model, slots, capacity, self.dtype, memory_limit)
-        self.cache = CursorCache(model, slots, capacity)
-        head = model.get_output_embeddings()
-        self.head, self.head_bias = head.weight.float(), head.bias
-        self.groups = model.config.num_attention_heads // model.config.num_key_value_heads
+        self.cached = CachedModel(model, slots, max_length + window, mask_token_id, memory_limit)
 
         device = model.device
-        self.offsets = torch.arange(capacity, device=device)
-        self.unknown = torch.full((capacity,), mask_token_id or 0, device=device)
+        self.offsets = torch.arange(self.cached.capacity, device=device)
+        self.unknown = self.fill()
         self.ids = self.unknown.repeat(slots, 1)
         self.cursor = torch.zeros(slots, dtype=torch.long, device=device)
         self.length = torch.zeros(slots, dtype=torch.long, device=device)
@@ -131,6 +117,13 @@ class Engine:
         self.submitted = 0
         self.times = Times()
 
+    masked = True
+    """Whether the predictions come from [MASK] tokens, which the model must then have."""
+
+    def fill(self) -> Tensor:
+        """What the token buffer holds wherever nothing is known yet, [capacity]."""
+        return torch.full_like(self.offsets, self.cached.mask_token_id or 0)
+
     # Requests
 
     def submit(self, request: Request, block_size: int | None = None) -> int:
@@ -140,7 +133,7 @@ class Engine:
             UserError: the request cannot be served; those in flight are not touched.
         """
         request.check(self.metric)
-        check_vocabulary(self.model, request.prompt)
+        check_vocabulary(self.cached.model, request.prompt)
         block_size = self.block_size if block_size is None else block_size
         if not 1 <= block_size <= self.block_size:
             raise UserError(
@@ -182,16 +175,14 @@ class Engine:
     def step(self) -> dict[int, list[int]]:
         """Admit waiting requests or else decode one step; new tokens per request identity."""
         start = perf_counter()
-        with attention_of(self.model):
-            if self._admission_pays():
-                new = self._admit()
-                self.times.prefill_seconds += perf_counter() - start
-            elif self.active:
-                new = self._decode(0, len(self.active))
-                self.times.decode_seconds += perf_counter() - start
-                self.times.decode_steps += 1
-            else:
-                new = {}
+        new: dict[int, list[int]] = {}
+        if self._admission_pays():
+            new = self._admit()
+            self.times.prefill_seconds += perf_counter() - start
+        elif self.active:
+            new = self._decode(0, len(self.active))
+            self.times.decode_seconds += perf_counter() - start
+            self.times.decode_steps += 1
         self._retire()
         return new
 
@@ -280,22 +271,15 @@ class Engine:
         """Last hidden states of the windows of slots first..last: [rows, width, hidden size]."""
         positions = self.cursor[first:last, None] + self.offsets[:width]
         reach = max(slot.cursor for slot in self.active[first:last]) + width
-        reach = -(-reach // READ_GRANULARITY) * READ_GRANULARITY
-        self.cache.address(first, last, positions, reach)
-        return self.backbone(
-            input_ids=self.ids[first:last].gather(1, positions),
-            position_ids=positions,
-            attention_mask=causal_bias(positions, reach, self.groups, self.dtype),
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
+        ids = self.ids[first:last].gather(1, positions)
+        return self.cached.hidden(ids, positions, reach, first)
 
     def _advance(self, hidden: Tensor, first: int, last: int, predictions: int) -> list[list[int]]:
         """Accept from the left and move the cursors; [cursor, length, count, tokens] per row."""
         cursor, length = self.cursor[first:last], self.length[first:last]
         offsets = self.offsets[:predictions]
         rows = (length - cursor - 1)[:, None] + offsets
-        logits = self._logits(_take(hidden, rows.clamp(max=hidden.shape[1] - 1)))
+        logits = self.cached.logits(take(hidden, rows.clamp(max=hidden.shape[1] - 1)))
         tokens = logits.argmax(-1)
         count = self._run(logits, first, last)
         kept = tokens.where(offsets < count[:, None], self.unknown[0])
@@ -319,12 +303,12 @@ class Engine:
         offsets = self.offsets[: most_unchecked + predictions]
         start = length - unchecked - 1
         rows = (start - cursor)[:, None] + offsets
-        logits = self._logits(_take(hidden, rows.clamp(max=hidden.shape[1] - 1)))
+        logits = self.cached.logits(take(hidden, rows.clamp(max=hidden.shape[1] - 1)))
         tokens = logits.argmax(-1)
         places = start[:, None] + 1 + offsets
         agrees = (tokens == self.ids[first:last].gather(1, places)) & (offsets < unchecked[:, None])
         certain = agrees.cumprod(-1).sum(-1) + 1
-        run = self._run(_take(logits, unchecked[:, None] + offsets[:predictions]), first, last)
+        run = self._run(take(logits, unchecked[:, None] + offsets[:predictions]), first, last)
         unchecked.copy_((run - 1).where(certain > unchecked, 0))
         cursor.copy_(start + certain)
         length.copy_(cursor + 1 + unchecked)
@@ -339,11 +323,6 @@ class Engine:
             return limits.clone()
         sure = certainty(logits, self.metric)
         return accepted_run(sure, self.cutoffs[first:last], self.strict).minimum(limits)
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Float32 logits of [rows, positions, hidden size]; [MASK] cannot be chosen."""
-        logits = linear(hidden.float(), self.head, self.head_bias)
-        return logits if self.mask_token_id is None else forbid(logits, self.mask_token_id)
 
     # Leaving
 
@@ -362,30 +341,6 @@ class Engine:
 
     def _move(self, source: int, target: int, slot: _Slot) -> None:
         self.active[target] = slot
-        self.cache.move(source, target, slot.cursor)
+        self.cached.cache.move(source, target, slot.cursor)
         for state in self.state:
             state[target] = state[source]
-
-
-def _take(states: Tensor, rows: Tensor) -> Tensor:
-    """[batch, width, features] at ``rows`` [batch, k]: [batch, k, features]."""
-    return states.gather(1, rows[..., None].expand(-1, -1, states.shape[-1]))
-
-
-def _check_memory(
-    model: PreTrainedModel, slots: int, capacity: int, dtype: torch.dtype, limit: int | None
-) -> None:
-    needed = kv_bytes(model.config, slots, capacity, dtype)
-    if limit is None:
-        limit = _free_bytes(model.device)
-    if needed > limit:
-        raise UserError(
-            f"The cache of {slots} slots of {capacity} tokens needs {needed / 1e9:.2f} GB "
-            f"and {limit / 1e9:.2f} GB are available: use fewer slots or a shorter max_length."
-        )
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

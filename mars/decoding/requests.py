@@ -48,12 +48,14 @@ class Decoded:
         forwards: forwards of the model this sequence took part in, the prompt's included.
         accepted: tokens gained in each forward; sums to ``len(tokens)`` (paper Figure 1).
         finish: ``eos``, ``length`` (the budget) or ``stop``.
+        draft_forwards: forwards of the draft model, in speculative decoding.
     """
 
     tokens: list[int]
     forwards: int
     accepted: list[int]
     finish: str
+    draft_forwards: int = 0
 
 
 def eos_set(eos_token_id: int | Iterable[int] | None) -> frozenset[int]:
@@ -67,7 +69,7 @@ def check_model(model: PreTrainedModel, block_size: int, mask_token_id: int | No
     """Raise a UserError where ``model`` cannot decode blocks of ``block_size`` with this mask."""
     if block_size < 1:
         raise UserError(f"block_size must be at least 1, not {block_size}.")
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = model.config.vocab_size
     if mask_token_id is None:
         if block_size > 1:
             raise UserError(
@@ -82,7 +84,7 @@ def check_model(model: PreTrainedModel, block_size: int, mask_token_id: int | No
 
 def check_vocabulary(model: PreTrainedModel, prompt: Sequence[int]) -> None:
     """Raise a UserError for a token id the model has no embedding for."""
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = model.config.vocab_size
     if not 0 <= min(prompt) <= max(prompt) < vocabulary:
         raise UserError(f"The prompt holds a token id outside the vocabulary ({vocabulary}).")
 

@@ -32,7 +32,7 @@ def decode_window(
     """
     request.check(metric)
     predictions = block_size + extra_mask
-    masks = [mask_token_id] * (predictions - 1)
+    masks = [] if mask_token_id is None else [mask_token_id] * (predictions - 1)
     needed = torch.tensor(cutoff(request.threshold, metric))
     tokens: list[int] = []
     unchecked: list[int] = []  # with verify: accepted from masks, not yet compared with AR

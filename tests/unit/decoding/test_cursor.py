@@ -315,8 +315,10 @@ def test_the_cache_takes_what_was_announced_and_the_model_is_left_as_found():
     model = random_model("qwen2")
     before = model.config._attn_implementation
     running = engine(model)
-    buffers = [tensor for layer in running.cache.layers for tensor in (layer.keys, layer.values)]
-    announced = kv_bytes(model.config, 3, running.cache.capacity, torch.float32)
+    buffers = [
+        tensor for layer in running.cached.cache.layers for tensor in (layer.keys, layer.values)
+    ]
+    announced = kv_bytes(model.config, 3, running.cached.capacity, torch.float32)
     assert announced == sum(tensor.nbytes for tensor in buffers)
     running.submit(Request([1, 2], 0.3, 5))
     running.run()

@@ -1,0 +1,171 @@
+"""MARS with the block-level cache of the paper (section 3.5, Table 5, Figure 4).
+
+A batch goes through blocks of ``cache_block`` tokens together. Inside a block every step forwards
+the whole block, accepted tokens and masks, against the cached prefix, until every sequence has
+filled it; those that are ahead wait. One more forward of the filled block then extends the cache.
+
+Unlike the authors' code the cache is written in place, each sequence has a position of its own,
+and a sequence ends at its EOS.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mars.decoding.acceptance import accepted_run, certainty, cutoff
+from mars.decoding.cache import CachedModel, take
+from mars.decoding.requests import Decoded, Request, finished
+from mars.errors import UserError
+
+
+@torch.inference_mode()
+def decode_block_cache(
+    model: PreTrainedModel,
+    requests: list[Request],
+    *,
+    block_size: int,
+    cache_block: int,
+    eos: frozenset[int],
+    mask_token_id: int,
+    metric: str = "probability",
+    strict: bool = False,
+    authors_window: bool = False,
+    memory_limit: int | None = None,
+) -> list[Decoded]:
+    """Decode one batch, all requests together; the arguments are those of ``decode``.
+
+    Args:
+        cache_block: tokens per cache block, B_cache of Table 5.
+        authors_window: accept up to the end of the cache block, as the authors' code does,
+            instead of ``block_size`` tokens wherever the block ends. The granularity then changes
+            the output; with the default it does not.
+
+    Raises:
+        UserError: ``cache_block`` below 1, or the cache does not fit.
+    """
+    if cache_block < 1:
+        raise UserError(f"cache_block must be at least 1, not {cache_block}.")
+    for request in requests:
+        request.check(metric)
+    batch = _Batch(
+        model, requests, metric, block_size, cache_block, eos, mask_token_id, memory_limit
+    )
+    batch.prefill()
+    while not batch.done:
+        while batch.behind:
+            batch.step(metric, strict, authors_window)
+        batch.extend()
+    return [
+        Decoded(tokens, len(accepted), accepted, finish or "")
+        for tokens, accepted, finish in zip(batch.tokens, batch.accepted, batch.finish, strict=True)
+    ]
+
+
+class _Batch:
+    """State of one batch. ``base`` is where each row's block starts, ``filled`` its known tokens.
+
+    ``filled`` may pass the end of the block by up to ``block_size - 1``: a window that straddles
+    the end is not cut, what it yields beyond opens the next block.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        requests: list[Request],
+        metric: str,
+        block_size: int,
+        cache_block: int,
+        eos: frozenset[int],
+        mask_token_id: int,
+        memory_limit: int | None,
+    ):
+        self.requests, self.eos = requests, eos
+        self.block_size, self.cache_block = block_size, cache_block
+        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+        capacity = longest + 2 * (cache_block + block_size)
+        self.cached = CachedModel(model, len(requests), capacity, mask_token_id, memory_limit)
+        device = model.device
+        self.cutoffs = torch.tensor(
+            [cutoff(request.threshold, metric) for request in requests], device=device
+        )
+        self.offsets = torch.arange(self.cached.capacity, device=device)
+        self.ids = torch.full((len(requests), self.cached.capacity), mask_token_id, device=device)
+        for row, request in enumerate(requests):
+            self.ids[row, : len(request.prompt)] = torch.tensor(request.prompt, device=device)
+        self.base = torch.tensor([len(request.prompt) for request in requests], device=device)
+        self.filled = torch.zeros_like(self.base)
+        self.known = [0] * len(requests)  # the same, on the host
+        self.tail: Tensor  # hidden state of the token before the block, [rows, 1, hidden size]
+        self.tokens: list[list[int]] = [[] for _ in requests]
+        self.accepted: list[list[int]] = [[] for _ in requests]
+        self.finish: list[str | None] = [None] * len(requests)
+
+    @property
+    def done(self) -> bool:
+        """Whether every sequence has ended."""
+        return all(self.finish)
+
+    @property
+    def behind(self) -> list[int]:
+        """The rows that still have to fill the block."""
+        rows = range(len(self.requests))
+        return [r for r in rows if not self.finish[r] and self.known[r] < self.cache_block]
+
+    def prefill(self) -> None:
+        """Cache the prompts and keep the hidden state that predicts each block's first token."""
+        hidden = self._forward(torch.zeros_like(self.base), int(self.base.max()))
+        self.tail = take(hidden, self.base[:, None] - 1)
+        for accepted in self.accepted:
+            accepted.append(0)
+
+    def step(self, metric: str, strict: bool, authors_window: bool) -> None:
+        """Forward the block and accept from the left in the sequences that are behind."""
+        behind = self.behind
+        predictions = self.cache_block if authors_window else self.block_size
+        width = self.cache_block
+        if not authors_window:
+            width = max(width, max(self.known[row] for row in behind) + self.block_size - 1)
+        hidden = torch.cat([self.tail, self._forward(self.base, width)], 1)
+        offsets = self.offsets[:predictions]
+        columns = (self.filled[:, None] + offsets).clamp(max=width)
+        logits = self.cached.logits(take(hidden, columns))
+        tokens = logits.argmax(-1)
+        count = accepted_run(certainty(logits, metric), self.cutoffs, strict)
+        if authors_window:
+            count = count.minimum(self.cache_block - self.filled)
+        takes_part = torch.zeros_like(count)
+        takes_part[behind] = 1
+        count *= takes_part
+        places = (self.base + self.filled)[:, None] + offsets
+        known = tokens.where(offsets < count[:, None], self.ids.gather(1, places))
+        self.ids.scatter_(1, places, known)
+        self.filled += count
+        counts, rows = count.tolist(), tokens.tolist()
+        for row in behind:
+            self.known[row] += counts[row]
+            self._gain(row, rows[row][: counts[row]])
+
+    def extend(self) -> None:
+        """Forward the filled block once more, now without masks, and go to the next block."""
+        going = [row for row, finish in enumerate(self.finish) if finish is None]
+        if not going:
+            return
+        self.tail = self._forward(self.base, self.cache_block)[:, -1:]
+        self.base[going] += self.cache_block
+        self.filled[going] -= self.cache_block
+        for row in going:
+            self.known[row] -= self.cache_block
+            self.accepted[row].append(0)
+
+    def _forward(self, start: Tensor, width: int) -> Tensor:
+        positions = start[:, None] + self.offsets[:width]
+        ids = self.ids.gather(1, positions)
+        return self.cached.hidden(ids, positions, int(start.max()) + width)
+
+    def _gain(self, row: int, new: list[int]) -> None:
+        gained, finish = finished(self.tokens[row], new, self.requests[row], self.eos)
+        self.tokens[row] += gained
+        self.accepted[row].append(len(gained))
+        self.finish[row] = finish
