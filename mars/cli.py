@@ -8,6 +8,7 @@ torch and lm-eval take seconds to load.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,8 +31,14 @@ Folder = Annotated[Path, typer.Option()]
 DataManifest = Annotated[Path, typer.Option(help="manifest of the fetched or generated data")]
 
 
+# Verbs that may use the network; all others run with the hub switched off.
+FETCHING = {"fetch-dataset", "import-base"}
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit status 2."""
+    if not FETCHING & set(sys.argv[1:2]):
+        os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         app()
     except UserError as error:

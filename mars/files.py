@@ -48,7 +48,7 @@ def read_jsonl(path: str | Path) -> list[Any]:
 
 
 def canonical_json(value: Any) -> str:
-    """The one spelling of ``value`` as JSON: sorted keys, no spaces. Equal values, equal strings."""
+    """``value`` spelt as JSON in one way: sorted keys, no spaces; equal values, equal strings."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -102,12 +102,11 @@ def _train(experiment: Experiment, model: str) -> dict[str, Any]:
 
 
 def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
+    settings = {name: _plain(experiment.settings[name]) for name in experiment.settings_of(model)}
     return {
         "block_size": experiment.models[model].block_size,
         "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
-        "settings": {
-            name: _plain(experiment.settings[name]) for name in experiment.settings_of(model)
-        },
+        "settings": settings,
         "evaluation": _plain(experiment.evaluation),
         "generated_data": isinstance(experiment.data, GeneratedData),
     }

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from datasets import load_dataset
+from tokenizers import pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer
 
 PAD, START, END, MASK = "<|pad|>", "<|im_start|>", "<|im_end|>", "<|mask|>"
-
-# A word or a single digit takes the space before it; numbers fall apart into their digits.
-_PIECES = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 _CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -24,7 +23,9 @@ _CHAT_TEMPLATE = (
 def train_tokenizer(texts: Iterable[str], vocabulary: int, output: Path) -> None:
     """Train byte-level BPE on ``texts`` and save it so that ``AutoTokenizer`` loads it.
 
-    Any text decodes to itself. ``<|im_end|>`` ends a turn and the generation, ``<|mask|>`` is the
+    It is a Qwen2 tokenizer (its splitting rules, single digits; our own merges), because beside a
+    Qwen2 model ``AutoTokenizer`` loads nothing else. Any text in Unicode's NFC form decodes to
+    itself. ``<|im_end|>`` ends a turn and the generation, ``<|mask|>`` is the
     mask token; neither they nor ``<|im_start|>`` and ``<|pad|>`` arise from plain text.
 
     Args:
@@ -32,28 +33,33 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, output: Path) -> None
         vocabulary: number of tokens, special ones and the 256 bytes included.
         output: folder of the tokenizer.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    empty = Qwen2Tokenizer(vocab={}, merges=[], unk_token=None, eos_token=END, pad_token=PAD)
+    trained = empty.backend_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[PAD, START, END, MASK],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+    trained.train_from_iterator(texts, trainer)
+    model = json.loads(trained.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(merge) for merge in model["merges"]],
+        unk_token=None,
         pad_token=PAD,
         eos_token=END,
         mask_token=MASK,
         additional_special_tokens=[START],
-        clean_up_tokenization_spaces=False,
         chat_template=_CHAT_TEMPLATE,
     )
-    fast.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def train_from_folder(hub: Path, vocabulary: int, output: Path) -> None:
+    """Train the tokenizer on the generated documents and conversations in ``hub``."""
+    documents = load_dataset(str(hub / "mars-generated/documents"), split="train")
+    conversations = load_dataset(str(hub / "mars-generated/instruct"), split="train")
+    texts = list(documents["text"])
+    texts += [turn["content"] for turns in conversations["messages"] for turn in turns]
+    train_tokenizer(texts, vocabulary, output)
