@@ -1,0 +1,178 @@
+"""lm-eval's view of a checkpoint: its Hugging Face model, with our decoding for generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import has_bos_prefix
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mars.decoding import Decoded, decode
+from mars.errors import UserError
+
+if TYPE_CHECKING:
+    from mars.config import Setting
+
+COUNTING = (
+    "tokens up to and including the first EOS, or the token that completes the first stop string, "
+    "at most max_new_tokens; forwards of each sequence by itself, the prompt's included"
+)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer as it is scored and counted.
+
+    Attributes:
+        text: the answer, cut before the first stop string, special tokens removed.
+        tokens, forwards: what it cost, see :data:`COUNTING`.
+        finish: ``eos``, ``stop`` (a stop string) or ``length``.
+        truncated: whether the prompt lost tokens on the left.
+    """
+
+    text: str
+    tokens: int
+    forwards: int
+    finish: str
+    truncated: bool
+
+
+class DecodingLM(HFLM):
+    """AR and MARS checkpoints alike; what changes between settings is ``setting``.
+
+    Args:
+        model: loaded causal LM in evaluation mode.
+        tokenizer: with a chat template, and a mask token if ``block_size`` is more than 1.
+        block_size: B; None or 1 decodes autoregressively.
+        eos_token_ids: every id that ends an answer.
+        max_new_tokens: budget of an answer; what tasks say does not count.
+        slots: sequences decoded side by side.
+        method: of :func:`mars.decoding.decode`; default ``cursor``, ``autoregressive`` for B = 1.
+        on_start: called before the first forward.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        block_size: int | None,
+        eos_token_ids: Iterable[int],
+        max_new_tokens: int,
+        slots: int = 16,
+        method: str | None = None,
+        on_start: Callable[[], None] | None = None,
+    ) -> None:
+        if tokenizer.chat_template is None:
+            raise UserError("the checkpoint's tokenizer has no chat template; benchmarks need one.")
+        super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")
+        self.block_size = block_size or 1
+        self.method = method or ("cursor" if self.block_size > 1 else "autoregressive")
+        self.eos_token_ids = sorted(eos_token_ids)
+        self.max_new_tokens, self.slots = max_new_tokens, slots
+        self.on_start = on_start
+        self.setting: Setting | None = None
+        self.generations: dict[tuple[str, int], Generation] = {}
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answer all requests in one call of the engine; costs are left in ``generations``."""
+        prompts = [self._encode(request.args[0]) for request in requests]
+        room = self.max_length - self.max_new_tokens
+        if room < 1:
+            raise UserError(
+                f"max_new_tokens is {self.max_new_tokens}, but the model's context is only "
+                f"{self.max_length} tokens; set a smaller `max_new_tokens`."
+            )
+        stops = [_stop_strings(request.args[1]) for request in requests]
+        decoded = self.decode_all(requests, [prompt[-room:] for prompt in prompts], stops)
+        self.generations = {}
+        for request, prompt, strings, answer in zip(requests, prompts, stops, decoded, strict=True):
+            generation = self._generation(answer, strings, truncated=len(prompt) > room)
+            self.generations[request.task_name, request.doc_id] = generation
+        return [self.generations[r.task_name, r.doc_id].text for r in requests]
+
+    def decode_all(
+        self, requests: list[Instance], prompts: list[list[int]], stops: list[list[str]]
+    ) -> list[Decoded]:
+        """Continue the prompts; a sequence ends early once it holds one of its stop strings."""
+        assert self.setting is not None
+        if self.on_start is not None:
+            self.on_start()
+            self.on_start = None
+        with tqdm(total=len(prompts), desc="decoding", unit="seq") as bar:
+            return decode(
+                self.model,
+                prompts,
+                block_size=self.block_size,
+                threshold=self.setting.threshold,
+                max_new_tokens=self.max_new_tokens,
+                eos_token_id=self.eos_token_ids,
+                mask_token_id=self.tokenizer.mask_token_id,
+                method=self.method,
+                metric=self.setting.metric,
+                slots=self.slots,
+                stop=[self._holds(strings) for strings in stops],
+                progress=lambda _: bar.update(),
+            )
+
+    def _encode(self, prompt: str) -> list[int]:
+        """Token ids, with a BOS where the tokenizer adds one and the template has not."""
+        has_bos = has_bos_prefix(prompt, self.tokenizer.bos_token)
+        return self.tokenizer.encode(prompt, add_special_tokens=not has_bos)
+
+    def _holds(self, strings: Sequence[str]) -> Callable[[list[int]], bool] | None:
+        if not strings:
+            return None
+        return lambda tokens: any(s in self.tok_decode(tokens) for s in strings)
+
+    def _generation(self, answer: Decoded, strings: list[str], truncated: bool) -> Generation:
+        holds = self._holds(strings)
+        tokens, finish = len(answer.tokens), answer.finish
+        if holds is not None and holds(answer.tokens):
+            tokens, finish = shortest_prefix(answer.tokens, holds), "stop"
+        return Generation(
+            text=cut(self.tok_decode(answer.tokens), strings),
+            tokens=tokens,
+            forwards=forwards_until(answer.accepted, tokens),
+            finish=finish,
+            truncated=truncated,
+        )
+
+
+def _stop_strings(generation_kwargs: dict) -> list[str]:
+    until = generation_kwargs.get("until") or []
+    return [s for s in ([until] if isinstance(until, str) else until) if s]
+
+
+def cut(text: str, stop_strings: Iterable[str]) -> str:
+    """``text`` before the first stop string, as lm-eval cuts it."""
+    for string in stop_strings:
+        text = text.split(string, 1)[0]
+    return text
+
+
+def shortest_prefix(tokens: list[int], holds: Callable[[list[int]], bool]) -> int:
+    """Length of the shortest prefix for which ``holds``, which then holds for all longer ones."""
+    low, high = 1, len(tokens)
+    while low < high:
+        middle = (low + high) // 2
+        if holds(tokens[:middle]):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def forwards_until(accepted: Sequence[int], tokens: int) -> int:
+    """How many forwards it took to have ``tokens`` tokens; ``accepted`` is the gain of each."""
+    total = 0
+    for forwards, gain in enumerate(accepted, start=1):
+        total += gain
+        if total >= tokens:
+            return forwards
+    raise ValueError(f"{tokens} tokens were never reached: only {total} accepted")

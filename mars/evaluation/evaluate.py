@@ -1,0 +1,365 @@
+"""Evaluate one checkpoint: several benchmarks under several settings, in one process.
+
+For each cell (setting, benchmark) two files: ``<setting>/<benchmark>.json``, the record, and
+``<setting>/<benchmark>.samples.jsonl``, one line per document. A cell whose record is there and
+was made from the same ``cell_spec`` is kept, so a killed evaluation goes on where it was.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import random
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from mars.evaluation.scores import mean, ratio
+from mars.files import canonical_json, read_json, sha256_file, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from mars.config import Benchmark, Evaluation, Setting
+    from mars.evaluation.adapter import DecodingLM
+    from mars.evaluation.tasks import LoadedBenchmark
+
+CellSpec = Callable[[str, str], dict[str, Any]] | Mapping[str, Mapping[str, dict[str, Any]]]
+"""(setting, benchmark) -> whatever a cell's result depends on; a function or nested mappings."""
+
+BOOTSTRAP_ITERATIONS = 1000  # only metrics without a closed form use it; none of the paper's
+
+
+def evaluate(
+    *,
+    checkpoint: Path,
+    block_size: int | None,
+    benchmarks: Mapping[str, Benchmark | dict[str, Any]],
+    settings: Mapping[str, Setting | dict[str, Any]],
+    evaluation: Evaluation | dict[str, Any],
+    hub: Path,
+    output: Path,
+    work: Path,
+    cell_spec: CellSpec,
+    generated_data: bool = False,
+    method: str | None = None,
+) -> None:
+    """Write a record and the samples of every (setting, benchmark) that is not there yet.
+
+    Args:
+        checkpoint: folder that ``AutoModelForCausalLM`` loads.
+        block_size: B of a MARS checkpoint; None decodes autoregressively.
+        benchmarks, settings, evaluation: sections of the experiment, by name.
+        hub: data sets in hub layout, ``<hub>/<owner>/<name>``; no network is used.
+        output: where the records go.
+        work: folder for temporary files.
+        cell_spec: what each cell depends on; stored in the record and compared on the next run.
+        generated_data: whether ``hub`` holds this project's miniature benchmarks.
+        method: of :func:`mars.decoding.decode`, to override the default.
+
+    Raises:
+        UserError: a task or data set is missing, or code execution has not been allowed; raised
+            before the model is loaded.
+    """
+    chosen = {name: _section(value) for name, value in benchmarks.items()}
+    rules = {name: _section(value) for name, value in settings.items()}
+    protocol = _section(evaluation)
+    cells = _missing_cells(chosen, rules, output, cell_spec)
+    if not cells:
+        return
+    _prepare_process(work, protocol.code_timeout)
+
+    import torch
+
+    from mars.evaluation.adapter import DecodingLM
+    from mars.evaluation.tasks import load_benchmark
+    from mars.models import eos_token_ids, load_model, load_tokenizer
+
+    loaded = {name: load_benchmark(chosen[name], hub, work, generated_data) for name in cells}
+    model = load_model(checkpoint, getattr(torch, protocol.precision))
+    tokenizer = load_tokenizer(checkpoint)
+    startup: dict[str, float] = {}
+    lm = DecodingLM(
+        model,
+        tokenizer,
+        block_size=block_size,
+        eos_token_ids=eos_token_ids(model, tokenizer),
+        max_new_tokens=protocol.max_new_tokens,
+        slots=protocol.slots,
+        method=method,
+        on_start=lambda: startup.update(seconds=_process_age()),
+    )
+    for name, missing in cells.items():
+        for setting, spec in missing.items():
+            record, samples = evaluate_cell(lm, loaded[name], chosen[name], rules[setting])
+            record = {
+                "benchmark": name,
+                "setting": setting,
+                **record,
+                "precision": protocol.precision,
+                "code_timeout": protocol.code_timeout,
+                "startup_seconds": startup.get("seconds"),
+                "cell_spec": spec,
+            }
+            _write_cell(output / setting, name, record, samples)
+            print(_line(record, chosen[name]), flush=True)
+
+
+def evaluate_cell(
+    lm: DecodingLM, loaded: LoadedBenchmark, benchmark: Benchmark, setting: Setting
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Run one benchmark under one setting; the record (without its spec) and the samples."""
+    from lm_eval.evaluator import evaluate as lm_evaluate
+
+    from mars.evaluation.adapter import COUNTING
+    from mars.evaluation.offline import CODE_EVAL
+
+    lm.setting = setting
+    CODE_EVAL.allowed = benchmark.unsafe_code
+    random.seed(0)  # IFEval's checkers draw what a document leaves open
+    started = time.monotonic()
+    results = lm_evaluate(
+        lm,
+        {"tasks": loaded.tasks, "groups": loaded.groups},
+        limit=benchmark.limit,
+        bootstrap_iters=BOOTSTRAP_ITERATIONS,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+        confirm_run_unsafe_code=benchmark.unsafe_code,
+    )
+    seconds = time.monotonic() - started
+    per_task = {
+        task: {
+            "documents": results["n-samples"][task]["effective"],
+            "metrics": _metrics(results["results"][task], results["samples"][task]),
+        }
+        for task in loaded.tasks
+    }
+    samples = _samples(lm, results["samples"], gated="gpqa" in loaded.name)
+    whole = per_task.get(loaded.name) or {
+        "metrics": _group_metrics(results["groups"][loaded.name], results["samples"])
+    }
+    notes = dict(loaded.notes)
+    if benchmark.unsafe_code:
+        notes["network of programs"] = str(CODE_EVAL.network)
+    tokens = [sample["tokens"] for sample in samples]
+    forwards = [sample["forwards"] for sample in samples]
+    counted = ratio(tokens, forwards) if sum(forwards) else None
+    record = {
+        "task": loaded.name,
+        "task_version": loaded.version,
+        "task_hash": loaded.task_hash,
+        "num_fewshot": benchmark.num_fewshot,
+        "dataset": loaded.dataset,
+        "limit": benchmark.limit,
+        "documents": sum(part["documents"] for part in per_task.values()),
+        "metrics": whole["metrics"],
+        "subtasks": per_task if loaded.name not in per_task else {},
+        "tokens": sum(tokens),
+        "forwards": sum(forwards),
+        "tokens_per_forward": counted and counted._asdict(),
+        "counting": COUNTING,
+        "finish": {
+            reason: sum(sample["finish"] == reason for sample in samples)
+            for reason in ("eos", "stop", "length")
+        },
+        "truncated_prompts": sum(bool(sample["truncated"]) for sample in samples),
+        "decoding": {
+            "method": lm.method,
+            "block_size": lm.block_size,
+            "threshold": setting.threshold,
+            "metric": setting.metric,
+            "max_new_tokens": lm.max_new_tokens,
+            "slots": lm.slots,
+            "eos_token_ids": lm.eos_token_ids,
+        },
+        "notes": notes,
+        "seconds": seconds,
+        "device": _device(lm.device),
+        "versions": {
+            "python": platform.python_version(),
+            **{
+                package: importlib.metadata.version(package)
+                for package in ("lm_eval", "transformers", "torch", "datasets")
+            },
+        },
+    }
+    return record, samples
+
+
+# --- cells --------------------------------------------------------------------------------------
+
+
+def _missing_cells(
+    benchmarks: Mapping[str, Any], settings: Mapping[str, Any], output: Path, cell_spec: CellSpec
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """benchmark -> setting -> spec of the cells that have no valid record."""
+    cells: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in benchmarks:
+        for setting in settings:
+            known = callable(cell_spec)
+            spec = cell_spec(setting, name) if known else cell_spec[setting][name]
+            if not _is_done(output / setting, name, spec):
+                cells.setdefault(name, {})[setting] = spec
+    return cells
+
+
+def _is_done(folder: Path, name: str, spec: dict[str, Any]) -> bool:
+    record, samples = folder / f"{name}.json", folder / f"{name}.samples.jsonl"
+    if not (record.is_file() and samples.is_file()):
+        return False
+    try:
+        known = read_json(record)
+    except ValueError:
+        return False
+    same_spec = canonical_json(known.get("cell_spec")) == canonical_json(spec)
+    return same_spec and known.get("samples_sha256") == sha256_file(samples)
+
+
+def _write_cell(
+    folder: Path, name: str, record: dict[str, Any], samples: list[dict[str, Any]]
+) -> None:
+    """The samples, then the record with their hash: whoever sees the record has both."""
+    write_jsonl(folder / f"{name}.samples.jsonl", samples)
+    digest = sha256_file(folder / f"{name}.samples.jsonl")
+    write_json(folder / f"{name}.json", {**record, "samples_sha256": digest})
+
+
+# --- results ------------------------------------------------------------------------------------
+
+
+def _metrics(result: Mapping[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """metric -> filter -> value and standard error, of one task.
+
+    lm-eval has no standard error for ratios such as IFEval's per-instruction accuracies; there
+    it is the ratio estimator's, with the prompt as the unit.
+    """
+    metrics: dict[str, Any] = {}
+    for key, value in result.items():
+        if "," not in key or "_stderr," in key:
+            continue
+        metric, name = key.split(",")
+        error: Any = result.get(f"{metric}_stderr,{name}")
+        if not isinstance(error, float | int):
+            rows = [s[metric] for s in samples if s["filter"] == name]
+            lists = all(isinstance(row, list) for row in rows)
+            error = ratio([sum(r) for r in rows], [len(r) for r in rows]).stderr if lists else None
+        metrics.setdefault(metric, {})[name] = {"value": float(value), "stderr": _number(error)}
+    return metrics
+
+
+def _group_metrics(
+    result: Mapping[str, Any], samples: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """The same of a group; where a sub-task is too small for an error, that of all documents."""
+    metrics = _metrics(result, [])
+    for metric, filters in metrics.items():
+        for name, score in filters.items():
+            if score["stderr"] is None:
+                rows = [s[metric] for part in samples.values() for s in part if s["filter"] == name]
+                score["stderr"] = mean(rows).stderr
+    return metrics
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _samples(
+    lm: DecodingLM, samples: Mapping[str, list[dict[str, Any]]], gated: bool
+) -> list[dict[str, Any]]:
+    """One row per document, in order: its answer, what it cost, and its scores by filter.
+
+    ``gated``: the questions must not be spread (GPQA), so only letters are kept of any text.
+    """
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    for task, entries in samples.items():
+        for entry in entries:
+            key = (task, entry["doc_id"])
+            if key not in rows:
+                rows[key] = _row(lm, task, entry, gated)
+            extracted = entry["filtered_resps"][0]
+            rows[key]["extracted"][entry["filter"]] = _letter(extracted) if gated else extracted
+            scores = {metric: entry[metric] for metric in entry["metrics"]}
+            rows[key]["scores"][entry["filter"]] = scores
+    return list(rows.values())
+
+
+def _row(lm: DecodingLM, task: str, entry: dict[str, Any], gated: bool) -> dict[str, Any]:
+    generation = lm.generations.get((task, entry["doc_id"]))
+    return {
+        "task": task,
+        "document": entry["doc_id"],
+        "prompt_sha256": entry["prompt_hash"],
+        "target": _letter(entry["target"]) if gated else entry["target"],
+        **({} if gated else {"generation": generation and generation.text}),
+        "tokens": generation.tokens if generation else 0,
+        "forwards": generation.forwards if generation else 0,
+        "finish": generation and generation.finish,
+        "truncated": generation and generation.truncated,
+        "extracted": {},
+        "scores": {},
+    }
+
+
+def _letter(text: Any) -> str | None:
+    """The choice if ``text`` is one, as ``(A)`` or ``A``; never other text."""
+    found = re.fullmatch(r"\(?([A-Za-z])\)?", str(text).strip())
+    return found[1].upper() if found else None
+
+
+def _line(record: Mapping[str, Any], benchmark: Benchmark) -> str:
+    from mars.evaluation.scores import headline
+
+    score, counted = headline(record, vars(benchmark)), record["tokens_per_forward"]
+    speed = f", {counted['value']:.2f} tokens per forward" if counted else ""
+    return (
+        f"{record['setting']} {record['benchmark']}: {100 * score.value:.1f} %"
+        f" of {record['documents']}{speed}, {record['seconds']:.0f} s"
+    )
+
+
+# --- the process --------------------------------------------------------------------------------
+
+
+def _section(value: Any) -> Any:
+    """A section of the configuration by attribute, whether it came as a model or as a dict."""
+    return SimpleNamespace(**(value if isinstance(value, Mapping) else value.model_dump()))
+
+
+def _prepare_process(work: Path, code_timeout: float) -> None:
+    """No network, no caches outside ``work``, no noise."""
+    from mars.evaluation.offline import CODE_EVAL, forbid_network
+
+    forbid_network()
+    import datasets
+
+    work.mkdir(parents=True, exist_ok=True)
+    cache = tempfile.TemporaryDirectory(dir=work, prefix="datasets-")
+    _KEPT.append(cache)
+    datasets.config.HF_DATASETS_CACHE = Path(cache.name)
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    CODE_EVAL.timeout = code_timeout
+
+
+_KEPT: list[tempfile.TemporaryDirectory] = []  # folders that live as long as the process
+
+
+def _process_age() -> float:
+    """Seconds since this process was started."""
+    import psutil
+
+    return time.time() - psutil.Process().create_time()
+
+
+def _device(device: Any) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,74 @@
+"""Reading evaluation records: the score a table shows, and averages over benchmarks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mars.errors import UserError
+
+if TYPE_CHECKING:
+    from mars.config import Benchmark
+
+
+class Score(NamedTuple):
+    """A value and its standard error (None where there is too little data for one)."""
+
+    value: float
+    stderr: float | None
+
+
+def headline(record: Mapping[str, Any], benchmark: Benchmark | Mapping[str, Any]) -> Score:
+    """The score that ``benchmark`` (``metric``, ``filter``) puts into the tables, in 0..1.
+
+    Raises:
+        UserError: the record has no such metric or filter.
+    """
+    wanted = benchmark if isinstance(benchmark, Mapping) else benchmark.model_dump()
+    metric, name = wanted["metric"], wanted.get("filter", "none")
+    try:
+        return Score(**record["metrics"][metric][name])
+    except KeyError:
+        known = ", ".join(f"{m} ({f})" for m, fs in record["metrics"].items() for f in fs)
+        raise UserError(
+            f"{wanted['task']} has no metric {metric!r} with filter {name!r}; it has {known}."
+        ) from None
+
+
+def tokens_per_forward(record: Mapping[str, Any]) -> Score:
+    """Tokens over forwards, per sequence (AUDIT A2, A3)."""
+    return Score(**record["tokens_per_forward"])
+
+
+def average(scores: Iterable[Score]) -> Score:
+    """Mean of independent scores, as over the six benchmarks; the error of that mean."""
+    scores = list(scores)
+    if not scores:
+        raise ValueError("the average of no scores")
+    value = sum(score.value for score in scores) / len(scores)
+    errors = [score.stderr for score in scores]
+    if any(error is None for error in errors):
+        return Score(value, None)
+    return Score(value, math.hypot(*errors) / len(scores))  # type: ignore[arg-type]
+
+
+def mean(values: Sequence[float]) -> Score:
+    """Mean of a sample and its standard error."""
+    return ratio(values, [1.0] * len(values))
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Score:
+    """``sum(numerators) / sum(denominators)`` of paired, independent observations.
+
+    The standard error is the linearised one of a ratio estimator, which respects that what
+    belongs to one observation (the instructions of a prompt, the tokens of an answer) is not
+    independent: ``sqrt(n / (n - 1) * sum((y - r x)^2)) / sum(x)``.
+    """
+    n, total = len(numerators), sum(denominators)
+    value = sum(numerators) / total
+    if n < 2:
+        return Score(value, None)
+    pairs = zip(numerators, denominators, strict=True)
+    squares = math.fsum((y - value * x) ** 2 for y, x in pairs)
+    return Score(value, math.sqrt(n / (n - 1) * squares) / total)

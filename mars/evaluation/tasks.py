@@ -1,0 +1,337 @@
+"""lm-eval's stock task definitions on local documents.
+
+Prompts, filters and metrics are lm-eval's own. What is replaced: where the documents come from
+(a folder in hub layout), the number of examples shown, and chance (a task that shuffles while it
+processes documents, as GPQA does, gets the same order every time).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import lm_eval.tasks
+from lm_eval.api.group import Group, GroupConfig
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._factory import GROUP_FIELD_NAMES, TaskFactory
+
+from mars.errors import UserError
+from mars.evaluation.code_execution import program_of
+from mars.evaluation.offline import CODE_EVAL, local_code_eval, prepare_ifeval
+from mars.files import canonical_json, sha256_file, sha256_text
+
+if TYPE_CHECKING:
+    from mars.config import Benchmark
+
+FEWSHOT_SEED = 1234  # lm-eval's default
+GENERATED_FEWSHOT = {"SaylorTwift/bbh": "mars-generated/bbh-fewshot"}
+FOLDERS = {
+    # Where lm-eval keeps the paper's tasks: indexing all of its tasks takes ten seconds.
+    "ifeval": "ifeval",
+    "bbh": "bbh/cot_fewshot",
+    "mmlu_pro": "mmlu_pro",
+    "gpqa_main_cot_zeroshot": "gpqa/cot_zeroshot",
+    "gsm8k_cot": "gsm8k",
+    "humaneval_instruct": "humaneval",
+}
+
+
+@dataclass(frozen=True)
+class LoadedBenchmark:
+    """A benchmark ready to be run.
+
+    Attributes:
+        tasks, groups: what lm-eval's evaluator takes, by name; no group for a single task.
+        name: lm-eval's name of the task or group.
+        version: lm-eval's version of it.
+        definition: the resolved prompts, filters and metrics of each task.
+        dataset: repository, revision and content hash of the documents.
+        notes: how this process runs the task, where that may differ from elsewhere.
+    """
+
+    name: str
+    tasks: dict[str, Task]
+    groups: dict[str, Group]
+    version: str
+    definition: dict[str, Any]
+    dataset: dict[str, Any]
+    notes: dict[str, str]
+
+    @property
+    def task_hash(self) -> str:
+        """SHA-256 of the definition."""
+        return sha256_text(canonical_json(self.definition))
+
+
+class NoDocumentsError(UserError):
+    """A task whose data set holds nothing for it."""
+
+
+def load_benchmark(
+    benchmark: Benchmark, hub: Path, work: Path, generated: bool = False
+) -> LoadedBenchmark:
+    """Build the tasks of a benchmark on the documents under ``hub/<owner>/<name>``.
+
+    Args:
+        benchmark: task (a name of lm-eval's, or the path of a task's YAML file), data set...
+        hub: folder in hub layout.
+        work: folder for what NLTK may need.
+        generated: the data are this project's miniatures: worked examples come from them too,
+            and a group consists of those parts that have documents.
+
+    Raises:
+        UserError: the task or the data is not there, or running code has not been allowed.
+    """
+    folder = hub / benchmark.dataset
+    if not folder.is_dir():
+        raise UserError(
+            f"the data set {benchmark.dataset} is not in {hub}; fetch or generate it first."
+        )
+    manager, name = _index(benchmark.task)
+    notes = {}
+    if name.startswith("ifeval"):
+        notes["sentence splitter"] = prepare_ifeval(work / "nltk_data")
+    overrides = {
+        "class": LocalTask,
+        "dataset_path": str(folder),
+        "num_fewshot": benchmark.num_fewshot,
+    }
+    dataset = {
+        "repository": benchmark.dataset,
+        "revision": benchmark.revision,
+        "sha256": fingerprint(folder),
+    }
+    if generated and benchmark.dataset in GENERATED_FEWSHOT:
+        overrides["fewshot_folder"] = str(hub / GENERATED_FEWSHOT[benchmark.dataset])
+        dataset["fewshot_sha256"] = fingerprint(hub / GENERATED_FEWSHOT[benchmark.dataset])
+    with local_code_eval():
+        built = _build(manager, name, benchmark.subtasks, overrides, skip_empty=generated)
+    loaded = manager.load(built if isinstance(built, list) else [built])
+    for task in loaded["tasks"].values():
+        task.set_fewshot_seed(FEWSHOT_SEED)
+        if getattr(task, "UNSAFE_CODE", False) and not benchmark.unsafe_code:
+            raise UserError(
+                f"{benchmark.task} runs Python code that the model wrote; "
+                "set `unsafe_code: true` in this benchmark to allow it."
+            )
+    owner = built if isinstance(built, Group) else next(iter(loaded["tasks"].values()))
+    return LoadedBenchmark(
+        name=name,
+        tasks=loaded["tasks"],
+        groups=loaded.get("groups", {}),
+        version=str(owner.version if isinstance(owner, Group) else owner.VERSION),
+        definition={
+            task_name: describe(task, benchmark.dataset)
+            for task_name, task in loaded["tasks"].items()
+        },
+        dataset=dataset,
+        notes=notes,
+    )
+
+
+def _index(task: str) -> tuple[TaskManager, str]:
+    """A task manager that knows ``task``, and the task's name there."""
+    if Path(task).suffix in (".yaml", ".yml"):
+        path = Path(task).resolve()
+        if not path.is_file():
+            raise UserError(f"the task file {task} does not exist; correct `task`.")
+        manager = TaskManager(include_path=[path.parent], include_defaults=False)
+        names = [name for name, e in manager.task_index.items() if e.yaml_path == path]
+        if not names:
+            raise UserError(f"{task} defines neither a task nor a group; see lm-eval's task guide.")
+        return manager, names[0]
+    if task in FOLDERS:
+        stock = Path(lm_eval.tasks.__file__).parent / FOLDERS[task]
+        return TaskManager(include_path=[stock], include_defaults=False), task
+    manager = TaskManager()
+    if task not in manager.task_index:
+        raise UserError(f"lm-eval has no task {task!r}; see `lm-eval ls tasks` for those it has.")
+    return manager, task
+
+
+def _build(
+    manager: TaskManager,
+    name: str,
+    subtasks: list[str] | None,
+    overrides: dict[str, Any],
+    skip_empty: bool,
+) -> Task | Group | list[Task]:
+    """The task or group ``name``; of a group the members in ``subtasks`` (None: all)."""
+    factory, index = TaskFactory(), manager.task_index
+    config = index[name].cfg or {}
+    members = config.get("task")
+    if subtasks is None and not (skip_empty and isinstance(members, list)):
+        return factory.build(index[name], overrides=overrides, registry=index)
+    if not isinstance(members, list):
+        raise UserError(f"{name} is a single task; remove `subtasks`.")
+    chosen = members if subtasks is None else [_member(name, part, members) for part in subtasks]
+    fields = {key: value for key, value in config.items() if key in GROUP_FIELD_NAMES}
+    group = Group.from_config(GroupConfig(**{**fields, "task": chosen}))
+    for member in chosen:
+        try:
+            group.add(factory.build(index[member], overrides=overrides, registry=index))
+        except NoDocumentsError:
+            if not skip_empty or subtasks is not None:
+                raise
+    if not len(group):
+        raise NoDocumentsError(f"no part of {name} has documents in {overrides['dataset_path']}.")
+    return group
+
+
+def _member(group: str, wanted: str, members: list[str]) -> str:
+    """The member called ``wanted`` in full or by the end of its name."""
+    found = [m for m in members if m == wanted] or [m for m in members if m.endswith(f"_{wanted}")]
+    if len(found) != 1:
+        raise UserError(
+            f"{wanted!r} in `subtasks` names {len(found) or 'no'} parts of {group}; "
+            f"its parts are {', '.join(members)}."
+        )
+    return found[0]
+
+
+class LocalTask(ConfigurableTask):
+    """A task of lm-eval's on local documents, read once and processed once."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        config.pop("class")
+        fewshot_folder = config.pop("fewshot_folder", None)
+        if fewshot_folder is not None:
+            shown = _read(fewshot_folder, config["dataset_name"], "{}")["train"].to_list()
+            config["fewshot_config"] = {**config["fewshot_config"], "samples": shown}
+        self._processed: dict[str, Any] = {}
+        try:
+            super().__init__(config=config)
+        except IndexError as error:  # lm-eval looks at the first document
+            raise NoDocumentsError(
+                f"{config['task']} has no documents in {config['dataset_path']}; "
+                "name the parts that have some in `subtasks`."
+            ) from error
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Read the documents; nothing is downloaded."""
+        self.dataset = _read(
+            self.DATASET_PATH, self.DATASET_NAME, canonical_json(dataset_kwargs or {})
+        )
+
+    def training_docs(self) -> Any:
+        return self._once("training", super().training_docs)
+
+    def validation_docs(self) -> Any:
+        return self._once("validation", super().validation_docs)
+
+    def test_docs(self) -> Any:
+        return self._once("test", super().test_docs)
+
+    def fewshot_docs(self) -> Any:
+        return super().fewshot_docs() if self.config.num_fewshot else None
+
+    def _once(self, split: str, compute: Callable[[], Any]) -> Any:
+        if split not in self._processed:
+            self._processed[split] = compute()
+        return self._processed[split]
+
+    def apply_filters(self) -> list[Instance] | None:
+        """lm-eval's filters; then the programs they leave run side by side, not one by one."""
+        super().apply_filters()
+        if getattr(self, "UNSAFE_CODE", False):
+            CODE_EVAL.prepare(
+                [
+                    program_of(prediction, self.doc_to_target(instance.doc))
+                    for instance in self.instances
+                    for predictions in instance.filtered_resps.values()
+                    for prediction in (
+                        [predictions] if isinstance(predictions, str) else predictions
+                    )
+                ]
+            )
+        return self.instances
+
+
+@functools.cache
+def _read(path: str, name: str | None, options: str) -> dict[str, datasets.Dataset]:
+    """The splits of a data set, in memory: lm-eval's sub-tasks share what they share.
+
+    Each folder has a cache of its own: ``datasets`` takes folders of the same name for the same.
+    """
+    cache = Path(datasets.config.HF_DATASETS_CACHE) / sha256_text(path)[:16]
+    try:
+        splits = datasets.load_dataset(
+            path, name, cache_dir=str(cache), keep_in_memory=True, **json.loads(options)
+        )
+    except ValueError as error:
+        if "BuilderConfig" in str(error):
+            raise NoDocumentsError(
+                f"{path} has no configuration {name!r}; fetch it whole, or name the parts that "
+                "it has in `subtasks`."
+            ) from error
+        raise
+    for split in splits.values():
+        split.__class__ = RepeatableDataset
+    return splits
+
+
+class RepeatableDataset(datasets.Dataset):
+    """``map`` hands each document to the function with a random state of the document's own.
+
+    lm-eval's GPQA shuffles the choices with the global generator, once for the prompts and again
+    for scoring; the two agree only where a disk cache answers the second time.
+    """
+
+    def map(self, function: Callable | None = None, *args: Any, **kwargs: Any) -> datasets.Dataset:
+        if function is not None and not args and not kwargs:
+            function = _with_own_chance(function)
+            kwargs["new_fingerprint"] = hashlib.md5(repr(self._fingerprint).encode()).hexdigest()
+        return super().map(function, *args, **kwargs)
+
+
+def _with_own_chance(function: Callable[[dict], dict]) -> Callable[[dict], dict]:
+    def call(document: dict) -> dict:
+        state = random.getstate()
+        random.seed(sha256_text(json.dumps(dict(document), sort_keys=True, default=str)))
+        try:
+            return function(document)
+        finally:
+            random.setstate(state)
+
+    return call
+
+
+def describe(task: Task, dataset: str) -> dict[str, Any]:
+    """The resolved definition of a task as plain JSON; functions by their source."""
+    config = _plain(asdict(task.config))
+    metadata = config.pop("metadata", None) or {}
+    config["metadata"] = {key: metadata[key] for key in metadata if key != "config_source"}
+    config["dataset_path"] = dataset
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, functools.partial):
+        return {"function": _plain(value.func), "args": value.args, "keywords": value.keywords}
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if callable(value):
+        return inspect.getsource(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the names and contents of all files below ``folder``."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return sha256_text(
+        canonical_json([[str(f.relative_to(folder)), sha256_file(f)] for f in files])
+    )
