@@ -16,7 +16,6 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -103,7 +102,6 @@ def _applies(requirement: Requirement, extra: str) -> bool:
     return any(
         requirement.marker.evaluate(
             {
-                **default_environment(),
                 "extra": extra,
                 "python_version": python,
                 "python_full_version": f"{python}.0",
