@@ -1,0 +1,1 @@
+"""The paper's artefacts from our records, with the published numbers beside ours."""

@@ -1,0 +1,68 @@
+"""The published numbers: complete, and consistent where the paper's tables overlap."""
+
+import pytest
+
+from mars.paper import published
+from mars.paper.published import AVERAGE, BENCHMARKS
+
+
+@pytest.mark.parametrize(
+    ("number", "rows"), [(2, 9), (3, 11), (4, 18), (5, 27), (6, 3), (7, 18), (8, 126), (9, 3)]
+)
+def test_every_row_is_there(number, rows):
+    assert len(published.table(number)) == rows
+
+
+def test_unknown_table():
+    with pytest.raises(KeyError, match="table 1"):
+        published.table(1)
+
+
+def test_typed_rows_cover_the_tables():
+    assert len(published.table2()) == 9
+    assert len(published.table4()) == 6
+    assert all(len(row.scores) == 3 for row in published.table4())
+    assert {row.tau for row in published.table2()} == {None}
+    assert {row.tau for row in published.table4()} == {0.95}
+
+
+@pytest.mark.parametrize(("number", "tolerance"), [(2, 0.051), (3, 0.051), (4, 0.051), (9, 0.051)])
+def test_printed_averages_are_the_means(number, tolerance):
+    table = published.table(number)
+    means = table[list(BENCHMARKS)].mean(axis=1)
+    assert ((means - table[AVERAGE]).abs() <= tolerance).all()
+
+
+def test_printed_changes_are_table_4_minus_table_3():
+    """A check of the transcription: the paper prints both terms and the difference."""
+    one_token = published.table(3).query("method == 'mars' and sft_loss == True")
+    one_token = one_token.set_index(["scale", "block_size"])
+    for row in published.table4():
+        before = one_token.loc[(row.scale, row.block_size)]
+        for title in BENCHMARKS:
+            change = row.scores["accuracy"][title] - before[title]
+            assert change == pytest.approx(row.scores["delta_from_tau_1"][title], abs=0.11)
+
+
+def test_tables_2_and_3_agree_on_the_same_models():
+    table3 = published.table(3)
+    table3 = table3[table3["block_size"] == 4]
+    shared = 0
+    for row in published.table2():
+        if row.method == "mars":
+            same = table3.query("scale == @row.scale and sft_loss == @row.sft_loss")
+            assert same[list(BENCHMARKS)].iloc[0].to_dict() == {
+                title: row.scores["accuracy"][title] for title in BENCHMARKS
+            }
+            shared += 1
+    assert shared == 3
+
+
+def test_the_readme_explains_every_file_and_column():
+    readme = (published.FOLDER / "README.md").read_text()
+    assert "2604.07023" in readme
+    for file in published.FOLDER.glob("*.csv"):
+        assert f"`{file.name}`" in readme
+    for number in (2, 3, 4, 5, 6, 8, 9):
+        for column in published.table(number).columns:
+            assert f"`{column}`" in readme or column in BENCHMARKS or column == "model"
