@@ -115,7 +115,8 @@ def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
 def _table(experiment: Experiment, number: int) -> dict[str, Any]:
     return {
         "experiment": experiment.experiment,
-        "scales": {name: scale.stands_for for name, scale in experiment.scales.items()},
+        "data": _plain(experiment.data),
+        "scales": {name: _plain(scale) for name, scale in experiment.scales.items()},
         "models": {name: _plain(experiment.models[name]) for name in experiment.evaluated_models()},
         "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
         "settings": {name: _plain(item) for name, item in experiment.settings.items()},
@@ -143,8 +144,8 @@ _STAGES = {
     "import_base": (["mars.models"], _import_base),
     "tokenize": (["mars.data.chat"], _tokenize),
     "train": (["mars.training"], _train),
-    "evaluate": (["mars.evaluation"], _evaluate),
-    "table": (["mars.paper.tables"], _table),
+    "evaluate": (["mars.evaluation.evaluate"], _evaluate),
+    "table": (["mars.paper.tables", "mars.paper.evaluations"], _table),
     "training_curves": (["mars.training.curves"], _training_curves),
 }
 

@@ -13,12 +13,14 @@ rule evaluate:
     benchmark:
         f"{RESULTS}/logs/evaluate/{{model}}.tsv"
     threads: EXPERIMENT.threads
+    conda:
+        "../../environment.yml"
     params:
         spec=stage_spec("evaluate"),
     message:
         "Evaluate {wildcards.model}"
     shell:
-        "OMP_NUM_THREADS={threads} mars evaluate --spec {params.spec:q}"
+        "OMP_NUM_THREADS={threads} python -m mars evaluate --spec {params.spec:q}"
         " --checkpoint $(dirname {input.checkpoint})"
         " --output $(dirname {output.manifest}) --record {output.record} {input.data}"
         " > {log} 2>&1"

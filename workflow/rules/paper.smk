@@ -13,12 +13,14 @@ rule table:
         f"{RESULTS}/logs/table/table{{number}}.log",
     benchmark:
         f"{RESULTS}/logs/table/table{{number}}.tsv"
+    conda:
+        "../../environment.yml"
     params:
         spec=lambda wildcards: spec(EXPERIMENT, "table", number=int(wildcards.number)),
     message:
         "Write table {wildcards.number}"
     shell:
-        "mars table --spec {params.spec:q} --output $(dirname {output.csv})"
+        "python -m mars table --spec {params.spec:q} --output $(dirname {output.csv})"
         " --record {output.record} {input.evaluations} > {log} 2>&1"
 
 
@@ -33,10 +35,12 @@ rule training_curves:
         f"{RESULTS}/logs/training_curves.log",
     benchmark:
         f"{RESULTS}/logs/training_curves.tsv"
+    conda:
+        "../../environment.yml"
     params:
         spec=stage_spec("training_curves"),
     message:
         "Plot the training losses"
     shell:
-        "mars training-curves --spec {params.spec:q} --output {output.pdf}"
+        "python -m mars training-curves --spec {params.spec:q} --output {output.pdf}"
         " --record {output.record} {input.curves} > {log} 2>&1"

@@ -10,12 +10,14 @@ if GENERATED:
             f"{RESULTS}/logs/generate_data.log",
         benchmark:
             f"{RESULTS}/logs/generate_data.tsv"
+        conda:
+            "../../environment.yml"
         params:
             spec=stage_spec("generate_data"),
         message:
             "Write the corpus and the six miniature benchmarks"
         shell:
-            "mars generate-data --spec {params.spec:q} --output $(dirname {output.manifest})"
+            "python -m mars generate-data --spec {params.spec:q} --output $(dirname {output.manifest})"
             " --record {output.record} > {log} 2>&1"
 
 else:
@@ -30,12 +32,14 @@ else:
             f"{RESULTS}/logs/fetch_dataset/{{repository}}.tsv"
         wildcard_constraints:
             repository=names(datasets_of(EXPERIMENT)),
+        conda:
+            "../../environment.yml"
         params:
             spec=stage_spec("fetch_dataset"),
         message:
             "Fetch {wildcards.repository}"
         shell:
-            "mars fetch-dataset --spec {params.spec:q} --output $(dirname {output.manifest})"
+            "python -m mars fetch-dataset --spec {params.spec:q} --output $(dirname {output.manifest})"
             " --record {output.record} > {log} 2>&1"
 
 
@@ -49,12 +53,14 @@ rule train_tokenizer:
         f"{RESULTS}/logs/train_tokenizer.log",
     benchmark:
         f"{RESULTS}/logs/train_tokenizer.tsv"
+    conda:
+        "../../environment.yml"
     params:
         spec=stage_spec("train_tokenizer"),
     message:
         "Train the tokenizer"
     shell:
-        "mars train-tokenizer --spec {params.spec:q} --data {input.data}"
+        "python -m mars train-tokenizer --spec {params.spec:q} --data {input.data}"
         " --output $(dirname {output.manifest}) --record {output.record} > {log} 2>&1"
 
 
@@ -69,12 +75,14 @@ rule tokenize:
         f"{RESULTS}/logs/tokenize/{{scale}}-{{kind}}.log",
     benchmark:
         f"{RESULTS}/logs/tokenize/{{scale}}-{{kind}}.tsv"
+    conda:
+        "../../environment.yml"
     params:
         spec=stage_spec("tokenize"),
     message:
         "Tokenise the {wildcards.kind} for {wildcards.scale}"
     shell:
-        "mars tokenize --spec {params.spec:q} --data {input.data}"
+        "python -m mars tokenize --spec {params.spec:q} --data {input.data}"
         " --tokenizer $(dirname {input.tokenizer}) --output $(dirname {output.manifest})"
         " --record {output.record} > {log} 2>&1"
 
@@ -89,10 +97,12 @@ rule import_base:
         f"{RESULTS}/logs/import_base/{{model}}.tsv"
     wildcard_constraints:
         model=names(IMPORTED),
+    conda:
+        "../../environment.yml"
     params:
         spec=stage_spec("import_base"),
     message:
         "Import the base model {wildcards.model}"
     shell:
-        "mars import-base --spec {params.spec:q} --output $(dirname {output.manifest})"
+        "python -m mars import-base --spec {params.spec:q} --output $(dirname {output.manifest})"
         " --record {output.record} > {log} 2>&1"

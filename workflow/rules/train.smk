@@ -15,12 +15,14 @@ rule train:
     wildcard_constraints:
         model=names(TRAINED),
     threads: EXPERIMENT.threads
+    conda:
+        "../../environment.yml"
     params:
         spec=stage_spec("train"),
     message:
         "Train {wildcards.model}"
     shell:
-        "OMP_NUM_THREADS={threads} mars train --spec {params.spec:q}"
+        "OMP_NUM_THREADS={threads} python -m mars train --spec {params.spec:q}"
         " --parent $(dirname {input.parent}) --dataset $(dirname {input.dataset})"
         " --output $(dirname {output.manifest})"
         " --record {output.record} > {log} 2>&1"

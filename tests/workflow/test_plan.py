@@ -1,0 +1,80 @@
+"""What Snakemake plans, without running anything."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mars.config import load_experiment
+from mars.stages import trained_models
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def snakemake(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def planned_jobs(output: str) -> Counter[str]:
+    """Job counts of a dry run's closing table."""
+    table = output.rpartition("Job stats:")[2]
+    return Counter({m[1]: int(m[2]) for m in re.finditer(r"^(\w+)\s+(\d+)$", table, re.MULTILINE)})
+
+
+@pytest.mark.parametrize("name", ["tiny", "ci", "smollm2", "paper"])
+def test_a_fresh_directory_plans_every_model_once(name: str, tmp_path: Path):
+    config = ROOT / "config" / f"{name}.yaml"
+    done = snakemake("-n", "-s", str(ROOT / "Snakefile"), "--configfile", str(config), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = planned_jobs(done.stdout)
+    experiment = load_experiment(config)
+    assert jobs["train"] == len(trained_models(experiment))
+    assert jobs["train"] + jobs["import_base"] == len(experiment.models)
+    assert jobs["evaluate"] == len(experiment.evaluated_models())
+    assert jobs["table"] == len(experiment.artefacts)
+
+
+def test_plain_snakemake_at_the_root_is_the_tiny_experiment(tmp_path: Path):
+    for entry in ("Snakefile", "workflow", "config"):
+        (tmp_path / entry).symlink_to(ROOT / entry)
+    done = snakemake("-n", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "results/tiny/" in done.stdout
+
+
+def test_a_mistake_in_the_configuration_is_one_sentence(tmp_path: Path):
+    content = yaml.safe_load((ROOT / "config/ci.yaml").read_text())
+    content["settings"]["tau-0.95"]["threshold"] = 2
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    done = snakemake(
+        "-n", "-s", str(ROOT / "Snakefile"), "--configfile", "mine.yaml", cwd=tmp_path
+    )
+    assert done.returncode != 0
+    message = done.stdout + done.stderr
+    assert "mine.yaml: `settings.tau-0.95.threshold` is 2; tau lies between 0 and 1" in message
+    assert "Traceback" not in message
+
+
+def test_lint_is_clean(tmp_path: Path):
+    done = snakemake("--lint", "-s", str(ROOT / "Snakefile"), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "workflow/rules").glob("*.smk")), ids=str)
+def test_every_rule_has_the_spec_as_its_only_parameter(file: Path):
+    blocks = re.split(r"^ *rule (\w+):$", file.read_text(), flags=re.MULTILINE)[1:]
+    for name, body in zip(blocks[::2], blocks[1::2], strict=True):
+        params = re.search(r"^( *)params:\n((?:\1 {4,}.*\n)+)", body, re.MULTILINE)
+        assert params, name
+        assert [line.split("=")[0].strip() for line in params[2].splitlines()] == ["spec"], name
+        shell = re.search(r"shell:\n((?: *\".*\"\n)+)", body)
+        assert shell, name
+        used = set(re.findall(r"\{(\w+)", shell[1]))
+        assert used <= {"params", "input", "output", "log", "threads"}, (name, used)
