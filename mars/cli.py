@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -246,15 +247,37 @@ def evaluate(
 ) -> None:
     """Evaluate one model on every benchmark under each of its settings, through lm-eval."""
     from mars.data.hub import hub_root
-    from mars.evaluation import evaluate as run
+    from mars.evaluation.evaluate import evaluate as run
+    from mars.files import sha256_file
     from mars.provenance.manifest import write_manifest
     from mars.provenance.record import recorded
 
     plan = _stage(spec, "evaluate")
+    config = plan["config"]
     inputs = [checkpoint / "manifest.json", *data]
-    with recorded(record, plan, inputs, [output / "manifest.json"]) as facts:
-        facts |= run(
-            checkpoint=checkpoint, hub=hub_root(data[0]), output=output, plan=plan, inputs=inputs
+    made_from = {str(path): sha256_file(path) for path in inputs}
+
+    def cell_spec(setting: str, benchmark: str) -> dict[str, Any]:
+        """What one cell depends on: a change elsewhere in the plan keeps the cell."""
+        return {
+            **{key: plan[key] for key in ("model", "code", "lock")},
+            **{key: config[key] for key in ("block_size", "evaluation", "generated_data")},
+            "setting": config["settings"][setting],
+            "benchmark": config["benchmarks"][benchmark],
+            "inputs": made_from,
+        }
+
+    with (
+        recorded(record, plan, inputs, [output / "manifest.json"]),
+        tempfile.TemporaryDirectory() as work,
+    ):
+        run(
+            checkpoint=checkpoint,
+            **config,
+            hub=hub_root(data[0]),
+            output=output,
+            work=Path(work),
+            cell_spec=cell_spec,
         )
         write_manifest(output)
 
@@ -270,7 +293,7 @@ def table(
     evaluations: Annotated[list[Path], typer.Argument(help="manifests of the evaluations")],
 ) -> None:
     """Write one of the paper's tables as CSV, Markdown and LaTeX."""
-    from mars.evaluation.records import read_records
+    from mars.paper.evaluations import read_evaluations
     from mars.paper.tables import write_table
     from mars.provenance.record import recorded
 
@@ -278,8 +301,14 @@ def table(
     number = plan["number"]
     files = [output / f"table{number}.{suffix}" for suffix in ("csv", "md", "tex")]
     with recorded(record, plan, evaluations, files):
-        records = {manifest.parent.name: read_records(manifest.parent) for manifest in evaluations}
-        write_table(number, experiment_spec=plan["config"], records=records, output=output)
+        records, samples = read_evaluations({path.parent.name: path.parent for path in evaluations})
+        write_table(
+            number,
+            experiment_spec=plan["config"],
+            records=records,
+            samples=samples,
+            output=output,
+        )
 
 
 @app.command()
