@@ -245,7 +245,7 @@ def _metrics(result: Mapping[str, Any], samples: list[dict[str, Any]]) -> dict[s
         error: Any = result.get(f"{metric}_stderr,{name}")
         if not isinstance(error, float | int):
             rows = [s[metric] for s in samples if s["filter"] == name]
-            lists = all(isinstance(row, list) for row in rows)
+            lists = bool(rows) and all(isinstance(row, list) for row in rows)
             error = ratio([sum(r) for r in rows], [len(r) for r in rows]).stderr if lists else None
         metrics.setdefault(metric, {})[name] = {"value": float(value), "stderr": _number(error)}
     return metrics

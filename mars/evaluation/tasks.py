@@ -8,17 +8,18 @@ processes documents, as GPQA does, gets the same order every time).
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 import lm_eval.tasks
+import lm_eval.utils
 from lm_eval.api.group import Group, GroupConfig
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask, Task
@@ -44,6 +45,9 @@ FOLDERS = {
     "gsm8k_cot": "gsm8k",
     "humaneval_instruct": "humaneval",
 }
+
+# lm-eval compiles a template anew for every document, which takes longer than a small model.
+lm_eval.utils.env.from_string = functools.cache(lm_eval.utils.env.from_string)
 
 
 @dataclass(frozen=True)
@@ -233,11 +237,14 @@ class LocalTask(ConfigurableTask):
         return self._once("test", super().test_docs)
 
     def fewshot_docs(self) -> Any:
-        return super().fewshot_docs() if self.config.num_fewshot else None
+        if not self.config.num_fewshot:
+            return None
+        return self._once("fewshot", super().fewshot_docs)
 
     def _once(self, split: str, compute: Callable[[], Any]) -> Any:
         if split not in self._processed:
-            self._processed[split] = compute()
+            with chance_by_document():
+                self._processed[split] = compute()
         return self._processed[split]
 
     def apply_filters(self) -> list[Instance] | None:
@@ -275,33 +282,35 @@ def _read(path: str, name: str | None, options: str) -> dict[str, datasets.Datas
                 "it has in `subtasks`."
             ) from error
         raise
-    for split in splits.values():
-        split.__class__ = RepeatableDataset
     return splits
 
 
-class RepeatableDataset(datasets.Dataset):
-    """``map`` hands each document to the function with a random state of the document's own.
+@contextmanager
+def chance_by_document() -> Iterator[None]:
+    """While documents are processed, ``map`` gives each its own, fixed random state.
 
     lm-eval's GPQA shuffles the choices with the global generator, once for the prompts and again
     for scoring; the two agree only where a disk cache answers the second time.
     """
+    state, original = random.getstate(), datasets.Dataset.map
 
-    def map(self, function: Callable | None = None, *args: Any, **kwargs: Any) -> datasets.Dataset:
-        if function is not None and not args and not kwargs:
-            function = _with_own_chance(function)
-            kwargs["new_fingerprint"] = hashlib.md5(repr(self._fingerprint).encode()).hexdigest()
-        return super().map(function, *args, **kwargs)
+    def repeatable(self: datasets.Dataset, function: Any = None, *args: Any, **kwargs: Any) -> Any:
+        plain = function is not None and not args and not kwargs
+        return original(self, _with_own_chance(function) if plain else function, *args, **kwargs)
+
+    datasets.Dataset.map = repeatable
+    random.seed(0)
+    try:
+        yield
+    finally:
+        datasets.Dataset.map = original
+        random.setstate(state)
 
 
 def _with_own_chance(function: Callable[[dict], dict]) -> Callable[[dict], dict]:
     def call(document: dict) -> dict:
-        state = random.getstate()
         random.seed(sha256_text(json.dumps(dict(document), sort_keys=True, default=str)))
-        try:
-            return function(document)
-        finally:
-            random.setstate(state)
+        return function(document)
 
     return call
 

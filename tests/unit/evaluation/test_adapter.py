@@ -1,0 +1,124 @@
+"""Counting and cutting, and the adapter against plain greedy ``generate``."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lm_eval.api.instance import Instance
+from miniature import Rule
+
+from mars.decoding import decode
+from mars.errors import UserError
+from mars.evaluation.adapter import DecodingLM, cut, forwards_until, shortest_prefix
+
+gains = st.lists(st.integers(1, 8), min_size=1, max_size=30)
+
+
+@given(gains, st.data())
+def test_forwards_until_is_the_first_forward_that_reaches(accepted, data):
+    tokens = data.draw(st.integers(1, sum(accepted)))
+    forwards = forwards_until(accepted, tokens)
+    assert sum(accepted[:forwards]) >= tokens > sum(accepted[: forwards - 1])
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_shortest_prefix_finds_the_first_occurrence(tokens):
+    def holds(prefix):
+        return 3 in prefix
+
+    if holds(tokens):
+        assert shortest_prefix(tokens, holds) == tokens.index(3) + 1
+
+
+@given(st.text("abQ\n", max_size=30))
+def test_cut_is_before_the_earliest_stop_string(text):
+    stops = ["Q", "\n\n"]
+    places = [text.index(s) for s in stops if s in text]
+    assert cut(text, stops) == text[: min(places, default=len(text))]
+
+
+def lm_of(model, tokenizer, block_size=4, **changed):
+    arguments = {"eos_token_ids": [tokenizer.eos_token_id], "max_new_tokens": 20, "slots": 3}
+    lm = DecodingLM(model, tokenizer, block_size=block_size, **{**arguments, **changed})
+    lm.setting = Rule(threshold=None)
+    return lm
+
+
+def requests_of(prompts, until=()):
+    return [
+        Instance("generate_until", {}, (p, {"until": list(until)}), 0, metadata=("t", i, 1))
+        for i, p in enumerate(prompts)
+    ]
+
+
+PROMPTS = ["Q: how many?", "Question: the answer", "is", "A: 3. " * 9]
+
+
+def test_one_token_mode_is_greedy_generate(model, tokenizer):
+    lm = lm_of(model, tokenizer)
+    texts = lm.generate_until(requests_of(PROMPTS))
+    for index, prompt in enumerate(PROMPTS):
+        ids = torch.tensor([tokenizer.encode(prompt)])
+        whole = model.generate(ids, do_sample=False, max_new_tokens=20, pad_token_id=0)
+        answer = whole[0, ids.shape[1] :]
+        assert texts[index] == tokenizer.decode(answer, skip_special_tokens=True)
+        assert lm.generations["t", index].tokens == len(answer)
+        assert lm.generations["t", index].forwards == len(answer)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.02])
+def test_stopping_early_changes_neither_text_nor_counts(model, tokenizer, threshold):
+    lm = lm_of(model, tokenizer)
+    lm.setting = Rule(threshold=threshold)
+    whole = lm.generate_until(requests_of(PROMPTS))
+    until = [text[len(text) // 2 :][:2] for text in whole if len(text) > 4]
+    assert until
+    texts = lm.generate_until(requests_of(PROMPTS, until))
+    ended = 0
+    for index, prompt in enumerate(PROMPTS):
+        found = lm.generations["t", index]
+        full = decode(
+            model,
+            [tokenizer.encode(prompt)],
+            block_size=4,
+            threshold=threshold,
+            max_new_tokens=20,
+            eos_token_id=tokenizer.eos_token_id,
+            mask_token_id=tokenizer.mask_token_id,
+            method="window",
+        )[0]
+        lengths = range(1, len(full.tokens) + 1)
+        stops = [n for n in lengths if any(s in lm.tok_decode(full.tokens[:n]) for s in until)]
+        tokens = stops[0] if stops else len(full.tokens)
+        assert texts[index] == cut(whole[index], until)
+        assert (found.tokens, found.finish == "stop") == (tokens, bool(stops))
+        assert found.forwards == forwards_until(full.accepted, tokens)
+        ended += bool(stops)
+    assert ended
+
+
+def test_long_prompts_lose_their_left_and_are_counted(model, tokenizer, monkeypatch):
+    lm = lm_of(model, tokenizer)
+    lm._max_length = 30
+    seen = []
+    original = DecodingLM.decode_all
+    monkeypatch.setattr(
+        DecodingLM, "decode_all", lambda self, r, p, s: (seen.extend(p), original(self, r, p, s))[1]
+    )
+    lm.generate_until(requests_of(PROMPTS))
+    for index, prompt in enumerate(PROMPTS):
+        ids = tokenizer.encode(prompt)
+        assert seen[index] == ids[-10:]
+        assert lm.generations["t", index].truncated == (len(ids) > 10)
+    lm._max_length = 20
+    with pytest.raises(UserError, match="max_new_tokens"):
+        lm.generate_until(requests_of(PROMPTS))
+
+
+def test_a_tokenizer_without_chat_template_is_refused(model, tokenizer):
+    import copy
+
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    with pytest.raises(UserError, match="chat template"):
+        lm_of(model, bare)
