@@ -58,9 +58,9 @@ def certainty(logits: Tensor, metric: str) -> Tensor:
     ``entropy``: minus the entropy in nats. ``logits`` must be float32: in bfloat16 every
     probability from .998 on rounds to 1.
     """
-    if metric == "probability":
-        return (logits.amax(-1) - logits.logsumexp(-1)).exp()
     probabilities = logits.softmax(-1)
+    if metric == "probability":
+        return probabilities.amax(-1)
     if metric == "entropy":
         return -torch.special.entr(probabilities).sum(-1)
     top = probabilities.topk(2, dim=-1).values
@@ -68,13 +68,13 @@ def certainty(logits: Tensor, metric: str) -> Tensor:
 
 
 def accepted_run(certainties: Tensor, cutoffs: Tensor, strict: bool = False) -> Tensor:
-    """How many tokens are accepted from the left: [..., predictions], [...] -> [...], 1 or more.
+    """How many tokens are accepted from the left: [..., predictions] -> [...], 1 or more.
 
-    The first token is accepted whatever its certainty, and by default a sure second token is then
-    accepted even if the first was not sure, as in the authors' code. ``strict`` stops at the first
-    unsure token, the first included.
+    ``cutoffs`` broadcast against ``certainties``. The first token is accepted whatever its
+    certainty, and by default a sure second token is then accepted even if the first was not sure,
+    as in the authors' code. ``strict`` stops at the first unsure token, the first included.
     """
-    sure = certainties >= cutoffs[..., None]
-    if not strict:
-        sure[..., 0] = True
-    return sure.cumprod(-1).sum(-1).clamp(min=1)
+    sure = certainties >= cutoffs
+    if strict:
+        return sure.cumprod(-1).sum(-1).clamp(min=1)
+    return sure[..., 1:].cumprod(-1).sum(-1) + 1

@@ -132,7 +132,7 @@ class _Batch:
         columns = (self.filled[:, None] + offsets).clamp(max=width)
         logits = self.cached.logits(take(hidden, columns))
         tokens = logits.argmax(-1)
-        count = accepted_run(certainty(logits, metric), self.cutoffs, strict)
+        count = accepted_run(certainty(logits, metric), self.cutoffs[:, None], strict)
         if authors_window:
             count = count.minimum(self.cache_block - self.filled)
         takes_part = torch.zeros_like(count)

@@ -18,13 +18,15 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface, Cache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from mars.decoding.acceptance import forbid
 from mars.errors import UserError
 
 ATTENTION = "mars_grouped_query"
 
-READ_GRANULARITY = 64
+READ_GRANULARITY = 32
 """Attention reads the cache up to the longest row, rounded up to this many entries."""
+
+PACK_BELOW = 0.9
+"""Windows are packed when less than this share of them is needed; packing costs a few copies."""
 
 
 @dataclass
@@ -41,6 +43,30 @@ class Addressing:
     last: int
     write: Tensor
     length: int
+
+
+@dataclass
+class Packing:
+    """Windows of different widths as one row of tokens, for everything but attention.
+
+    Attributes:
+        tokens: where each packed token stands in the flattened [rows, window], [packed].
+        places: where each entry of the flattened window stands among the packed tokens,
+            [rows * window]; those left out point at some other token.
+        rows: windows.
+    """
+
+    tokens: Tensor
+    places: Tensor
+    rows: int
+
+    def unpack(self, states: Tensor) -> Tensor:
+        """[packed, heads, dim] -> [rows, window, heads, dim]."""
+        return states.index_select(0, self.places).unflatten(0, (self.rows, -1))
+
+    def pack(self, states: Tensor) -> Tensor:
+        """[rows, window, heads, dim] -> [1, packed, heads, dim]."""
+        return states.flatten(0, 1).index_select(0, self.tokens)[None]
 
 
 class CursorLayer(CacheLayerMixin):
@@ -133,11 +159,19 @@ class CachedModel:
         self.cache = CursorCache(model, slots, capacity)
         self.row_start = torch.arange(slots, device=model.device)[:, None] * capacity
         self.groups = model.config.num_attention_heads // model.config.num_key_value_heads
-        head = model.get_output_embeddings()
-        self.head, self.head_bias = head.weight.float(), head.bias
+        self.entries = torch.arange(capacity, device=model.device)
+        self.always = torch.zeros((), dtype=model.dtype, device=model.device)
+        self.never = torch.full_like(self.always, -torch.inf)
+        self.head, self.head_bias = _float_head(model, mask_token_id)
 
     def hidden(
-        self, ids: Tensor, positions: Tensor, reach: int, first: int = 0, bias: Tensor | None = None
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        reach: int,
+        first: int = 0,
+        widths: list[int] | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """Forward a window per row and leave its keys and values in the cache.
 
@@ -146,35 +180,68 @@ class CachedModel:
             positions: their positions, [rows, window].
             reach: entries that may be seen by any row; a few more are read, and hidden.
             first: the slot of the first row; the others follow it.
+            widths: how much of its window each row needs, from the left. Where shapes need not
+                be fixed (CPU), the rest may be left out of the forward.
             bias: what each query sees where that is not simply the past, [rows, 1, window, reach].
                 The tokens are then stored one after the other from ``reach - window`` on,
                 whatever their positions.
 
         Returns:
-            Last hidden states, [rows, window, hidden size].
+            Last hidden states, [rows, window, hidden size]; arbitrary beyond ``widths``.
         """
         rows, window = ids.shape
         if bias is None:
             reach, stored = _round_up(reach), positions
-            bias = causal_bias(positions, reach, self.groups, self.model.dtype)
+            bias = self.causal_bias(positions, reach)
         else:
             stored = torch.arange(reach - window, reach, device=ids.device)
             bias = bias.to(self.model.dtype).repeat(1, 1, self.groups, 1)
         write = (self.row_start[first : first + rows] + stored).flatten()
+        packing = self._packing(widths, window)
+        if packing is not None:
+            ids = ids.flatten()[packing.tokens][None]
+            positions = positions.flatten()[packing.tokens][None]
+            write = write[packing.tokens]
         self.cache.addressing = Addressing(first, first + rows, write, reach)
         with attention_of(self.model):
-            return self.backbone(
+            states = self.backbone(
                 input_ids=ids,
                 position_ids=positions,
                 attention_mask=bias,
                 past_key_values=self.cache,
                 use_cache=True,
+                packing=packing,
             ).last_hidden_state
+        if packing is not None:
+            states = packing.unpack(states[0])
+        return states
+
+    def causal_bias(self, positions: Tensor, reach: int) -> Tensor:
+        """Additive mask: the query at position p sees the entries 0..p of its row.
+
+        Args:
+            positions: [rows, window].
+            reach: entries read.
+
+        Returns:
+            0 or -inf, [rows, 1, groups * window, reach]: the window once for each query head of a
+            key-value head, see :func:`grouped_query_attention`.
+        """
+        queries = positions.repeat(1, self.groups)[:, None, :, None]
+        return torch.where(self.entries[:reach] > queries, self.never, self.always)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits of [..., hidden size]; [MASK] cannot be chosen."""
-        logits = linear(hidden.float(), self.head, self.head_bias)
-        return logits if self.mask_token_id is None else forbid(logits, self.mask_token_id)
+        return linear(hidden.float(), self.head, self.head_bias)
+
+    def _packing(self, widths: list[int] | None, window: int) -> Packing | None:
+        """How to leave out what no row needs, where that is worth more than it costs."""
+        if widths is None or self.entries.device.type != "cpu":
+            return None
+        if sum(widths) > PACK_BELOW * len(widths) * window:
+            return None
+        needed = (self.entries[:window] < torch.tensor(widths)[:, None]).flatten()
+        return Packing(needed.nonzero()[:, 0], needed.cumsum(0) - 1, len(widths))
 
 
 def take(states: Tensor, columns: Tensor) -> Tensor:
@@ -199,22 +266,15 @@ def check_architecture(config: PreTrainedConfig) -> None:
         raise UserError("Models with sliding-window attention layers are not supported.")
 
 
-def causal_bias(positions: Tensor, length: int, groups: int, dtype: torch.dtype) -> Tensor:
-    """Additive mask: the query at position p sees the entries 0..p of its row.
-
-    Args:
-        positions: [rows, window].
-        length: entries read.
-        groups: query heads per key-value head; each group repeats the window (see
-            :func:`grouped_query_attention`).
-
-    Returns:
-        [rows, 1, groups * window, length], 0 or -inf.
-    """
-    entries = torch.arange(length, device=positions.device)
-    hidden = entries > positions[:, None, :, None]
-    bias = torch.zeros(hidden.shape, dtype=dtype, device=positions.device)
-    return bias.masked_fill_(hidden, -torch.inf).repeat(1, 1, groups, 1)
+def _float_head(model: PreTrainedModel, mask_token_id: int | None) -> tuple[Tensor, Tensor | None]:
+    """The output embedding in float32, with a bias that makes [MASK] impossible."""
+    head = model.get_output_embeddings()
+    weight, bias = head.weight.detach().float(), head.bias
+    if mask_token_id is None:
+        return weight, bias
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().float().clone()
+    bias[mask_token_id] = -torch.inf
+    return weight, bias
 
 
 def grouped_query_attention(
@@ -224,20 +284,24 @@ def grouped_query_attention(
     value: Tensor,
     attention_mask: Tensor,
     scaling: float | None = None,
+    packing: Packing | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attention that folds the query heads of a key-value head into its query rows.
 
     The usual way repeats keys and values once per query head; here [rows, heads, window, dim]
     becomes [rows, key-value heads, groups * window, dim] and the cache is read as it lies.
-    ``attention_mask`` comes from :func:`causal_bias`.
+    ``attention_mask`` comes from :meth:`CachedModel.causal_bias`.
     """
+    if packing is not None:
+        query = packing.unpack(query[0].transpose(0, 1)).transpose(1, 2)
     rows, heads, window, dim = query.shape
     folded = query.reshape(rows, key.shape[1], -1, dim)
     output = scaled_dot_product_attention(
         folded, key, value, attn_mask=attention_mask, scale=scaling
     )
-    return output.reshape(rows, heads, window, dim).transpose(1, 2), None
+    output = output.reshape(rows, heads, window, dim).transpose(1, 2)
+    return output if packing is None else packing.pack(output), None
 
 
 AttentionInterface.register(ATTENTION, grouped_query_attention)

@@ -106,10 +106,9 @@ class Engine:
         self.ids = self.unknown.repeat(slots, 1)
         self.cursor = torch.zeros(slots, dtype=torch.long, device=device)
         self.length = torch.zeros(slots, dtype=torch.long, device=device)
-        self.cutoffs = torch.zeros(slots, device=device)
-        self.limits = torch.ones(slots, dtype=torch.long, device=device)
+        self.cutoffs = torch.zeros(slots, block_size + extra_mask, device=device)
         self.unchecked = torch.zeros(slots, dtype=torch.long, device=device)
-        self.state = (self.ids, self.cursor, self.length, self.cutoffs, self.limits, self.unchecked)
+        self.state = (self.ids, self.cursor, self.length, self.cutoffs, self.unchecked)
 
         self.queue: deque[_Slot] = deque()
         self.active: list[_Slot] = []
@@ -223,10 +222,10 @@ class Engine:
         self._set_rule(row, slot)
 
     def _set_rule(self, row: int, slot: _Slot) -> None:
-        self.cutoffs[row] = cutoff(slot.request.threshold, self.metric)
-        one_token = slot.request.threshold is None
-        slot.predictions = 1 if one_token else slot.block_size + self.extra_mask
-        self.limits[row] = slot.predictions
+        threshold = slot.request.threshold
+        slot.predictions = 1 if threshold is None else slot.block_size + self.extra_mask
+        self.cutoffs[row] = torch.inf
+        self.cutoffs[row, : slot.predictions] = cutoff(threshold, self.metric)
 
     def _prefill_group(self, first: int) -> int:
         """The end of the rows from ``first`` on, shortest first, worth padding to one length."""
@@ -254,39 +253,45 @@ class Engine:
         """Forward the windows of the slots first..last and take what they yield."""
         slots = self.active[first:last]
         predictions = max(slot.predictions for slot in slots)
-        width = max(slot.length - slot.cursor + slot.predictions - 1 for slot in slots)
-        hidden = self._hidden(first, last, width)
+        widths = [slot.length - slot.cursor + slot.predictions - 1 for slot in slots]
+        hidden = self._hidden(first, last, max(widths), widths)
         advance = self._advance_verified if self.verify else self._advance
         new = {}
-        for slot, report in zip(slots, advance(hidden, first, last, predictions), strict=True):
-            slot.cursor, slot.length, count, *tokens = report
-            slot.unchecked = slot.length - slot.cursor - 1
-            gained, slot.finish = finished(slot.tokens, tokens[:count], slot.request, self.eos)
+        for slot, tokens in zip(slots, advance(hidden, first, last, predictions), strict=True):
+            gained, slot.finish = finished(slot.tokens, tokens, slot.request, self.eos)
             slot.tokens += gained
             slot.accepted.append(len(gained))
             new[slot.identity] = gained
         return new
 
-    def _hidden(self, first: int, last: int, width: int) -> Tensor:
+    def _hidden(self, first: int, last: int, width: int, widths: list[int] | None = None) -> Tensor:
         """Last hidden states of the windows of slots first..last: [rows, width, hidden size]."""
         positions = self.cursor[first:last, None] + self.offsets[:width]
         reach = max(slot.cursor for slot in self.active[first:last]) + width
         ids = self.ids[first:last].gather(1, positions)
-        return self.cached.hidden(ids, positions, reach, first)
+        return self.cached.hidden(ids, positions, reach, first, widths)
 
     def _advance(self, hidden: Tensor, first: int, last: int, predictions: int) -> list[list[int]]:
-        """Accept from the left and move the cursors; [cursor, length, count, tokens] per row."""
+        """Accept from the left and move the cursors; the new tokens of each row."""
         cursor, length = self.cursor[first:last], self.length[first:last]
         offsets = self.offsets[:predictions]
-        rows = (length - cursor - 1)[:, None] + offsets
-        logits = self.cached.logits(take(hidden, rows.clamp(max=hidden.shape[1] - 1)))
+        columns = (length - cursor - 1)[:, None] + offsets
+        logits = self.cached.logits(take(hidden, columns.clamp(max=hidden.shape[1] - 1)))
         tokens = logits.argmax(-1)
         count = self._run(logits, first, last)
         kept = tokens.where(offsets < count[:, None], self.unknown[0])
         self.ids[first:last].scatter_(1, length[:, None] + offsets, kept)
         cursor.copy_(length)
         length += count
-        return torch.cat([torch.stack([cursor, length, count], 1), tokens], 1).tolist()
+        return self._take_new(first, last, count, tokens)
+
+    def _take_new(self, first: int, last: int, count: Tensor, tokens: Tensor) -> list[list[int]]:
+        """Bring the accepted tokens, and with them the new state, to the host in one transfer."""
+        report = torch.cat([count[:, None], tokens], 1).tolist()
+        for slot, (number, *_) in zip(self.active[first:last], report, strict=True):
+            slot.cursor = slot.length
+            slot.length += number
+        return [row[1 : row[0] + 1] for row in report]
 
     def _advance_verified(
         self, hidden: Tensor, first: int, last: int, predictions: int
@@ -302,8 +307,8 @@ class Engine:
         most_unchecked = max(slot.unchecked for slot in self.active[first:last])
         offsets = self.offsets[: most_unchecked + predictions]
         start = length - unchecked - 1
-        rows = (start - cursor)[:, None] + offsets
-        logits = self.cached.logits(take(hidden, rows.clamp(max=hidden.shape[1] - 1)))
+        columns = (start - cursor)[:, None] + offsets
+        logits = self.cached.logits(take(hidden, columns.clamp(max=hidden.shape[1] - 1)))
         tokens = logits.argmax(-1)
         places = start[:, None] + 1 + offsets
         agrees = (tokens == self.ids[first:last].gather(1, places)) & (offsets < unchecked[:, None])
@@ -314,15 +319,19 @@ class Engine:
         length.copy_(cursor + 1 + unchecked)
         kept = tokens.where(offsets < (certain + unchecked)[:, None], self.unknown[0])
         self.ids[first:last].scatter_(1, places, kept)
-        return torch.cat([torch.stack([cursor, length, certain], 1), tokens], 1).tolist()
+        report = torch.cat([certain[:, None], unchecked[:, None], tokens], 1).tolist()
+        for slot, (number, left, *_) in zip(self.active[first:last], report, strict=True):
+            slot.cursor = slot.length - slot.unchecked - 1 + number
+            slot.length, slot.unchecked = slot.cursor + 1 + left, left
+        return [row[2 : row[0] + 2] for row in report]
 
     def _run(self, logits: Tensor, first: int, last: int) -> Tensor:
         """Tokens accepted per row, [rows], from logits [rows, predictions, vocabulary]."""
-        limits = self.limits[first:last]
-        if logits.shape[1] == 1:
-            return limits.clone()
-        sure = certainty(logits, self.metric)
-        return accepted_run(sure, self.cutoffs[first:last], self.strict).minimum(limits)
+        predictions = logits.shape[1]
+        if predictions == 1:
+            return torch.ones_like(self.cursor[first:last])
+        cutoffs = self.cutoffs[first:last, :predictions]
+        return accepted_run(certainty(logits, self.metric), cutoffs, self.strict)
 
     # Leaving
 

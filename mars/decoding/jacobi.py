@@ -40,8 +40,7 @@ class JacobiEngine(Engine):
         places = length[:, None] + offsets
         right = tokens == self.ids[first:last].gather(1, places)
         count = 1 + right[:, :-1].cumprod(-1).sum(-1)
-        count = count.minimum(self.limits[first:last])
         self.ids[first:last].scatter_(1, places, tokens)
         cursor.copy_(length)
         length += count
-        return torch.cat([torch.stack([cursor, length, count], 1), tokens], 1).tolist()
+        return self._take_new(first, last, count, tokens)

@@ -36,7 +36,7 @@ def test_run_is_the_leftmost_sure_run_and_never_empty(values, needed, strict):
         if value < needed and (strict or index > 0):
             break
         expected += 1
-    run = accepted_run(torch.tensor([values]), torch.tensor([needed]), strict)
+    run = accepted_run(torch.tensor([values]), torch.tensor([[needed]]), strict)
     assert run.tolist() == [max(expected, 1)]
 
 
