@@ -281,8 +281,9 @@ def _samples(
             key = (task, entry["doc_id"])
             if key not in rows:
                 rows[key] = _row(lm, task, entry, gated)
-            extracted = entry["filtered_resps"][0]
-            rows[key]["extracted"][entry["filter"]] = _letter(extracted) if gated else extracted
+            extracted = _letter(entry["filtered_resps"][0]) if gated else entry["filtered_resps"][0]
+            if gated or extracted != rows[key]["generation"]:
+                rows[key]["extracted"][entry["filter"]] = extracted
             scores = {metric: entry[metric] for metric in entry["metrics"]}
             rows[key]["scores"][entry["filter"]] = scores
     return list(rows.values())

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
+import lm_eval.api.task
 import lm_eval.tasks
 import lm_eval.utils
 from lm_eval.api.group import Group, GroupConfig
@@ -46,6 +47,8 @@ FOLDERS = {
     "humaneval_instruct": "humaneval",
 }
 
+# lm-eval draws a progress bar for writing the prompts of each of some fifty sub-tasks.
+lm_eval.api.task.tqdm = functools.partial(lm_eval.api.task.tqdm, disable=True)
 # lm-eval compiles a template anew for every document, which takes longer than a small model.
 lm_eval.utils.env.from_string = functools.cache(lm_eval.utils.env.from_string)
 
