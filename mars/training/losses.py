@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 
-CHUNK_LOGITS = 2**26  # logits held at once: 256 MiB in float32
+CHUNK_LOGITS = 2**25  # logits held at once: 128 MiB in float32
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Weighted sum of cross-entropies; the gradient is formed chunk by chunk in the forward pass.
 
-    So the logits of one chunk exist at a time, and are never computed twice.
+    So the logits of one chunk exist at a time, and are never computed twice. The result can be
+    differentiated once: the gradients are scaled in place and handed over.
     """
 
     @staticmethod
@@ -35,17 +36,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grad = grad.scatter_add_(1, target, -scale).to(compute)
                 torch.mm(grad, head, out=grad_hidden[part])
                 grad_weight += grad.T @ chunk
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.weight_dtype = weight.dtype
+        ctx.gradients, ctx.weight_dtype = (grad_hidden, grad_weight), weight.dtype
         ctx.mark_non_differentiable(losses)
         return (losses * label_weights.to(accumulate)).sum(), losses
 
     @staticmethod
     def backward(ctx, grad_loss, _):  # type: ignore[no-untyped-def]
-        grad_hidden, grad_weight = ctx.saved_tensors
+        (grad_hidden, grad_weight), ctx.gradients = ctx.gradients, None
         return (
-            grad_hidden * grad_loss.to(grad_hidden.dtype),
-            (grad_weight * grad_loss).to(ctx.weight_dtype),
+            grad_hidden.mul_(grad_loss),
+            grad_weight.mul_(grad_loss).to(ctx.weight_dtype),
             None,
             None,
             None,

@@ -31,11 +31,10 @@ class PackedModel(nn.Module):
 
         All three are shares of the optimiser step's losses: sum them over the step's rows.
         """
-        flex = self.model.config._attn_implementation == "flex_attention"
         hidden = self.model.base_model(
             input_ids=rows.tokens,
             position_ids=rows.positions,
-            attention_mask=rows.flex_mask() if flex else rows.dense_mask(),
+            attention_mask=self._mask(rows),
             use_cache=False,
         ).last_hidden_state
         labelled = hidden.flatten(0, 1)[rows.labels]
@@ -49,3 +48,18 @@ class PackedModel(nn.Module):
         )
         shares = torch.stack([rows.ar_weights, rows.mask_weights]).to(losses.dtype)
         return loss, shares @ losses
+
+    def _mask(self, rows: Rows):  # type: ignore[no-untyped-def]
+        """The attention mask in the form that the model's attention implementation reads."""
+        implementation = self.model.config._attn_implementation
+        if implementation == "flex_attention":
+            return rows.flex_mask()
+        if implementation == "eager":
+            return rows.additive_mask(_compute_type(rows.tokens.device))
+        return rows.dense_mask()
+
+
+def _compute_type(device: torch.device) -> torch.dtype:
+    """Type of matrix products: autocast's, else float32."""
+    autocast = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if autocast else torch.float32

@@ -58,6 +58,13 @@ class Rows:
             tuple(part[:, None, None, :] for part in key),
         )
 
+    def additive_mask(self, dtype: torch.dtype) -> torch.Tensor:
+        """The same mask to be added to attention scores: 0 where visible, else -inf."""
+        mask = self.dense_mask()
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
+            ~mask, -math.inf
+        )
+
     def flex_mask(self):  # type: ignore[no-untyped-def]
         """The same mask as a block mask of flex attention, for CUDA. Not tested on a CPU."""
         from torch.nn.attention.flex_attention import create_block_mask

@@ -453,7 +453,10 @@ def _load_model(
     device: torch.device,
 ) -> PreTrainedModel:
     """The parent in float32 (master weights; bfloat16 is the type of the computation only)."""
-    attention = "flex_attention" if device.type == "cuda" else "sdpa"
+    if device.type == "cuda":
+        attention = "flex_attention"
+    else:  # on a CPU, bfloat16 matrix products are fast, but those inside fused attention are not
+        attention = "eager" if training.precision == "bfloat16" else "sdpa"
     if architecture is None:
         return AutoModelForCausalLM.from_pretrained(
             parent, dtype=torch.float32, attn_implementation=attention

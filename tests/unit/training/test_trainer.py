@@ -2,43 +2,261 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
+from datasets import load_from_disk
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from mars.config import Training
+from mars.errors import UserError
 from mars.files import read_json, read_jsonl
-from mars.training import train
+from mars.training import train, trainer
 
 MASK = 1
+Settings = Callable[..., Training]
+
+
+@pytest.fixture
+def run(parent: Path, dataset_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Train in this process under a name; returns the output folder."""
+
+    def run(name: str, method: str, training: Training, **changes: Any) -> Path:
+        arguments: dict[str, Any] = {
+            "block_size": 4 if method in ("mars", "block_diffusion") else None,
+            "ar_weight": 1.0,
+            "parent": parent,
+            "dataset": dataset_folder,
+        }
+        train(
+            method=method,
+            training=training,
+            work=tmp_path / name / "work",
+            output=tmp_path / name / "output",
+            **{**arguments, **changes},
+        )
+        return tmp_path / name / "output"
+
+    return run
+
+
+def start(
+    parent: Path,
+    dataset: Path,
+    folder: Path,
+    method: str,
+    training: Training,
+    *more: str,
+    **env: str,
+) -> subprocess.Popen:
+    """The same in a process of its own."""
+    script = Path(__file__).with_name("run_training.py")
+    arguments = [parent, dataset, folder, method, training.model_dump_json(), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_exports_a_plain_checkpoint(
-    parent: Path, dataset_folder: Path, tmp_path: Path, settings: Callable[..., Training]
+    parent: Path, tmp_path: Path, run: Callable[..., Path], settings: Settings
 ) -> None:
-    summary = train(
-        method="mars",
-        training=settings(epochs=2),
-        block_size=4,
-        ar_weight=1.0,
-        parent=parent,
-        dataset=dataset_folder,
-        work=tmp_path / "work",
-        output=tmp_path / "mars",
-    )
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "mars")
+    output = run("mars", "mars", settings(epochs=2))
+    model = AutoModelForCausalLM.from_pretrained(output)
     before = AutoModelForCausalLM.from_pretrained(parent)
     assert type(model) is type(before)
+    summary = read_json(output / "training_summary.json")
     assert model.num_parameters() == before.num_parameters() == summary["parameters"]
     assert not torch.equal(model.lm_head.weight, before.lm_head.weight)
-    assert AutoTokenizer.from_pretrained(tmp_path / "mars").mask_token_id == MASK
-    generation = GenerationConfig.from_pretrained(tmp_path / "mars")
+    assert AutoTokenizer.from_pretrained(output).mask_token_id == MASK
+    generation = GenerationConfig.from_pretrained(output)
     assert (generation.mars_block_size, generation.mars_mask_token_id) == (4, MASK)
     assert generation.do_sample is False
-    log = read_jsonl(tmp_path / "mars" / "training.jsonl")
+    log = read_jsonl(output / "training.jsonl")
     assert [line["step"] for line in log] == list(range(1, 18))
     assert log[-1]["loss"] < log[0]["loss"]
-    assert read_json(tmp_path / "mars" / "training_summary.json")["steps"] == 17
-    assert not list(tmp_path.glob(".*partial"))
+    assert all(line["loss"] == pytest.approx(line["loss_ar"] + line["loss_mask"]) for line in log)
+    assert summary["steps"] == 17
+    assert not list(output.parent.glob(".*partial"))
+
+
+@pytest.mark.parametrize("method", ["pretrain", "ar_sft", "mars", "block_diffusion"])
+def test_every_method_lowers_its_loss(
+    method: str, run: Callable[..., Path], settings: Settings
+) -> None:
+    output = run("run", method, settings(epochs=10, precision="bfloat16", batch_size=10))
+    losses = [line["loss"] for line in read_jsonl(output / "training.jsonl")]
+    assert sum(losses[-20:]) < 0.95 * sum(losses[:20])
+
+
+def test_without_sft_loss_only_the_mask_loss_is_left(
+    run: Callable[..., Path], settings: Settings
+) -> None:
+    output = run("run", "mars", settings(), ar_weight=0.0)
+    for line in read_jsonl(output / "training.jsonl"):
+        assert line["loss_ar"] is None
+        assert line["loss"] == pytest.approx(line["loss_mask"])
+
+
+@pytest.mark.parametrize("method", ["mars", "block_diffusion"])
+def test_killed_run_ends_with_the_same_weights(
+    method: str,
+    parent: Path,
+    dataset_folder: Path,
+    tmp_path: Path,
+    run: Callable[..., Path],
+    settings: Settings,
+) -> None:
+    training = settings(epochs=1.4, batch_size=7)
+    whole = run("whole", method, training)
+    folder = tmp_path / "killed"
+    killed = start(parent, dataset_folder, folder, method, training, "7")
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    saved = sorted(path.name for path in (folder / "work").glob("*"))
+    assert saved == ["checkpoint-4", "checkpoint-6"], "the last two, and no half one"
+    assert not (folder / "output").exists()
+    resumed = run("killed", method, training)
+    expected, weights = (load_file(path / "model.safetensors") for path in (whole, resumed))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    logs = [read_jsonl(path / "training.jsonl") for path in (whole, resumed)]
+    for line in [*logs[0], *logs[1]]:
+        del line["seconds"]
+    assert logs[0] == logs[1]
+
+
+def test_two_processes_equal_one(
+    parent: Path,
+    dataset_folder: Path,
+    tmp_path: Path,
+    run: Callable[..., Path],
+    settings: Settings,
+) -> None:
+    """With several forward passes per step, and an odd number of them."""
+    training = settings(batch_size=10, rows_per_forward=2, normalisation="sequence")
+    single = run("single", "mars", training)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    workers = [
+        start(
+            parent,
+            dataset_folder,
+            tmp_path / "double",
+            "mars",
+            training,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE="2",
+            LOCAL_WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
+            ACCELERATE_USE_CPU="true",
+        )
+        for rank in range(2)
+    ]
+    for worker in workers:
+        _, errors = worker.communicate(timeout=120)
+        assert worker.returncode == 0, errors
+    double = tmp_path / "double" / "output"
+    assert read_json(double / "training_summary.json")["processes"] == 2
+    logs = [read_jsonl(path / "training.jsonl") for path in (single, double)]
+    assert len(logs[0]) == 5
+    for one, two in zip(*logs, strict=True):
+        for key in ("loss", "loss_ar", "loss_mask", "grad_norm"):
+            assert two[key] == pytest.approx(one[key], rel=1e-5)
+        assert two["tokens"] == one["tokens"]
+    expected, weights = (load_file(path / "model.safetensors") for path in (single, double))
+    for name in expected:
+        assert torch.allclose(weights[name], expected[name], atol=1e-5)
+
+
+def test_accumulation_changes_nothing(run: Callable[..., Path], settings: Settings) -> None:
+    one = run("one", "ar_sft", settings(rows_per_forward=100))
+    many = run("many", "ar_sft", settings(rows_per_forward=1))
+    for left, right in zip(
+        read_jsonl(one / "training.jsonl"), read_jsonl(many / "training.jsonl"), strict=True
+    ):
+        assert left["loss"] == pytest.approx(right["loss"], rel=1e-5)
+        assert left["grad_norm"] == pytest.approx(right["grad_norm"], rel=1e-5)
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    tmp_path: Path,
+    run: Callable[..., Path],
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = trainer.Run.step
+
+    def poisoned(self: trainer.Run, rows: list) -> object:
+        if self.progress.step == 4:
+            next(self.model.parameters()).data.fill_(float("nan"))
+        return step(self, rows)
+
+    monkeypatch.setattr(trainer.Run, "step", poisoned)
+    monkeypatch.setattr(trainer.Run, "due", lambda self, saved: self.progress.step == 3)
+    with pytest.raises(UserError, match=r"not finite at step 5 of 9.*step 3"):
+        run("run", "ar_sft", settings())
+    assert (tmp_path / "run" / "work" / "checkpoint-3" / "model.safetensors").is_file()
+    assert not (tmp_path / "run" / "output").exists()
+
+
+def test_diverging_loss_stops_the_run(run: Callable[..., Path], settings: Settings) -> None:
+    with pytest.raises(UserError, match=r"lower `training.learning_rate`"):
+        run("run", "ar_sft", settings(learning_rate=10.0, epochs=20))
+
+
+def test_work_of_another_run_is_refused(
+    run: Callable[..., Path], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.Run, "due", lambda self, saved: True)
+    run("run", "ar_sft", settings())
+    with pytest.raises(UserError, match="other settings; delete the folder"):
+        run("run", "ar_sft", settings(learning_rate=2e-3))
+
+
+def test_documents_without_response_are_left_out_and_counted(
+    dataset_folder: Path, tmp_path: Path, run: Callable[..., Path], settings: Settings
+) -> None:
+    dataset = load_from_disk(str(dataset_folder))
+    rows = [
+        {**row, "prompt_length": len(row["input_ids"]) if number < 5 else row["prompt_length"]}
+        for number, row in enumerate(dataset)
+    ]
+    type(dataset).from_list(rows).save_to_disk(str(tmp_path / "data"))
+    output = run("run", "mars", settings(), dataset=tmp_path / "data")
+    summary = read_json(output / "training_summary.json")
+    assert (summary["examples"], summary["examples_without_response"]) == (45, 5)
+
+
+def test_tokenizer_without_mask_token_is_refused(
+    parent: Path, tmp_path: Path, run: Callable[..., Path], settings: Settings
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(parent)
+    tokenizer.mask_token = None
+    AutoModelForCausalLM.from_pretrained(parent).save_pretrained(tmp_path / "parent")
+    tokenizer.save_pretrained(tmp_path / "parent")
+    with pytest.raises(UserError, match="no mask token"):
+        run("run", "mars", settings(), parent=tmp_path / "parent")
+
+
+@pytest.mark.parametrize("column", ["input_ids", "prompt_length"])
+def test_dataset_without_a_column_is_refused(
+    column: str, dataset_folder: Path, tmp_path: Path, run: Callable[..., Path], settings: Settings
+) -> None:
+    load_from_disk(str(dataset_folder)).remove_columns(column).save_to_disk(str(tmp_path / "data"))
+    with pytest.raises(UserError, match=column):
+        run("run", "ar_sft", settings(), dataset=tmp_path / "data")
