@@ -9,9 +9,11 @@ TEST_JOBS  ?= 2
 BIN       := .venv/bin
 PIP       := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install
 CONFIG     = config/$(EXPERIMENT).yaml
+# Merged over the experiment's configuration, e.g. config/overlays/smollm2-cpu.yaml.
+OVERLAY    ?=
 # Rules call `mars`, so the environment's programs come first on the path.
 SNAKEMAKE  = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake \
-             --profile workflow/profiles/$(PROFILE) --configfile $(CONFIG)
+             --profile workflow/profiles/$(PROFILE) --configfile $(CONFIG) $(OVERLAY)
 # Named after what was installed: other contents, another stamp, another installation.
 STAMP     := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
 
@@ -22,6 +24,8 @@ help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
 	@echo "make reproduce EXPERIMENT=paper PROFILE=gpu-node"
 	@echo "                                   the same for config/paper.yaml on a GPU machine"
+	@echo "make reproduce EXPERIMENT=smollm2 OVERLAY=config/overlays/smollm2-cpu.yaml"
+	@echo "                                   the same with a configuration merged over another"
 	@echo "make plan [EXPERIMENT=] [PROFILE=] what 'make reproduce' would run; runs nothing"
 	@echo "make test                          install, run the tests"
 	@echo "make install                       virtual environment in .venv from requirements.lock"
@@ -48,8 +52,13 @@ $(STAMP): | .venv/bin/pip
 	  { echo "$(PYTHON) lacks the venv module; install it (Debian, Ubuntu: apt install python3-venv)."; exit 2; }
 	$(PYTHON) -m venv .venv
 
+# The lock is the kernel's: it ends with the last process of a run, killed or not, so nothing has to
+# be unlocked by hand (Snakemake's own lock outlives a kill), and no two runs share the results.
 reproduce: known-experiment install
-	$(SNAKEMAKE)
+	@mkdir -p .snakemake
+	@flock --nonblock --conflict-exit-code 75 .snakemake/run.lock env $(SNAKEMAKE) --nolock || { code=$$?; \
+	  test $$code -ne 75 || echo "Another run, or the last jobs of a killed one, is busy here; wait for it."; \
+	  exit $$code; }
 	@$(BIN)/mars show --config $(CONFIG)
 
 plan: known-experiment install

@@ -1,0 +1,121 @@
+"""The whole workflow on the `ci` experiment: killed once, resumed, finished, then nothing to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mars.config import load_experiment
+from mars.files import read_json, sha256_file
+from mars.provenance.manifest import verify_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "config/ci.yaml"
+COMMAND = [
+    *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
+    *("--profile", str(ROOT / "workflow/profiles/default"), "--nolock"),
+    *("--configfile", str(CONFIG)),
+]
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    """Run the workflow in ``folder`` to its end; what it printed."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the experiment ran, was killed after its first model, and ran again."""
+    folder = tmp_path_factory.mktemp("run")
+    first = folder / "results/ci/provenance/train/base-small.json"
+    with open(folder / "killed.log", "w") as log:
+        run = subprocess.Popen(COMMAND, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 300
+        while not first.exists():
+            assert run.poll() is None, (folder / "killed.log").read_text()[-4000:]
+            assert time.monotonic() < deadline, "the first model was not trained in time"
+            time.sleep(0.2)
+        time.sleep(1)  # Snakemake notes the finished job; the next one has started
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    done_before = sha256_file(first)
+    (folder / "resumed.log").write_text(snakemake(folder))
+    assert sha256_file(first) == done_before, "a finished stage was run again after the kill"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(finished: Path) -> Path:
+    return finished / "results/ci"
+
+
+def test_a_second_run_has_nothing_to_do(finished: Path):
+    assert "Nothing to be done" in snakemake(finished, "--dry-run")
+
+
+def test_every_model_setting_and_benchmark_has_a_record(results: Path):
+    experiment = load_experiment(CONFIG)
+    for model in experiment.evaluated_models():
+        for setting in experiment.settings_of(model):
+            for benchmark in experiment.benchmarks:
+                record = read_json(results / f"evaluations/{model}/{setting}/{benchmark}.json")
+                assert record["documents"] == experiment.data.benchmark_documents
+                assert record["tokens"] >= record["forwards"] >= record["documents"]
+
+
+def test_the_tables_hold_the_records(results: Path):
+    experiment = load_experiment(CONFIG)
+    table = pd.read_csv(results / "tables/table2.csv")
+    ours = table[table["model"] == "mars-b4-small"].set_index("benchmark")
+    for name, benchmark in experiment.benchmarks.items():
+        record = read_json(results / f"evaluations/mars-b4-small/one-token/{name}.json")
+        score = record["metrics"][benchmark.metric][benchmark.filter]["value"]
+        assert float(ours.loc[benchmark.title, "value"]) == pytest.approx(100 * score)
+    for number in (2, 4):
+        for suffix in ("csv", "md", "tex"):
+            assert (results / f"tables/table{number}.{suffix}").stat().st_size > 500
+
+
+def test_records_name_the_bytes_that_are_there(finished: Path, results: Path):
+    records = sorted((results / "provenance").rglob("*.json"))
+    assert len(records) >= 12
+    for path in records:
+        record = read_json(path)
+        for name, digest in {**record["inputs"], **record["outputs"]}.items():
+            assert sha256_file(finished / name) == digest, (path, name)
+    for manifest in results.rglob("manifest.json"):
+        assert verify_manifest(manifest) == []
+
+
+def test_the_checkpoints_are_ordinary_ones(results: Path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    sizes = set()
+    for folder in (results / "checkpoints").glob("[!.]*"):
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        prompt = tokenizer("What is 1 + 1?", return_tensors="pt")
+        assert model.generate(**prompt, max_new_tokens=3, do_sample=False).shape[0] == 1
+        assert tokenizer.mask_token_id is not None
+        sizes.add(model.num_parameters())
+    assert len(sizes) == 1, "fine-tuning must not change the number of parameters"
+
+
+def test_training_curves_are_drawn(results: Path):
+    assert (results / "figures/training_curves.png").stat().st_size > 10_000
