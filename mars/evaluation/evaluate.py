@@ -75,9 +75,10 @@ def evaluate(
     import torch
 
     from mars.evaluation.adapter import DecodingLM
-    from mars.evaluation.tasks import load_benchmark
+    from mars.evaluation.tasks import load_benchmark, read_documents
     from mars.models import eos_token_ids, load_model, load_tokenizer
 
+    read_documents.cache_clear()  # what an earlier call in this process read may have changed
     loaded = {name: load_benchmark(chosen[name], hub, work, generated_data) for name in cells}
     model = load_model(checkpoint, getattr(torch, protocol.precision))
     tokenizer = load_tokenizer(checkpoint)

@@ -93,18 +93,23 @@ def prepare_ifeval(folder: Path) -> str:
 
     langdetect.DetectorFactory.seed = 0
     try:
-        found = str(nltk.data.find("tokenizers/punkt_tab"))
+        found = nltk.data.find("tokenizers/punkt_tab")
     except LookupError:
-        found = str(_untrained_punkt(folder))
+        _write_untrained_punkt(folder)
         nltk.data.path.append(str(folder))
-    return UNTRAINED if found.startswith(str(folder)) else "nltk punkt_tab"
+        return UNTRAINED
+    # An earlier call in this process may have put one there.
+    return UNTRAINED if Path(str(found), _MARK).exists() else "nltk punkt_tab"
 
 
-def _untrained_punkt(folder: Path) -> Path:
+_MARK = "untrained"
+
+
+def _write_untrained_punkt(folder: Path) -> None:
     """A ``punkt_tab`` model for English that knows a few abbreviations and nothing else."""
     model = folder / "tokenizers" / "punkt_tab" / "english"
     model.mkdir(parents=True, exist_ok=True)
     for name in ("collocations.tab", "sent_starters.txt", "ortho_context.tab"):
         (model / name).write_text("")
     (model / "abbrev_types.txt").write_text("\n".join(ABBREVIATIONS))
-    return model.parent
+    (model.parent / _MARK).write_text("written by mars.evaluation.offline\n")

@@ -213,7 +213,7 @@ class LocalTask(ConfigurableTask):
         config.pop("class")
         fewshot_folder = config.pop("fewshot_folder", None)
         if fewshot_folder is not None:
-            shown = _read(fewshot_folder, config["dataset_name"], "{}")["train"].to_list()
+            shown = read_documents(fewshot_folder, config["dataset_name"], "{}")["train"].to_list()
             config["fewshot_config"] = {**config["fewshot_config"], "samples": shown}
         self._processed: dict[str, Any] = {}
         try:
@@ -226,7 +226,7 @@ class LocalTask(ConfigurableTask):
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **_: Any) -> None:
         """Read the documents; nothing is downloaded."""
-        self.dataset = _read(
+        self.dataset = read_documents(
             self.DATASET_PATH, self.DATASET_NAME, canonical_json(dataset_kwargs or {})
         )
 
@@ -268,7 +268,7 @@ class LocalTask(ConfigurableTask):
 
 
 @functools.cache
-def _read(path: str, name: str | None, options: str) -> dict[str, datasets.Dataset]:
+def read_documents(path: str, name: str | None, options: str) -> dict[str, datasets.Dataset]:
     """The splits of a data set, in memory: lm-eval's sub-tasks share what they share.
 
     Each folder has a cache of its own: ``datasets`` takes folders of the same name for the same.

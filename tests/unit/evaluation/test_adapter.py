@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from miniature import Rule
 
 from mars.decoding import decode
@@ -64,6 +65,20 @@ def test_one_token_mode_is_greedy_generate(model, tokenizer):
         assert texts[index] == tokenizer.decode(answer, skip_special_tokens=True)
         assert lm.generations["t", index].tokens == len(answer)
         assert lm.generations["t", index].forwards == len(answer)
+
+
+@pytest.mark.parametrize("until", [[], ["e"], ["an", " i"], ["\n\n", "Q"]])
+def test_autoregressive_answers_are_those_of_lm_evals_own_model(model, tokenizer, until):
+    ours = lm_of(model, tokenizer, block_size=None)
+    theirs = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal")
+    requests = [
+        Instance(r.request_type, r.doc, (r.args[0], {**r.args[1], **GREEDY}), 0, r.metadata)
+        for r in requests_of(PROMPTS, until)
+    ]
+    assert ours.generate_until(requests) == theirs.generate_until(requests, disable_tqdm=True)
+
+
+GREEDY = {"do_sample": False, "max_gen_toks": 20}
 
 
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.02])

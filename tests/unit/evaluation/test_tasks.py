@@ -8,7 +8,7 @@ import pytest
 
 from mars.evaluation.evaluate import _prepare_process
 from mars.evaluation.offline import UNTRAINED
-from mars.evaluation.tasks import _read, chance_by_document, load_benchmark
+from mars.evaluation.tasks import chance_by_document, load_benchmark, read_documents
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def _process(tmp_path):
 
 
 def gpqa(benchmarks, hub, tmp_path):
-    _read.cache_clear()
+    read_documents.cache_clear()
     loaded = load_benchmark(benchmarks["gpqa"], hub, tmp_path, generated=True)
     return loaded.tasks["gpqa_main_cot_zeroshot"]
 
@@ -106,8 +106,8 @@ def test_folders_of_the_same_name_are_not_confused(hub, tmp_path):
     other = shutil.copytree(hub / "openai" / "gsm8k", tmp_path / "other" / "gsm8k")
     file = other / "main" / "test.parquet"
     pq.write_table(pq.read_table(file).slice(0, 3), file)
-    whole = _read(str(hub / "openai" / "gsm8k"), "main", "{}")
-    part = _read(str(other), "main", "{}")
+    whole = read_documents(str(hub / "openai" / "gsm8k"), "main", "{}")
+    part = read_documents(str(other), "main", "{}")
     assert len(part["test"]) == 3 < len(whole["test"])
 
 
@@ -116,6 +116,7 @@ import sys
 from pathlib import Path
 from mars.evaluation.offline import forbid_network, prepare_ifeval
 forbid_network()
+assert prepare_ifeval(Path(sys.argv[1])) == prepare_ifeval(Path(sys.argv[1], "other"))
 print(prepare_ifeval(Path(sys.argv[1])))
 from lm_eval.tasks.ifeval import instructions_util as util
 print(util.count_sentences("Dr. Ash met Mr. Elm at 3 p.m. today. They left! Why? Nobody knows."))
