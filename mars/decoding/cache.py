@@ -25,8 +25,8 @@ ATTENTION = "mars_grouped_query"
 READ_GRANULARITY = 32
 """Attention reads the cache up to the longest row, rounded up to this many entries."""
 
-PACK_BELOW = 0.9
-"""Windows are packed when less than this share of them is needed; packing costs a few copies."""
+PACK_FROM = 24
+"""Windows are packed where that leaves out at least so many tokens; packing costs some copies."""
 
 
 @dataclass
@@ -238,7 +238,7 @@ class CachedModel:
         """How to leave out what no row needs, where that is worth more than it costs."""
         if widths is None or self.entries.device.type != "cpu":
             return None
-        if sum(widths) > PACK_BELOW * len(widths) * window:
+        if len(widths) * window - sum(widths) < PACK_FROM:
             return None
         needed = (self.entries[:window] < torch.tensor(widths)[:, None]).flatten()
         return Packing(needed.nonzero()[:, 0], needed.cumsum(0) - 1, len(widths))

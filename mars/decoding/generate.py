@@ -1,0 +1,210 @@
+"""Decoding where people already are: a stream for the terminal, and transformers' ``generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from mars.decoding import METHODS, decode
+from mars.decoding.cursor import Engine
+from mars.decoding.jacobi import JacobiEngine
+from mars.decoding.requests import Request, eos_set
+from mars.errors import UserError
+from mars.files import write_atomic
+from mars.models import block_size_of, eos_token_ids, load_model, load_tokenizer
+
+SHADES = ("\x1b[48;5;153m\x1b[38;5;16m", "\x1b[48;5;223m\x1b[38;5;16m")
+PLAIN = "\x1b[0m"
+
+
+def generate_text(
+    checkpoint: str | Path,
+    prompt: str,
+    *,
+    block_size: int | None = None,
+    threshold: float | None = 0.95,
+    max_new_tokens: int = 256,
+    method: str = "cursor",
+    shaded: bool = True,
+) -> Iterator[str]:
+    """Pieces of text to print as they come, the last one a line with tokens per forward.
+
+    Args:
+        checkpoint: folder of any checkpoint; one without a mask token decodes token by token.
+        prompt: the user's message; put through the chat template if the tokenizer has one.
+        block_size: B; default what the checkpoint was trained for.
+        threshold: tau; None for one-token mode.
+        method: ``cursor``, ``autoregressive`` or ``jacobi``.
+        shaded: colour tokens accepted in the same forward alike (paper Figure 1).
+
+    Raises:
+        UserError: no checkpoint there, or a setting that cannot be served.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    model = load_model(checkpoint)
+    if block_size is None:
+        block_size = block_size_of(model)
+    gains = stream(
+        model,
+        prompt_ids(tokenizer, prompt),
+        block_size=block_size,
+        threshold=threshold,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=eos_token_ids(model, tokenizer),
+        mask_token_id=tokenizer.mask_token_id,
+        method=method,
+    )
+    tokens = forwards = 0
+    for forwards, (piece, gained) in enumerate(text_of(gains, tokenizer), 1):
+        tokens += gained
+        yield f"{SHADES[forwards % 2]}{piece}{PLAIN}" if shaded and piece else piece
+    yield f"\n{tokens} tokens in {forwards} forwards: {tokens / forwards:.2f} per forward\n"
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """Token ids of a user's message, ready for the assistant's answer."""
+    if not tokenizer.chat_template:
+        return tokenizer(prompt)["input_ids"]
+    message = [{"role": "user", "content": prompt}]
+    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def stream(
+    model: PreTrainedModel,
+    prompt: list[int],
+    *,
+    block_size: int,
+    threshold: float | None,
+    max_new_tokens: int,
+    eos_token_id: int | Iterable[int] | None,
+    mask_token_id: int | None,
+    method: str = "cursor",
+    **options: Any,
+) -> Iterator[list[int]]:
+    """The tokens gained by each forward, as they come; ``options`` are the engine's."""
+    if method not in ("cursor", "autoregressive", "jacobi"):
+        known = method in METHODS
+        raise UserError(
+            f"{'The method' if known else 'Unknown method'} {method!r} "
+            "cannot stream: choose cursor, autoregressive or jacobi."
+        )
+    if method == "autoregressive":
+        block_size, threshold = 1, None
+    elif method == "jacobi":
+        threshold = 0.0
+    engine = (JacobiEngine if method == "jacobi" else Engine)(
+        model,
+        block_size=block_size,
+        mask_token_id=mask_token_id,
+        eos=eos_set(eos_token_id),
+        slots=1,
+        max_length=len(prompt) + max_new_tokens,
+        **options,
+    )
+    engine.submit(Request(prompt, threshold, max_new_tokens))
+    while engine.queue or engine.active:
+        yield from engine.step().values()
+
+
+def text_of(
+    gains: Iterable[list[int]], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[str, int]]:
+    """(new text, number of tokens) per forward; half a character waits for its other half."""
+    tokens: list[int] = []
+    shown = ""
+    for gained in gains:
+        tokens += gained
+        text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+        complete = text.rstrip("\N{REPLACEMENT CHARACTER}")
+        piece = complete[len(shown) :] if complete.startswith(shown) else ""
+        shown += piece
+        yield piece, len(gained)
+
+
+def custom_generate(
+    model: PreTrainedModel,
+    inputs: Tensor | None = None,
+    generation_config: GenerationConfig | None = None,
+    *,
+    input_ids: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    threshold: float | None = 0.95,
+    method: str = "cursor",
+    **arguments: Any,
+) -> Tensor:
+    """What ``model.generate`` calls for a MARS checkpoint exported by this project.
+
+    Args:
+        inputs, input_ids: prompts, [batch, length], padded on either side.
+        attention_mask: 1 for tokens, 0 for padding, [batch, length].
+        threshold, method: as in :func:`mars.decoding.decode`.
+        arguments: ``max_new_tokens``, ``eos_token_id``, ``pad_token_id``, ``mars_block_size`` and
+            ``mars_mask_token_id`` override the generation config; options of ``decode`` pass.
+
+    Returns:
+        Prompts and continuations as ``generate`` returns them, [batch, length + longest].
+
+    Raises:
+        UserError: an argument of ``generate`` that greedy MARS decoding has no meaning for.
+    """
+    ids = inputs if input_ids is None else input_ids
+    if ids is None:
+        raise UserError("Give the prompt as input_ids.")
+    config = generation_config or model.generation_config
+    settings = {
+        name: arguments.pop(name, getattr(config, name, None))
+        for name in (
+            "max_new_tokens",
+            "eos_token_id",
+            "pad_token_id",
+            "mars_block_size",
+            "mars_mask_token_id",
+        )
+    }
+    options = _options(config, arguments)
+    keep = torch.ones_like(ids) if attention_mask is None else attention_mask
+    prompts = [row[mask.bool()].tolist() for row, mask in zip(ids, keep, strict=True)]
+    done = decode(
+        model,
+        prompts,
+        block_size=settings["mars_block_size"] or 1,
+        threshold=threshold,
+        max_new_tokens=settings["max_new_tokens"] or 256,
+        eos_token_id=settings["eos_token_id"],
+        mask_token_id=settings["mars_mask_token_id"],
+        method=method,
+        **options,
+    )
+    width = max(len(one.tokens) for one in done)
+    output = ids.new_full((len(done), width), settings["pad_token_id"] or 0)
+    for row, one in enumerate(done):
+        output[row, : len(one.tokens)] = ids.new_tensor(one.tokens)
+    return torch.cat([ids, output], 1)
+
+
+DECODE_OPTIONS = {"metric", "strict", "verify", "extra_mask", "cache_block", "slots"}
+
+
+def _options(config: GenerationConfig, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The options meant for ``decode``; a UserError for what would change the result if ignored."""
+    if arguments.pop("do_sample", config.do_sample) or arguments.pop("num_beams", 1) != 1:
+        raise UserError("MARS decoding is greedy: leave out do_sample and num_beams.")
+    given = {name: value for name, value in arguments.items() if value not in (None, False)}
+    unknown = given.keys() - DECODE_OPTIONS - {"use_cache", "synced_gpus"}
+    if unknown:
+        raise UserError(
+            f"MARS decoding does not know these arguments: {', '.join(sorted(unknown))}."
+        )
+    return {name: value for name, value in given.items() if name in DECODE_OPTIONS}
+
+
+def add_custom_generate(checkpoint: str | Path) -> None:
+    """Put ``custom_generate/generate.py`` beside the weights of a checkpoint."""
+    source = Path(__file__).parent / "custom_generate" / "generate.py"
+    write_atomic(Path(checkpoint) / "custom_generate" / "generate.py", source.read_text())
