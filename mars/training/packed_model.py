@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from mars.training.dense_attention import DENSE
 from mars.training.losses import weighted_cross_entropy
 from mars.training.packing import Rows
 
@@ -38,10 +39,8 @@ class PackedModel(nn.Module):
             use_cache=False,
         ).last_hidden_state
         labelled = hidden.flatten(0, 1)[rows.labels]
-        if torch.is_autocast_enabled(labelled.device.type):
-            labelled = labelled.to(torch.get_autocast_dtype(labelled.device.type))
         loss, losses = weighted_cross_entropy(
-            labelled,
+            labelled.to(self._compute_type(labelled.device)),
             self.model.get_output_embeddings().weight,
             rows.targets,
             self.ar_weight * rows.ar_weights + rows.mask_weights,
@@ -54,12 +53,11 @@ class PackedModel(nn.Module):
         implementation = self.model.config._attn_implementation
         if implementation == "flex_attention":
             return rows.flex_mask()
-        if implementation == "eager":
-            return rows.additive_mask(_compute_type(rows.tokens.device))
+        if implementation == DENSE:
+            return rows.additive_mask(self._compute_type(rows.tokens.device))
         return rows.dense_mask()
 
-
-def _compute_type(device: torch.device) -> torch.dtype:
-    """Type of matrix products: autocast's, else float32."""
-    autocast = torch.is_autocast_enabled(device.type)
-    return torch.get_autocast_dtype(device.type) if autocast else torch.float32
+    def _compute_type(self, device: torch.device) -> torch.dtype:
+        """Type of matrix products: autocast's, else that of the weights."""
+        autocast = torch.is_autocast_enabled(device.type)
+        return torch.get_autocast_dtype(device.type) if autocast else self.model.dtype

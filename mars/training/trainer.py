@@ -38,6 +38,7 @@ from transformers import (
 
 from mars.errors import UserError
 from mars.files import read_json, write_json
+from mars.training.dense_attention import DENSE
 from mars.training.dual_stream import target_count
 from mars.training.export import export
 from mars.training.methods import METHODS, default_normalisation, layout
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 CHECKPOINTS_KEPT = 2
 LOG_LINES = 2000  # at most this many lines in training.jsonl
-DIVERGED = 3.0  # times the loss of the first steps
+DIVERGED = 3.0  # times the loss of the first step, or of a uniform guess if that is more
 
 
 @dataclass
@@ -306,7 +307,7 @@ class Run:
         return losses, float(norm)
 
     def check(self, losses: list[float], norm: float) -> None:
-        """Stop a run whose loss is not a number or has left where it started for good."""
+        """Stop a run whose loss is not finite, or stays far above where it started."""
         progress, step = self.progress, self.progress.step + 1
         where = f"checkpoints up to step {self.newest()} are in {self.work}"
         if not all(map(math.isfinite, [*losses, norm])):
@@ -314,14 +315,15 @@ class Run:
                 f"training stopped: the loss or its gradient is not finite at step {step} of "
                 f"{self.steps}; lower `training.learning_rate` ({where})."
             )
-        recent = losses[0] if progress.recent_loss is None else progress.recent_loss
-        progress.recent_loss = 0.9 * recent + 0.1 * losses[0]
-        if progress.first_loss is None or step <= 10:
-            progress.first_loss = max(progress.first_loss or 0.0, progress.recent_loss)
-        elif progress.recent_loss > DIVERGED * progress.first_loss:
+        if progress.first_loss is None:
+            progress.first_loss = progress.recent_loss = losses[0]
+        progress.recent_loss = 0.9 * progress.recent_loss + 0.1 * losses[0]
+        bound = DIVERGED * max(progress.first_loss, math.log(self.vocabulary))
+        if progress.recent_loss > bound:
             raise UserError(
                 f"training stopped: at step {step} of {self.steps} the loss is "
-                f"{progress.recent_loss:.2f}, over {DIVERGED:.0f} times where it started; lower "
+                f"{progress.recent_loss:.2f}, over {DIVERGED:.0f} times where it started and what "
+                "guessing costs; lower "
                 f"`training.learning_rate` ({where})."
             )
 
@@ -453,10 +455,7 @@ def _load_model(
     device: torch.device,
 ) -> PreTrainedModel:
     """The parent in float32 (master weights; bfloat16 is the type of the computation only)."""
-    if device.type == "cuda":
-        attention = "flex_attention"
-    else:  # on a CPU, bfloat16 matrix products are fast, but those inside fused attention are not
-        attention = "eager" if training.precision == "bfloat16" else "sdpa"
+    attention = "flex_attention" if device.type == "cuda" else DENSE
     if architecture is None:
         return AutoModelForCausalLM.from_pretrained(
             parent, dtype=torch.float32, attn_implementation=attention

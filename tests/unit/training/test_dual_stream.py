@@ -122,11 +122,12 @@ def assert_same_gradients(
         assert (ours[name] - gradient).abs().max() <= tolerance * scale, name
 
 
+@pytest.mark.parametrize("attention", ["mars_dense", "sdpa"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("normalisation", ["sequence", "token"])
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_mars_equals_plain_formulation(
-    block_size: int, normalisation: str, dtype: torch.dtype
+    block_size: int, normalisation: str, dtype: torch.dtype, attention: str
 ) -> None:
     model, documents = make_model(dtype), make_documents()
     ar, mask = plain_mars(model, documents, block_size, normalisation)
@@ -144,6 +145,7 @@ def test_mars_equals_plain_formulation(
     )
     assert len(packed) > 1
     assert packed[0].documents.max() > 0, "several documents share a row"
+    model.set_attn_implementation(attention)
     results = [PackedModel(model, 0.7)(rows) for rows in packed]
     loss, apart = sum(r[0] for r in results), sum(r[1] for r in results)
     assert torch.allclose(apart, torch.stack([ar, mask]).detach(), rtol=1e-5, atol=0)
