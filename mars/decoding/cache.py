@@ -7,11 +7,11 @@ stale, and every window overwrites the stale entries it could see before it look
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
@@ -151,7 +151,7 @@ class CachedModel:
         memory_limit: int | None = None,
     ):
         check_architecture(model.config)
-        capacity = _round_up(capacity)
+        capacity = round_up(capacity)
         _check_memory(model, slots, capacity, memory_limit)
         self.model, self.backbone = model, model.get_decoder()
         self.mask_token_id = mask_token_id
@@ -162,7 +162,7 @@ class CachedModel:
         self.entries = torch.arange(capacity, device=model.device)
         self.always = torch.zeros((), dtype=model.dtype, device=model.device)
         self.never = torch.full_like(self.always, -torch.inf)
-        self.head, self.head_bias = _float_head(model, mask_token_id)
+        self.head, self.head_bias = _head(model, mask_token_id)
 
     def hidden(
         self,
@@ -191,7 +191,7 @@ class CachedModel:
         """
         rows, window = ids.shape
         if bias is None:
-            reach, stored = _round_up(reach), positions
+            reach, stored = round_up(reach), positions
             bias = self.causal_bias(positions, reach)
         else:
             stored = torch.arange(reach - window, reach, device=ids.device)
@@ -232,7 +232,12 @@ class CachedModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits of [..., hidden size]; [MASK] cannot be chosen."""
-        return linear(hidden.float(), self.head, self.head_bias)
+        if self.head.dtype == torch.float32:
+            return linear(hidden.float(), self.head, self.head_bias)
+        flat = torch.mm(hidden.flatten(0, -2), self.head.T, out_dtype=torch.float32)
+        return (flat if self.head_bias is None else flat + self.head_bias).unflatten(
+            0, hidden.shape[:-1]
+        )
 
     def _packing(self, widths: list[int] | None, window: int) -> Packing | None:
         """How to leave out what no row needs, where that is worth more than it costs."""
@@ -266,14 +271,20 @@ def check_architecture(config: PreTrainedConfig) -> None:
         raise UserError("Models with sliding-window attention layers are not supported.")
 
 
-def _float_head(model: PreTrainedModel, mask_token_id: int | None) -> tuple[Tensor, Tensor | None]:
-    """The output embedding in float32, with a bias that makes [MASK] impossible."""
+def _head(model: PreTrainedModel, mask_token_id: int | None) -> tuple[Tensor, Tensor | None]:
+    """The output embedding, with a float32 bias that makes [MASK] impossible.
+
+    Without a matrix product from bfloat16 to float32 (CPU) the embedding itself is float32.
+    """
     head = model.get_output_embeddings()
-    weight, bias = head.weight.detach().float(), head.bias
-    if mask_token_id is None:
-        return weight, bias
-    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().float().clone()
-    bias[mask_token_id] = -torch.inf
+    weight = head.weight.detach()
+    if weight.device.type != "cuda":
+        weight = weight.float()
+    bias = None if head.bias is None else head.bias.detach().float().clone()
+    if mask_token_id is not None:
+        if bias is None:
+            bias = torch.zeros(len(weight), device=weight.device)
+        bias[mask_token_id] = -torch.inf
     return weight, bias
 
 
@@ -319,7 +330,8 @@ def attention_of(model: PreTrainedModel) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def _round_up(length: int) -> int:
+def round_up(length: int) -> int:
+    """The entries read for ``length`` of them."""
     return -(-length // READ_GRANULARITY) * READ_GRANULARITY
 
 
@@ -337,4 +349,4 @@ def _check_memory(model: PreTrainedModel, slots: int, capacity: int, limit: int 
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available

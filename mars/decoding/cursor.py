@@ -17,13 +17,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import accepted_run, certainty, cutoff
-from mars.decoding.cache import CachedModel, take
+from mars.decoding.cache import CachedModel, round_up, take
+from mars.decoding.graphs import Graphs
 from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
 from mars.errors import UserError
 
@@ -54,6 +56,25 @@ class Times:
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     decode_steps: int = 0
+
+
+class Shape(NamedTuple):
+    """What fixes the shapes of a step's tensors, and its CUDA graph.
+
+    Attributes:
+        first, last: the slots that take part, ``last`` exclusive.
+        width: tokens forwarded per slot.
+        reach: cache entries read per slot.
+        predictions: new tokens predicted per slot, at most.
+        unchecked: tokens per slot still to be compared with AR decoding, at most.
+    """
+
+    first: int
+    last: int
+    width: int
+    reach: int
+    predictions: int
+    unchecked: int
 
 
 class Engine:
@@ -115,6 +136,7 @@ class Engine:
         self.results: dict[int, Decoded] = {}
         self.submitted = 0
         self.times = Times()
+        self.graphs: Graphs[Shape] | None = Graphs() if device.type == "cuda" else None
 
     masked = True
     """Whether the predictions come from [MASK] tokens, which the model must then have."""
@@ -242,7 +264,8 @@ class Engine:
         """Forward all of long prompts but the last piece, which the first decoding step takes."""
         piece = max(1, PREFILL_TOKENS // (last - first))
         while self.active[first].length - self.active[first].cursor > piece:
-            self._hidden(first, last, piece)
+            reach = round_up(self.active[first].cursor + piece)
+            self._hidden(Shape(first, last, piece, reach, 0, 0))
             self.cursor[first:last] += piece
             for slot in self.active[first:last]:
                 slot.cursor += piece
@@ -252,85 +275,109 @@ class Engine:
     def _decode(self, first: int, last: int) -> dict[int, list[int]]:
         """Forward the windows of the slots first..last and take what they yield."""
         slots = self.active[first:last]
-        predictions = max(slot.predictions for slot in slots)
         widths = [slot.length - slot.cursor + slot.predictions - 1 for slot in slots]
-        hidden = self._hidden(first, last, max(widths), widths)
-        advance = self._advance_verified if self.verify else self._advance
+        shape = self._shape(first, last, max(widths))
+        if self.graphs is None or first > 0 or slots[0].cursor == 0:
+            report = self._compute(shape, widths)
+        else:
+            report = self.graphs.run(shape, self._compute)
         new = {}
-        for slot, tokens in zip(slots, advance(hidden, first, last, predictions), strict=True):
+        for slot, tokens in zip(slots, self._settle(slots, report.tolist()), strict=True):
             gained, slot.finish = finished(slot.tokens, tokens, slot.request, self.eos)
             slot.tokens += gained
             slot.accepted.append(len(gained))
             new[slot.identity] = gained
         return new
 
-    def _hidden(self, first: int, last: int, width: int, widths: list[int] | None = None) -> Tensor:
-        """Last hidden states of the windows of slots first..last: [rows, width, hidden size]."""
-        positions = self.cursor[first:last, None] + self.offsets[:width]
-        reach = max(slot.cursor for slot in self.active[first:last]) + width
-        ids = self.ids[first:last].gather(1, positions)
-        return self.cached.hidden(ids, positions, reach, first, widths)
+    def _shape(self, first: int, last: int, width: int) -> Shape:
+        slots = self.active[first:last]
+        predictions = max(slot.predictions for slot in slots)
+        unchecked = max(slot.unchecked for slot in slots)
+        if self.graphs is not None:
+            width = max(width, 2 * predictions - 1)
+            unchecked = max(unchecked, self.verify * (predictions - 1))
+        reach = round_up(max(slot.cursor for slot in slots) + width)
+        return Shape(first, last, width, reach, predictions, unchecked)
 
-    def _advance(self, hidden: Tensor, first: int, last: int, predictions: int) -> list[list[int]]:
-        """Accept from the left and move the cursors; the new tokens of each row."""
-        cursor, length = self.cursor[first:last], self.length[first:last]
-        offsets = self.offsets[:predictions]
+    def _compute(self, shape: Shape, widths: list[int] | None = None) -> Tensor:
+        """All of a step that happens on the device; reads and writes ``self.state`` in place.
+
+        Returns:
+            What the host must know, [rows, ...], for :meth:`_settle`.
+        """
+        hidden = self._hidden(shape, widths)
+        return (
+            self._advance_verified(hidden, shape) if self.verify else self._advance(hidden, shape)
+        )
+
+    def _hidden(self, shape: Shape, widths: list[int] | None = None) -> Tensor:
+        """Last hidden states of the windows, [rows, width, hidden size]."""
+        rows = slice(shape.first, shape.last)
+        positions = self.cursor[rows, None] + self.offsets[: shape.width]
+        ids = self.ids[rows].gather(1, positions)
+        return self.cached.hidden(ids, positions, shape.reach, shape.first, widths)
+
+    def _advance(self, hidden: Tensor, shape: Shape) -> Tensor:
+        """Accept from the left and move the cursors; [count, tokens] of each row."""
+        rows = slice(shape.first, shape.last)
+        cursor, length = self.cursor[rows], self.length[rows]
+        offsets = self.offsets[: shape.predictions]
         columns = (length - cursor - 1)[:, None] + offsets
-        logits = self.cached.logits(take(hidden, columns.clamp(max=hidden.shape[1] - 1)))
+        logits = self.cached.logits(take(hidden, columns.clamp(max=shape.width - 1)))
         tokens = logits.argmax(-1)
-        count = self._run(logits, first, last)
+        count = self._run(logits, rows)
         kept = tokens.where(offsets < count[:, None], self.unknown[0])
-        self.ids[first:last].scatter_(1, length[:, None] + offsets, kept)
+        self.ids[rows].scatter_(1, length[:, None] + offsets, kept)
         cursor.copy_(length)
         length += count
-        return self._take_new(first, last, count, tokens)
+        return torch.cat([count[:, None], tokens], 1)
 
-    def _take_new(self, first: int, last: int, count: Tensor, tokens: Tensor) -> list[list[int]]:
-        """Bring the accepted tokens, and with them the new state, to the host in one transfer."""
-        report = torch.cat([count[:, None], tokens], 1).tolist()
-        for slot, (number, *_) in zip(self.active[first:last], report, strict=True):
-            slot.cursor = slot.length
-            slot.length += number
-        return [row[1 : row[0] + 1] for row in report]
-
-    def _advance_verified(
-        self, hidden: Tensor, first: int, last: int, predictions: int
-    ) -> list[list[int]]:
+    def _advance_verified(self, hidden: Tensor, shape: Shape) -> Tensor:
         """The same, but a token accepted from a mask is given out only once AR decoding agrees.
 
         The logits at the last certain token and at the unchecked ones after it say what AR
         decoding puts next. Unchecked tokens are certain as far as they agree; the first that does
         not is replaced by the AR token, and what came after it is forgotten.
+
+        Returns:
+            [certain, unchecked, tokens] of each row.
         """
-        cursor, length = self.cursor[first:last], self.length[first:last]
-        unchecked = self.unchecked[first:last]
-        most_unchecked = max(slot.unchecked for slot in self.active[first:last])
-        offsets = self.offsets[: most_unchecked + predictions]
+        rows = slice(shape.first, shape.last)
+        cursor, length, unchecked = self.cursor[rows], self.length[rows], self.unchecked[rows]
+        offsets = self.offsets[: shape.unchecked + shape.predictions]
         start = length - unchecked - 1
         columns = (start - cursor)[:, None] + offsets
-        logits = self.cached.logits(take(hidden, columns.clamp(max=hidden.shape[1] - 1)))
+        logits = self.cached.logits(take(hidden, columns.clamp(max=shape.width - 1)))
         tokens = logits.argmax(-1)
         places = start[:, None] + 1 + offsets
-        agrees = (tokens == self.ids[first:last].gather(1, places)) & (offsets < unchecked[:, None])
+        agrees = (tokens == self.ids[rows].gather(1, places)) & (offsets < unchecked[:, None])
         certain = agrees.cumprod(-1).sum(-1) + 1
-        run = self._run(take(logits, unchecked[:, None] + offsets[:predictions]), first, last)
+        run = self._run(take(logits, unchecked[:, None] + offsets[: shape.predictions]), rows)
         unchecked.copy_((run - 1).where(certain > unchecked, 0))
         cursor.copy_(start + certain)
         length.copy_(cursor + 1 + unchecked)
         kept = tokens.where(offsets < (certain + unchecked)[:, None], self.unknown[0])
-        self.ids[first:last].scatter_(1, places, kept)
-        report = torch.cat([certain[:, None], unchecked[:, None], tokens], 1).tolist()
-        for slot, (number, left, *_) in zip(self.active[first:last], report, strict=True):
-            slot.cursor = slot.length - slot.unchecked - 1 + number
-            slot.length, slot.unchecked = slot.cursor + 1 + left, left
-        return [row[2 : row[0] + 2] for row in report]
+        self.ids[rows].scatter_(1, places, kept)
+        return torch.cat([certain[:, None], unchecked[:, None], tokens], 1)
 
-    def _run(self, logits: Tensor, first: int, last: int) -> Tensor:
+    def _settle(self, slots: list[_Slot], report: list[list[int]]) -> list[list[int]]:
+        """Follow on the host what the device did; the certain new tokens of each row."""
+        if self.verify:
+            for slot, (certain, unchecked, *_) in zip(slots, report, strict=True):
+                slot.cursor = slot.length - slot.unchecked - 1 + certain
+                slot.length, slot.unchecked = slot.cursor + 1 + unchecked, unchecked
+            return [row[2 : row[0] + 2] for row in report]
+        for slot, (count, *_) in zip(slots, report, strict=True):
+            slot.cursor = slot.length
+            slot.length += count
+        return [row[1 : row[0] + 1] for row in report]
+
+    def _run(self, logits: Tensor, rows: slice) -> Tensor:
         """Tokens accepted per row, [rows], from logits [rows, predictions, vocabulary]."""
         predictions = logits.shape[1]
         if predictions == 1:
-            return torch.ones_like(self.cursor[first:last])
-        cutoffs = self.cutoffs[first:last, :predictions]
+            return torch.ones_like(self.cursor[rows])
+        cutoffs = self.cutoffs[rows, :predictions]
         return accepted_run(certainty(logits, self.metric), cutoffs, self.strict)
 
     # Leaving

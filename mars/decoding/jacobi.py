@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mars.decoding.cache import take
-from mars.decoding.cursor import Engine
+from mars.decoding.cursor import Engine, Shape
 
 GUESS_SEED = 0
 
@@ -32,15 +32,17 @@ class JacobiEngine(Engine):
         guesses = torch.randint(vocabulary, self.offsets.shape, generator=random)
         return guesses.to(self.offsets.device)
 
-    def _advance(self, hidden: Tensor, first: int, last: int, predictions: int) -> list[list[int]]:
-        cursor, length = self.cursor[first:last], self.length[first:last]
-        offsets = self.offsets[:predictions]
+    def _advance(self, hidden: Tensor, shape: Shape) -> Tensor:
+        """Accept what the guesses before it entitle to; every prediction is the next guess."""
+        rows = slice(shape.first, shape.last)
+        cursor, length = self.cursor[rows], self.length[rows]
+        offsets = self.offsets[: shape.predictions]
         columns = (length - cursor - 1)[:, None] + offsets
-        tokens = self.cached.logits(take(hidden, columns.clamp(max=hidden.shape[1] - 1))).argmax(-1)
+        tokens = self.cached.logits(take(hidden, columns.clamp(max=shape.width - 1))).argmax(-1)
         places = length[:, None] + offsets
-        right = tokens == self.ids[first:last].gather(1, places)
+        right = tokens == self.ids[rows].gather(1, places)
         count = 1 + right[:, :-1].cumprod(-1).sum(-1)
-        self.ids[first:last].scatter_(1, places, tokens)
+        self.ids[rows].scatter_(1, places, tokens)
         cursor.copy_(length)
         length += count
-        return self._take_new(first, last, count, tokens)
+        return torch.cat([count[:, None], tokens], 1)

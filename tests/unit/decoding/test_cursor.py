@@ -7,6 +7,7 @@ import torch
 from decoding_models import EOS, MASK, VOCABULARY, random_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mars.decoding import Engine, Request, cursor, decode
 from mars.decoding.acceptance import METRICS
@@ -323,3 +324,51 @@ def test_the_cache_takes_what_was_announced_and_the_model_is_left_as_found():
     running.submit(Request([1, 2], 0.3, 5))
     running.run()
     assert model.config._attn_implementation == before
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails where the host would have to wait for the device, as a CUDA graph capture would."""
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        assert operation not in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+        )
+        return operation(*args, **(kwargs or {}))
+
+
+class Eagerly:
+    """Stands in for CUDA graphs: same fixed shapes, and each step proves that it never waits."""
+
+    def __init__(self):
+        self.shapes = set()
+
+    def run(self, shape, compute):
+        self.shapes.add(shape)
+        with NoWaiting():
+            return compute(shape)
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_steps_of_fixed_shape_decode_the_same_and_never_wait(verify):
+    model, some = random_model("qwen2"), prompts(9)
+    running = engine(model, verify=verify, slots=4)
+    running.graphs = Eagerly()
+    thresholds = [None, 0.2, 0.6] * 3
+    identities = [
+        running.submit(Request(prompt, threshold, 30))
+        for prompt, threshold in zip(some, thresholds, strict=True)
+    ]
+    done = running.run()
+    assert [done[identity] for identity in identities] == decode(
+        model,
+        some,
+        block_size=4,
+        threshold=thresholds,
+        max_new_tokens=30,
+        eos_token_id=EOS,
+        mask_token_id=MASK,
+        verify=verify,
+        method="window",
+    )
+    assert {shape.width for shape in running.graphs.shapes} <= {1, 7}
