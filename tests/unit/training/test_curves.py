@@ -1,0 +1,43 @@
+"""The loss curves are drawn, and the same logs give the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mars.errors import UserError
+from mars.files import write_jsonl
+from mars.training.curves import _smooth, plot_curves
+
+
+def test_same_logs_same_bytes(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 200)
+    logs = {}
+    for name, has_mask in (("AR SFT", False), ("MARS B=4", True)):
+        rows = [
+            {
+                "step": step + 1,
+                "loss_ar": 3 * 0.99**step + noise[step],
+                "loss_mask": 4 * 0.99**step + noise[step] if has_mask else None,
+            }
+            for step in range(200)
+        ]
+        logs[name] = tmp_path / f"{name}.jsonl"
+        write_jsonl(logs[name], rows)
+    for ending in ("pdf", "png"):
+        first, second = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
+        plot_curves(logs, first)
+        plot_curves(logs, second)
+        assert first.read_bytes() == second.read_bytes()
+        assert first.stat().st_size > 5000
+
+
+def test_smoothing_keeps_a_constant_and_the_length() -> None:
+    assert _smooth(np.full(123, 2.5)) == pytest.approx(np.full(123, 2.5))
+
+
+def test_missing_log_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="train the model first"):
+        plot_curves({"x": tmp_path / "none.jsonl"}, tmp_path / "a.pdf")
