@@ -201,8 +201,7 @@ def _missing_cells(
     cells: dict[str, dict[str, dict[str, Any]]] = {}
     for name in benchmarks:
         for setting in settings:
-            known = callable(cell_spec)
-            spec = cell_spec(setting, name) if known else cell_spec[setting][name]
+            spec = cell_spec(setting, name) if callable(cell_spec) else cell_spec[setting][name]
             if not _is_done(output / setting, name, spec):
                 cells.setdefault(name, {})[setting] = spec
     return cells

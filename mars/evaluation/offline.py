@@ -35,7 +35,7 @@ def forbid_network() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # for what is imported later
     for name in ("huggingface_hub.constants", "datasets.config"):
         if name in sys.modules:
-            sys.modules[name].HF_HUB_OFFLINE = True
+            sys.modules[name].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import datasets
 import lm_eval.api.task
@@ -26,6 +26,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import GROUP_FIELD_NAMES, TaskFactory
+from lm_eval.tasks._index import Kind
 
 from mars.errors import UserError
 from mars.evaluation.code_execution import program_of
@@ -123,7 +124,7 @@ def load_benchmark(
         dataset["fewshot_sha256"] = fingerprint(hub / GENERATED_FEWSHOT[benchmark.dataset])
     with local_code_eval():
         built = _build(manager, name, benchmark.subtasks, overrides, skip_empty=generated)
-    loaded = manager.load(built if isinstance(built, list) else [built])
+    loaded = manager.load([built])
     for task in loaded["tasks"].values():
         task.set_fewshot_seed(FEWSHOT_SEED)
         if getattr(task, "UNSAFE_CODE", False) and not benchmark.unsafe_code:
@@ -163,6 +164,9 @@ def _index(task: str) -> tuple[TaskManager, str]:
     manager = TaskManager()
     if task not in manager.task_index:
         raise UserError(f"lm-eval has no task {task!r}; see `lm-eval ls tasks` for those it has.")
+    if manager.task_index[task].kind is Kind.TAG:
+        tagged = ", ".join(sorted(manager.task_index[task].tags))
+        raise UserError(f"{task} is a tag; name one of its tasks: {tagged}.")
     return manager, task
 
 
@@ -172,13 +176,13 @@ def _build(
     subtasks: list[str] | None,
     overrides: dict[str, Any],
     skip_empty: bool,
-) -> Task | Group | list[Task]:
+) -> Task | Group:
     """The task or group ``name``; of a group the members in ``subtasks`` (None: all)."""
     factory, index = TaskFactory(), manager.task_index
     config = index[name].cfg or {}
     members = config.get("task")
     if subtasks is None and not (skip_empty and isinstance(members, list)):
-        return factory.build(index[name], overrides=overrides, registry=index)
+        return cast(Task | Group, factory.build(index[name], overrides=overrides, registry=index))
     if not isinstance(members, list):
         raise UserError(f"{name} is a single task; remove `subtasks`.")
     chosen = members if subtasks is None else [_member(name, part, members) for part in subtasks]
@@ -246,8 +250,14 @@ class LocalTask(ConfigurableTask):
 
     def _once(self, split: str, compute: Callable[[], Any]) -> Any:
         if split not in self._processed:
-            with chance_by_document():
-                self._processed[split] = compute()
+            try:
+                with chance_by_document():
+                    self._processed[split] = compute()
+            except KeyError as error:
+                raise UserError(
+                    f"{self.config.task} looks for {error} in {self.DATASET_PATH}, which has no "
+                    "such split or column; correct `dataset`."
+                ) from error
         return self._processed[split]
 
     def apply_filters(self) -> list[Instance] | None:

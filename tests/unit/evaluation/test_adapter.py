@@ -67,18 +67,29 @@ def test_one_token_mode_is_greedy_generate(model, tokenizer):
         assert lm.generations["t", index].forwards == len(answer)
 
 
-@pytest.mark.parametrize("until", [[], ["e"], ["an", " i"], ["\n\n", "Q"]])
-def test_autoregressive_answers_are_those_of_lm_evals_own_model(model, tokenizer, until):
+@pytest.mark.parametrize("stopping", [False, True])
+def test_autoregressive_answers_are_those_of_lm_evals_own_model(model, tokenizer, stopping):
     ours = lm_of(model, tokenizer, block_size=None)
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal")
+    whole = ours.generate_until(requests_of(PROMPTS))
+    until = stop_strings(whole) if stopping else []
     requests = [
         Instance(r.request_type, r.doc, (r.args[0], {**r.args[1], **GREEDY}), 0, r.metadata)
         for r in requests_of(PROMPTS, until)
     ]
-    assert ours.generate_until(requests) == theirs.generate_until(requests, disable_tqdm=True)
+    answers = ours.generate_until(requests)
+    assert answers == theirs.generate_until(requests, disable_tqdm=True)
+    assert (answers != whole) == stopping
 
 
 GREEDY = {"do_sample": False, "max_gen_toks": 20}
+
+
+def stop_strings(texts):
+    """Two characters from the middle of each text that is long enough."""
+    found = [text[len(text) // 2 :][:2] for text in texts if len(text) > 4]
+    assert found
+    return found
 
 
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.02])
@@ -86,8 +97,7 @@ def test_stopping_early_changes_neither_text_nor_counts(model, tokenizer, thresh
     lm = lm_of(model, tokenizer)
     lm.setting = Rule(threshold=threshold)
     whole = lm.generate_until(requests_of(PROMPTS))
-    until = [text[len(text) // 2 :][:2] for text in whole if len(text) > 4]
-    assert until
+    until = stop_strings(whole)
     texts = lm.generate_until(requests_of(PROMPTS, until))
     ended = 0
     for index, prompt in enumerate(PROMPTS):

@@ -10,8 +10,8 @@ import pytest
 from mars.evaluation.code_execution import CodeEval, pass_at_k, run_programs
 
 
-def outcome(program: str, timeout: float = 5) -> str:
-    return run_programs([program], timeout)[0][0]
+def outcome(program: str, timeout: float = 60) -> str:
+    return run_programs([program], timeout, memory=1 << 28)[0][0]
 
 
 def test_a_right_program_passes_and_a_wrong_one_fails():
@@ -41,7 +41,7 @@ def test_main_block_is_not_run():
 
 
 def test_infinite_loop_is_stopped_and_does_not_hold_up_the_others():
-    outcomes, _ = run_programs(["while True: pass", "x = 1", "import time; time.sleep(60)"], 1)
+    outcomes, _ = run_programs(["while True: pass", "x = 1", "import time; time.sleep(60)"], 3)
     assert outcomes == ["timed out", "passed", "timed out"]
 
 
@@ -86,7 +86,7 @@ def test_no_network():
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]
     program = f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)"
-    outcomes, network = run_programs([program], 5)
+    outcomes, network = run_programs([program], 60)
     server.close()
     assert outcomes[0] == "failed: PermissionError"
     assert network in ("network namespace without devices", "sockets refused")
@@ -135,7 +135,7 @@ def test_code_eval_needs_permission():
 
 
 def test_code_eval_has_the_hub_metrics_interface():
-    metric = CodeEval(timeout=5, allowed=True)
+    metric = CodeEval(timeout=60, allowed=True)
     scores, details = metric.compute(
         references=["assert add(2, 3) == 5"] * 2,
         predictions=[["def add(a, b): return a + b"], ["def add(a, b): return a * b"]],
@@ -147,6 +147,6 @@ def test_code_eval_has_the_hub_metrics_interface():
 
 def test_many_programs_cost_little():
     started = time.monotonic()
-    outcomes, _ = run_programs([f"assert {n} >= 0" for n in range(200)], 5)
+    outcomes, _ = run_programs([f"assert {n} >= 0" for n in range(200)], 60)
     print(f"200 programs in {time.monotonic() - started:.2f} s")
     assert outcomes == ["passed"] * 200

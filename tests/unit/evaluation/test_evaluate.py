@@ -176,6 +176,8 @@ def test_limit_counts_per_subtask_and_plain_dicts_will_do(checkpoint, hub, bench
         ("humaneval", {"unsafe_code": False}, "set `unsafe_code: true`"),
         ("gsm8k", {"dataset": "nobody/nothing"}, "nobody/nothing is not in"),
         ("gsm8k", {"task": "no_such.yaml"}, "no_such.yaml does not exist"),
+        ("gsm8k", {"dataset": "google/IFEval"}, "has no configuration 'main'"),
+        ("ifeval", {"dataset": "TIGER-Lab/MMLU-Pro"}, "looks for 'train' in"),
         ("bbh", {"subtasks": ["knitting"]}, "'knitting' in `subtasks`"),
         ("gsm8k", {"subtasks": ["main"]}, "single task"),
         ("bbh", {"subtasks": ["snarks"]}, "has no configuration 'snarks'"),
