@@ -55,6 +55,7 @@ $(STAMP): | .venv/bin/pip
 # The lock is the kernel's: it ends with the last process of a run, killed or not, so nothing has to
 # be unlocked by hand (Snakemake's own lock outlives a kill), and no two runs share the results.
 reproduce: known-experiment install
+	@$(BIN)/mars check $(CONFIG) $(OVERLAY)
 	@mkdir -p .snakemake
 	@flock --nonblock --conflict-exit-code 75 .snakemake/run.lock env $(SNAKEMAKE) --nolock || { code=$$?; \
 	  test $$code -ne 75 || echo "Another run, or the last jobs of a killed one, is busy here; wait for it."; \

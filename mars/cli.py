@@ -88,6 +88,14 @@ def spec(
 
 
 @app.command()
+def check(config: Annotated[list[Path], typer.Argument(help="experiment, then overlays")]) -> None:
+    """Check a configuration with its overlays: silent if good, else one sentence."""
+    from mars.config import load_experiment
+
+    load_experiment(*config)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of an experiment (config/schema.json)."""
     from mars.config import json_schema
@@ -193,6 +201,7 @@ def train(
 ) -> None:
     """Pre-train or fine-tune one model; started again after a kill it goes on where it was."""
     from mars.config import Architecture, Training
+    from mars.decoding.generate import add_custom_generate
     from mars.files import canonical_json, sha256_text
     from mars.provenance.manifest import write_manifest
     from mars.provenance.record import recorded
@@ -214,6 +223,8 @@ def train(
             work=output.parent / f".{output.name}.work-{sha256_text(canonical_json(plan))[:12]}",
             output=output,
         )
+        if config["method"] == "mars":
+            add_custom_generate(output)
         write_manifest(output)
 
 
@@ -232,6 +243,43 @@ def training_curves(
     outputs = [output.with_suffix(".pdf"), output.with_suffix(".png")]
     with recorded(record, plan, curves, outputs):
         plot_curves(dict(zip(plan["config"]["models"], curves, strict=True)), outputs)
+
+
+# --- decoding -----------------------------------------------------------------------------------
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="what the user says")],
+    model: Annotated[Path, typer.Option(help="any checkpoint folder")],
+    tau: Annotated[str, typer.Option(help="confidence threshold, or 'none': one token")] = "0.95",
+    block_size: Annotated[int | None, typer.Option(help="default: as trained")] = None,
+    max_new_tokens: int = 256,
+    method: Annotated[str, typer.Option(help="cursor, autoregressive or jacobi")] = "cursor",
+) -> None:
+    """Answer a prompt; tokens accepted in one forward are shaded alike (the paper's Figure 1)."""
+    from mars.decoding.generate import generate_text
+
+    pieces = generate_text(
+        model,
+        prompt,
+        block_size=block_size,
+        threshold=_tau(tau),
+        max_new_tokens=max_new_tokens,
+        method=method,
+        shaded=sys.stdout.isatty(),
+    )
+    for piece in pieces:
+        print(piece, end="", flush=True)
+
+
+def _tau(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"--tau is {text!r}; give a number from 0 to 1, or 'none'.") from error
 
 
 # --- evaluation ---------------------------------------------------------------------------------

@@ -284,23 +284,36 @@ def _expect(name: str, known: dict[str, Any], where: str) -> None:
         raise ValueError(f"`{where}` names {name!r}, which does not exist; {hint}")
 
 
-def load_experiment(path: str | Path) -> Experiment:
-    """Read and check ``config/<experiment>.yaml``.
+def load_experiment(path: str | Path, *overlays: str | Path) -> Experiment:
+    """Read and check ``config/<experiment>.yaml``, overlays merged over it key by key.
 
     Raises:
         UserError: one sentence that names the file, the key and the remedy.
     """
-    path = Path(path)
+    content: Any = {}
+    for file in map(Path, (path, *overlays)):
+        content = merged(content, _read_yaml(file))
+    return parse_experiment(content, " + ".join(map(str, (path, *overlays))))
+
+
+def merged(base: Any, overlay: Any) -> Any:
+    """``overlay`` over ``base``: sections are merged, everything else is replaced."""
+    if not (isinstance(base, dict) and isinstance(overlay, dict)):
+        return overlay
+    both = {key: merged(base[key], overlay[key]) for key in base.keys() & overlay.keys()}
+    return {**base, **overlay, **both}
+
+
+def _read_yaml(path: Path) -> Any:
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise UserError(
             f"{path}: there is no such configuration; choose one of {', '.join(known) or 'none'}."
         )
     try:
-        content = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
-    return parse_experiment(content, str(path))
 
 
 def parse_experiment(content: Any, origin: str) -> Experiment:
