@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, Sequence, Value, load_dataset
+from datasets import Dataset, Features, Sequence, Value
 from transformers import PreTrainedTokenizerBase
 
+from mars.data.hub import read_dataset
 from mars.errors import UserError
 from mars.files import write_json
 
@@ -64,7 +65,7 @@ def tokenize_instructions(
     Writes ``output`` (``datasets.save_to_disk``: input_ids, prompt_length) and its
     ``summary.json`` with what was kept, cut and left out.
     """
-    rows = _load(dataset, configuration, split)
+    rows = read_dataset(dataset, configuration, split)
     if "messages" not in rows.column_names:
         raise UserError(
             f"{dataset} has no `messages` column (it has {', '.join(rows.column_names)}); "
@@ -93,23 +94,13 @@ def tokenize_documents(
             pieces += [(ids[at : at + max_length], 0) for at in range(0, len(ids), max_length)]
         return _columns(pieces)
 
-    _save(_load(dataset, None, "train"), examples, tokenizer, output)
+    _save(read_dataset(dataset, None, "train"), examples, tokenizer, output)
 
 
 def _columns(examples: Iterable[tuple[list[int], int]]) -> dict[str, list[Any]]:
     """(ids, prompt length) pairs as the two columns of a batch."""
     pairs = list(examples)
     return {"input_ids": [ids for ids, _ in pairs], "prompt_length": [n for _, n in pairs]}
-
-
-def _load(folder: Path, configuration: str | None, split: str) -> Dataset:
-    try:
-        return load_dataset(str(folder), configuration, split=split)
-    except (ValueError, FileNotFoundError) as error:
-        raise UserError(
-            f"{folder} could not be read as a data set ({str(error).splitlines()[0]}); "
-            "check `configuration` and `split`, or fetch it again."
-        ) from error
 
 
 def _save(

@@ -5,10 +5,14 @@ After a fetch nothing needs the network: every later stage reads the local folde
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Literal
+
+from datasets import Dataset, load_dataset
 
 from mars.errors import UserError
 from mars.files import read_json
@@ -60,6 +64,23 @@ def hub_root(manifest: Path) -> Path:
     """
     owned = "repository" in read_json(manifest)
     return manifest.parent.parent.parent if owned else manifest.parent
+
+
+def read_dataset(folder: Path, configuration: str | None, split: str) -> Dataset:
+    """One split of a data set folder in hub layout, read anew.
+
+    ``datasets`` keys its cache by the folder's name and not by its path, so that it would return
+    another folder's rows; a cache of its own, removed at exit, keeps every reading apart.
+    """
+    cache = tempfile.mkdtemp(prefix="mars-datasets-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    try:
+        return load_dataset(str(folder), configuration, split=split, cache_dir=cache)
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(
+            f"{folder} could not be read as a data set ({str(error).splitlines()[0]}); "
+            "check `configuration` and `split`, or fetch it again."
+        ) from error
 
 
 def _download(repository: str, kind: str, revision: str | None, folder: Path) -> str:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from datasets import load_dataset
 from tokenizers import pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
+
+from mars.data.hub import read_dataset
 
 PAD, START, END, MASK = "<|pad|>", "<|im_start|>", "<|im_end|>", "<|mask|>"
 
@@ -58,8 +59,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, output: Path) -> None
 
 def train_from_folder(hub: Path, vocabulary: int, output: Path) -> None:
     """Train the tokenizer on the generated documents and conversations in ``hub``."""
-    documents = load_dataset(str(hub / "mars-generated/documents"), split="train")
-    conversations = load_dataset(str(hub / "mars-generated/instruct"), split="train")
+    documents = read_dataset(hub / "mars-generated/documents", None, "train")
+    conversations = read_dataset(hub / "mars-generated/instruct", None, "train")
     texts = list(documents["text"])
     texts += [turn["content"] for turns in conversations["messages"] for turn in turns]
     train_tokenizer(texts, vocabulary, output)

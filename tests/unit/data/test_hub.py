@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
-from mars.data.hub import MIRROR_VARIABLE, fetch, hub_root
+from mars.data.hub import MIRROR_VARIABLE, fetch, hub_root, read_dataset
 from mars.errors import UserError
 from mars.provenance.manifest import write_manifest
 
@@ -44,3 +45,12 @@ def test_without_network_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest
 
 def test_generated_data_has_its_manifest_at_the_root(tmp_path: Path):
     assert hub_root(write_manifest(tmp_path)) == tmp_path
+
+
+def test_folders_of_the_same_name_are_not_confused(tmp_path: Path):
+    for number in (1, 2):
+        folder = tmp_path / str(number) / "owner/name"
+        folder.mkdir(parents=True)
+        Dataset.from_list([{"text": f"row of {number}"}]).to_parquet(folder / "train.parquet")
+        rows = read_dataset(folder, None, "train")
+        assert rows["text"][:] == [f"row of {number}"]
