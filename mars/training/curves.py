@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,12 @@ from mars.files import read_jsonl
 _STREAMS = {"loss_ar": "next-token loss (clean stream)", "loss_mask": "mask loss (noisy stream)"}
 
 
-def plot_curves(logs: Mapping[str, Path], output: Path) -> None:
+def plot_curves(logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
     """Draw the loss of both streams over the optimiser steps, smoothed over the single steps.
 
     Args:
         logs: ``training.jsonl`` per name, in the order of the legend.
-        output: file to write; its ending (``.pdf``, ``.png``, ``.svg``) chooses the format.
+        outputs: files to write; the ending (``.pdf``, ``.png``) of each chooses its format.
 
     Raises:
         UserError: a log that is empty or not there.
@@ -46,10 +46,11 @@ def plot_curves(logs: Mapping[str, Path], output: Path) -> None:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    # A fixed date: the same curves are the same bytes.
-    metadata = {"CreationDate": None} if output.suffix == ".pdf" else None
-    figure.savefig(output, dpi=200, metadata=metadata)
+    for output in map(Path, outputs):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Without its date, so that the same curves are the same bytes.
+        metadata = {"CreationDate": None} if output.suffix == ".pdf" else None
+        figure.savefig(output, dpi=200, metadata=metadata)
 
 
 def _smooth(losses: np.ndarray) -> np.ndarray:

@@ -164,12 +164,12 @@ def train(
         "method": method,
         "block_size": block_size,
         "ar_weight": ar_weight,
-        "training": training.model_dump(),
+        "training": training.model_dump(exclude={"checkpoint_minutes"}),
         "normalisation": training.normalisation or default_normalisation(method),
         "parent": parent.name,
         "examples": len(examples),
     }
-    run = Run(accelerator, model, examples, settings, work)
+    run = Run(accelerator, model, examples, settings, work, training.checkpoint_minutes)
     run.train()
     state = run.state_dict()
     summary: dict[str, Any] = {}
@@ -199,15 +199,12 @@ class Run:
         examples: Examples,
         settings: dict[str, Any],
         work: Path,
+        checkpoint_minutes: float,
     ) -> None:
         training = settings["training"]
-        self.accelerator, self.examples, self.settings, self.work = (
-            accelerator,
-            examples,
-            settings,
-            work,
-        )
-        self.training = training
+        self.accelerator, self.examples = accelerator, examples
+        self.settings, self.training = settings, training
+        self.work, self.checkpoint_minutes = work, checkpoint_minutes
         self.steps = steps_of_run(len(examples), training["epochs"], training["batch_size"])
         if self.steps == 0:
             raise UserError("`training.epochs` is too small for a single step; raise it.")
@@ -350,7 +347,7 @@ class Run:
 
     def due(self, saved: float) -> bool:
         """Whether it is time for a checkpoint; the main process decides for all."""
-        due = time.monotonic() - saved >= 60 * self.training["checkpoint_minutes"]
+        due = time.monotonic() - saved >= 60 * self.checkpoint_minutes
         if self.accelerator.num_processes == 1:
             return due
         flag = torch.tensor([due and self.accelerator.is_main_process], dtype=torch.int32)

@@ -26,12 +26,13 @@ def test_same_logs_same_bytes(tmp_path: Path) -> None:
         ]
         logs[name] = tmp_path / f"{name}.jsonl"
         write_jsonl(logs[name], rows)
-    for ending in ("pdf", "png"):
-        first, second = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
-        plot_curves(logs, first)
-        plot_curves(logs, second)
-        assert first.read_bytes() == second.read_bytes()
-        assert first.stat().st_size > 5000
+    first = [tmp_path / "a.pdf", tmp_path / "a.png"]
+    second = [tmp_path / "b.pdf", tmp_path / "b.png"]
+    plot_curves(logs, first)
+    plot_curves(logs, second)
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+        assert one.stat().st_size > 5000
 
 
 def test_smoothing_keeps_a_constant_and_the_length() -> None:
@@ -40,4 +41,4 @@ def test_smoothing_keeps_a_constant_and_the_length() -> None:
 
 def test_missing_log_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train the model first"):
-        plot_curves({"x": tmp_path / "none.jsonl"}, tmp_path / "a.pdf")
+        plot_curves({"x": tmp_path / "none.jsonl"}, [tmp_path / "a.pdf"])
