@@ -8,6 +8,7 @@ from decoding_models import EOS, MASK, VOCABULARY, random_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from mars.decoding import Engine, Request, cursor, decode
 from mars.decoding.acceptance import METRICS
@@ -31,21 +32,21 @@ def engine(model, **changes):
     return Engine(model, max_length=100, **(rule | changes))
 
 
-def greedy(model, prompt, budget, eos=EOS):
+def greedy(model, prompt, budget, suppress_tokens=(MASK,)):
     """Greedy AR decoding by transformers."""
     output = model.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
         max_new_tokens=budget,
         do_sample=False,
-        eos_token_id=list(eos) or None,
+        eos_token_id=list(EOS),
         pad_token_id=0,
-        suppress_tokens=[MASK],
+        suppress_tokens=suppress_tokens,
     )
     return output[0, len(prompt) :].tolist()
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_cursor_equals_window(data):
     model = random_model(
@@ -178,6 +179,47 @@ def test_long_prompts_enter_in_pieces(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 6},
+        {"num_attention_heads": 4, "num_key_value_heads": 4, "attention_bias": True},
+        {"num_attention_heads": 4, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    ],
+)
+def test_any_grouping_of_heads(changes):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        initializer_range=0.5,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+        **changes,
+    )
+    model = LlamaForCausalLM(config).eval()
+    arguments = {
+        "prompts": prompts(5),
+        "block_size": 4,
+        "threshold": 0.3,
+        "max_new_tokens": 20,
+        "eos_token_id": EOS,
+        "mask_token_id": MASK,
+    }
+    assert decode(model, **arguments, slots=3) == decode(model, **arguments, method="window")
+
+
+def test_an_autoregressive_checkpoint_needs_no_mask_token():
+    model, some = random_model("llama"), prompts(3)
+    rule = {"threshold": 0.3, "max_new_tokens": 12, "eos_token_id": EOS, "block_size": 4}
+    plain = decode(model, some, **rule, mask_token_id=None, method="autoregressive")
+    for one, prompt in zip(plain, some, strict=True):
+        assert one.tokens == greedy(model, prompt, 12, suppress_tokens=None)
+
+
 def test_a_bad_request_is_one_sentence_and_disturbs_nobody():
     model, good = random_model("qwen2"), prompts(4)
     expected = decode(
@@ -225,6 +267,20 @@ def test_bad_settings_are_refused():
         decode(model, [[1]], threshold=0.5, **(rule | {"mask_token_id": VOCABULARY}))
     with pytest.raises(UserError, match="one per prompt"):
         decode(model, [[1]], threshold=[0.5, 0.5], **rule)
+    with pytest.raises(UserError, match="not options"):
+        decode(model, [[1]], threshold=0.5, **rule, method="jacobi", verify=True)
+    sliding = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        max_window_layers=1,
+    )
+    with pytest.raises(UserError, match="sliding"):
+        decode(Qwen2ForCausalLM(sliding), [[1]], threshold=0.5, **rule)
     with pytest.raises(UserError, match="use fewer slots"):
         decode(model, [[1]], threshold=0.5, **rule, memory_limit=1000)
 
