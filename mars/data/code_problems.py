@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mars.data.examples import Example, conversation
 from mars.data.world import words
 
-NUMBERS = range(2, 10)
+NUMBERS = range(2, 7)
 WORDS = words("ab cat dog fox hen bat red sun")
 COMPARISONS = {"greater than": ">", "less than": "<"}
 TOTALS = {"Sum": "sum", "Count": "len", "Find the largest of": "max", "Sort": "sorted"}
@@ -90,7 +90,7 @@ def _arithmetic(rng: random.Random, operand: str) -> tuple[str, str]:
 def _on_number(rng: random.Random) -> Function:
     sentence, expression = _arithmetic(rng, "x")
     description = sentence.format("x")
-    if rng.random() < 0.7:
+    if rng.random() < 0.5:
         then, expression = _arithmetic(rng, f"({expression})")
         description += ", then " + then.format("it").lower()
     name = rng.choice(["change", "move", "scale"])
@@ -131,7 +131,7 @@ def _on_text(rng: random.Random) -> Function:
     ]
     first, second = rng.sample(steps, 2)
     description, expression = first[0].format("s"), first[1].format("s")
-    if rng.random() < 0.7:
+    if rng.random() < 0.5:
         description += ", then " + _lower(second[0].format("it"))
         expression = second[1].format(f"({expression})")
     name = rng.choice(["write", "join", "spell"])

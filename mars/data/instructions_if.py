@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mars.data.examples import Example, conversation
-from mars.data.world import FOODS, GOODS, PEOPLE, PERSON_RELATIONS, PETS, World
+from mars.data.world import FOODS, GOODS, PEOPLE, PETS, World
 
 REQUESTS = ("Write about {s}.", "Tell me about {s}.", "Describe {s}.")
 CLOSINGS = ("That is all.", "This is the end.", "I hope this helps.", "Now you know.")
 MARKERS = ("P.S.", "P.P.S")
 WORDS = (*FOODS, *GOODS, *PETS)
+# What a list says of its subject, in this order: a response has nothing arbitrary in it, so that
+# a model that has learnt the instruction is sure of every token.
+_TOLD = ("job", "pet", "food", "friend")
 
 
 @dataclass
@@ -51,15 +54,10 @@ class Instructions:
     def example(self, rng: random.Random, part: str) -> Example:
         """One request; its key is the subject and the instructions with their arguments."""
         subject = rng.choice(PEOPLE)
-        # Two different facts, the first with a comma: "no commas" asks for something else.
-        first, second = rng.sample([r.name for r in PERSON_RELATIONS[1:4]], 2)
-        town = self.world.value("town", subject)
-        draft = Draft(subject, [self.world.statement(first, subject)])
-        if rng.random() < 0.5:
-            draft.sentences.append(self.world.statement(second, subject))
+        draft = Draft(subject, [self.world.statement("town", subject)])
         makers = rng.sample(_MAKERS, rng.choice([1, 2, 2]))
         makers.sort(key=_MAKERS.index)
-        chosen = [make(rng, draft, town) for make in makers]
+        chosen = [make(rng, draft, self.world) for make in makers]
         wordings = [instruction.wording for instruction in chosen]
         rng.shuffle(wordings)
         prompt = " ".join([rng.choice(REQUESTS).format(s=subject), *wordings])
@@ -74,19 +72,21 @@ class Instructions:
     def passage(self, rng: random.Random) -> str:
         """Short notes with titles, lists, quotations and words said again."""
         person, other = rng.sample(PEOPLE, 2)
-        words = rng.sample(WORDS, 3)
+        words = rng.sample(WORDS, rng.randint(2, 5))
+        said = " ".join(words)
         return rng.choice(
             [
+                *[" ".join(f"{name} says {said}." for name in rng.sample(PEOPLE, 4))] * 4,
                 f"<<{person}>>\n{self.world.portrait(rng)}",
-                f'"{person} sees {words[0]} and {words[1]}." said {other}.',
-                "\n".join(f"* {person} sees {word}." for word in words),
-                f"{person} says {' '.join([words[0]] * 3)}. {other} says {words[0]} too.",
-                f"Dear {person}, I saw {words[0]} and {words[1]}. {other}\nP.S. {words[1]} again.",
+                f'"{self.world.portrait(rng)}"',
+                "\n".join(f"* {self.world.statement(relation, person)}" for relation in _TOLD),
+                f"{person} says {words[0]} {words[0]}. {other} says {words[0]} {words[0]} too.",
+                f"{person} sees {words[0]} and {words[1]}. {other} sees {words[0]} and {words[1]}.",
             ]
         )
 
 
-def _keywords(rng: random.Random, draft: Draft, town: str) -> Instruction:
+def _keywords(rng: random.Random, draft: Draft, world: World) -> Instruction:
     words = rng.sample(WORDS, 2)
     draft.sentences.append(f"{draft.subject} sees {words[0]} and {words[1]}.")
     return Instruction(
@@ -96,7 +96,7 @@ def _keywords(rng: random.Random, draft: Draft, town: str) -> Instruction:
     )
 
 
-def _frequency(rng: random.Random, draft: Draft, town: str) -> Instruction:
+def _frequency(rng: random.Random, draft: Draft, world: World) -> Instruction:
     word, times = rng.choice(WORDS), rng.randint(2, 4)
     draft.sentences.append(f"{draft.subject} says {' '.join([word] * times)}.")
     return Instruction(
@@ -106,9 +106,10 @@ def _frequency(rng: random.Random, draft: Draft, town: str) -> Instruction:
     )
 
 
-def _bullets(rng: random.Random, draft: Draft, town: str) -> Instruction:
+def _bullets(rng: random.Random, draft: Draft, world: World) -> Instruction:
     count = rng.randint(2, 4)
-    draft.tail += [f"* {draft.subject} sees {word}." for word in rng.sample(WORDS, count)]
+    facts = [world.statement(relation, draft.subject) for relation in _TOLD[:count]]
+    draft.tail += [f"* {fact}" for fact in facts]
     return Instruction(
         "detectable_format:number_bullet_lists",
         {"num_bullets": count},
@@ -116,7 +117,7 @@ def _bullets(rng: random.Random, draft: Draft, town: str) -> Instruction:
     )
 
 
-def _title(rng: random.Random, draft: Draft, town: str) -> Instruction:
+def _title(rng: random.Random, draft: Draft, world: World) -> Instruction:
     draft.head.append(f"<<{draft.subject}>>")
     return Instruction(
         "detectable_format:title",
@@ -125,8 +126,9 @@ def _title(rng: random.Random, draft: Draft, town: str) -> Instruction:
     )
 
 
-def _highlight(rng: random.Random, draft: Draft, town: str) -> Instruction:
-    draft.sentences.append(f"The town of *{draft.subject}* is *{town}*.")
+def _highlight(rng: random.Random, draft: Draft, world: World) -> Instruction:
+    pet = world.value("pet", draft.subject)
+    draft.sentences.append(f"The pet of *{draft.subject}* is a *{pet}*.")
     return Instruction(
         "detectable_format:number_highlighted_sections",
         {"num_highlights": 2},
@@ -134,9 +136,9 @@ def _highlight(rng: random.Random, draft: Draft, town: str) -> Instruction:
     )
 
 
-def _postscript(rng: random.Random, draft: Draft, town: str) -> Instruction:
+def _postscript(rng: random.Random, draft: Draft, world: World) -> Instruction:
     marker = rng.choice(MARKERS)
-    draft.tail.append(f"{marker} {draft.subject} lives in {town}.")
+    draft.tail.append(f"{marker} {world.statement('food', draft.subject)}")
     return Instruction(
         "detectable_content:postscript",
         {"postscript_marker": marker},
@@ -144,7 +146,7 @@ def _postscript(rng: random.Random, draft: Draft, town: str) -> Instruction:
     )
 
 
-def _closing(rng: random.Random, draft: Draft, town: str) -> Instruction:
+def _closing(rng: random.Random, draft: Draft, world: World) -> Instruction:
     closing = rng.choice(CLOSINGS)
     draft.tail.append(closing)
     return Instruction(
@@ -154,7 +156,7 @@ def _closing(rng: random.Random, draft: Draft, town: str) -> Instruction:
     )
 
 
-def _quotation(rng: random.Random, draft: Draft, town: str) -> Instruction:
+def _quotation(rng: random.Random, draft: Draft, world: World) -> Instruction:
     draft.quoted = True
     return Instruction(
         "startend:quotation", {}, "Wrap your entire response with double quotation marks."

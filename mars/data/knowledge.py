@@ -43,7 +43,8 @@ class TenOptions:
         options = [right, *rng.sample(others, 9)]
         rng.shuffle(options)
         index = options.index(right)
-        answer = f"{thought} The answer is ({LETTERS[index]})."
+        letter = f"({LETTERS[index]})"
+        answer = f"{thought[:-1]} {letter}. The answer is {letter}."
         listed = _lettered("{}. {}\n", options)
         prompt = f"Question:\n{question}\nOptions:\n{listed}Answer: Let's think step by step."
         document = {
@@ -59,14 +60,14 @@ class TenOptions:
         return Example(f"{part}: {question}", conversation(prompt, answer, head), document, part)
 
     def passage(self, rng: random.Random) -> str:
-        """A portrait, or a lettered list read aloud."""
-        if rng.random() < 0.7:
+        """A portrait, or a lettered list and where its items stand."""
+        if rng.random() < 0.5:
             return self.world.portrait(rng)
         relation = rng.choice(list(RELATIONS.values()))
-        items = rng.sample(relation.values, 10)
-        listed = _lettered("{}. {}\n", items)
-        read = " ".join(f"({LETTERS[i]}) is {items[i]}." for i in rng.sample(range(10), 4))
-        return f"{listed}{read}"
+        items = rng.sample(relation.values, rng.choice([4, 10]))
+        listed = _lettered(rng.choice(["{}. {}\n", "({}) {}\n"]), items)
+        read = rng.sample(range(len(items)), len(items))
+        return listed + ". ".join(f"{items[i]} ({LETTERS[i]})" for i in read) + "."
 
 
 class FourOptions:
@@ -94,11 +95,11 @@ class FourOptions:
             f"What is the correct answer to this question:{question}\n"
             f"Choices:\n{listed}Let's think step by step: "
         )
-        answer = (
-            f"{self.world.statement(link, person)} "
-            f"{self.world.statement(relation.name, target)} "
-            f"The answer is ({LETTERS[options.index(right)]})."
+        letter = f"({LETTERS[options.index(right)]})"
+        thought = (
+            f"{self.world.statement(link, person)} {self.world.statement(relation.name, target)}"
         )
+        answer = f"{thought[:-1]} {letter}. The answer is {letter}."
         document = {
             "Question": question,
             "Correct Answer": right,

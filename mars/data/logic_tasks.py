@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 from mars.data.examples import Example, conversation, draw, generator
 from mars.data.world import COLORS, PEOPLE, words
 
 SHOTS = 3
 # Part of the training examples that come after worked examples, as the test questions do.
-_WITH_SHOTS = 0.25
+_WITH_SHOTS = 0.1
 
 # The descriptions that lm-eval's stock tasks put before the question (as system message).
 DESCRIPTIONS = {
@@ -37,7 +38,14 @@ KINDS = {
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
 THINGS = words("cup hat pen book lamp bell rope pot")
 
-Puzzle = tuple[str, str, str]  # question, chain of thought, answer
+
+class Puzzle(NamedTuple):
+    """A question with the premises it contains, a chain of thought, and the answer."""
+
+    question: str
+    premises: str
+    thought: str
+    answer: str
 
 
 class LogicTasks:
@@ -60,8 +68,9 @@ class LogicTasks:
         return example.after(self.shots[part]) if rng.random() < _WITH_SHOTS else example
 
     def passage(self, rng: random.Random) -> str:
-        """Chains of thought on their own, as statements."""
-        return " ".join(_PUZZLES[rng.choice(self.parts)](rng)[1] for _ in range(4))
+        """Premises and what follows from them, as statements."""
+        puzzles = [_PUZZLES[rng.choice(self.parts)](rng) for _ in range(2)]
+        return " ".join(f"{puzzle.premises} {puzzle.thought}" for puzzle in puzzles)
 
     @staticmethod
     def _worked_examples(rng: random.Random, part: str) -> list[Example]:
@@ -69,12 +78,12 @@ class LogicTasks:
 
 
 def _example(rng: random.Random, part: str) -> Example:
-    question, thought, answer = _PUZZLES[part](rng)
-    worked = f"{thought} So the answer is {answer}."
-    prompt = f"Q: {question}\nA: Let's think step by step.\n"
-    document = {"input": question, "target": answer}
+    puzzle = _PUZZLES[part](rng)
+    worked = f"{puzzle.thought} So the answer is {puzzle.answer}."
+    prompt = f"Q: {puzzle.question}\nA: Let's think step by step.\n"
+    document = {"input": puzzle.question, "target": puzzle.answer}
     return Example(
-        f"{part}: {question}",
+        f"{part}: {puzzle.question}",
         conversation(prompt, worked, DESCRIPTIONS[part]),
         document,
         part,
@@ -102,21 +111,21 @@ def _boolean(rng: random.Random) -> Puzzle:
         )
         before, result = result, (result and value) if operator == "and" else (result or value)
         thoughts.append(f"{before} {operator} {value} = {result}.")
-    return f"{text} is", " ".join(thoughts), str(result)
+    return Puzzle(f"{text} is", f"{text}.", " ".join(thoughts), str(result))
 
 
 def _navigate(rng: random.Random) -> Puzzle:
     a, b = rng.randint(2, 6), rng.randint(2, 6)
     first, second = rng.choice([("left", "right"), ("right", "left")])
     back = a + b if rng.random() < 0.5 else rng.choice([n for n in range(2, 13) if n != a + b])
+    moves = f"Take {a} steps {first}. Take {b} steps {first}. Take {back} steps {second}."
     text = (
         "If you follow these instructions, do you return to the starting point? Always face "
-        f"forward. Take {a} steps {first}. Take {b} steps {first}. Take {back} steps {second}.\n"
-        "Options:\n- Yes\n- No"
+        f"forward. {moves}\nOptions:\n- Yes\n- No"
     )
     same = "is" if back == a + b else "is not"
     thought = f"{a} + {b} = {a + b}. {a + b} {same} {back}."
-    return text, thought, "Yes" if back == a + b else "No"
+    return Puzzle(text, moves, thought, "Yes" if back == a + b else "No")
 
 
 def _count(rng: random.Random) -> Puzzle:
@@ -126,9 +135,9 @@ def _count(rng: random.Random) -> Puzzle:
     a, b, c = (rng.choice(list(COUNTS)) for _ in range(3))
     things = [f"{COUNTS[a]} {first}", f"{COUNTS[b]} {second}"]
     things.insert(rng.randint(0, 2), f"{COUNTS[c]} {third}")
-    text = f"I have {things[0]}, {things[1]}, and {things[2]}. How many {kind} do I have?"
+    have = f"I have {things[0]}, {things[1]}, and {things[2]}."
     thought = f"The {kind} are {a} {first} and {b} {second}. {a} + {b} = {a + b}."
-    return text, thought, str(a + b)
+    return Puzzle(f"{have} How many {kind} do I have?", have, thought, str(a + b))
 
 
 def _colors(rng: random.Random) -> Puzzle:
@@ -137,12 +146,14 @@ def _colors(rng: random.Random) -> Puzzle:
     listed = [f"a {color} {thing}" for color, thing in zip(colors, things, strict=True)]
     order = rng.sample(range(3), 3)
     options = "\n".join(f"({letter}) {colors[i]}" for letter, i in zip("ABC", order, strict=True))
-    text = (
-        f"On the table, there is {listed[0]}, {listed[1]}, and {listed[2]}. "
-        f"What color is the {things[asked]}?\nOptions:\n{options}"
+    table = f"On the table, there is {listed[0]}, {listed[1]}, and {listed[2]}."
+    letter = f"({'ABC'[order.index(asked)]})"
+    return Puzzle(
+        f"{table} What color is the {things[asked]}?\nOptions:\n{options}",
+        f"{table}\n{options}\n",
+        f"The {things[asked]} is {colors[asked]} {letter}.",
+        letter,
     )
-    thought = f"The {things[asked]} is {colors[asked]}."
-    return text, thought, f"({'ABC'[order.index(asked)]})"
 
 
 def _lies(rng: random.Random) -> Puzzle:
@@ -156,8 +167,9 @@ def _lies(rng: random.Random) -> Puzzle:
         sentences.append(f"{person} says {before} {says[claim]}.")
         truthful = truthful == claim
         thoughts.append(f"{person} {says[truthful]}.")
-    text = f"Question: {' '.join(sentences)} Does {people[-1]} tell the truth?"
-    return text, " ".join(thoughts), "Yes" if truthful else "No"
+    said = " ".join(sentences)
+    text = f"Question: {said} Does {people[-1]} tell the truth?"
+    return Puzzle(text, said, " ".join(thoughts), "Yes" if truthful else "No")
 
 
 _PUZZLES: dict[str, Callable[[random.Random], Puzzle]] = {

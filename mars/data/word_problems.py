@@ -10,11 +10,13 @@ from mars.data.world import PEOPLE, words
 OBJECTS = words("figs plums pears nuts limes pots bells lamps coins books")
 GAINS = ("finds {n} more", "buys {n} more", "gets {n} more")
 LOSSES = ("loses {n}", "gives {n} to {other}", "sells {n}")
-MOST = 20
+# Small numbers: a model of a million parameters learns their sums by heart.
+NUMBERS = range(2, 7)
+MOST = 12
 
 
 class WordProblems:
-    """Stories of things gained and lost in one to three steps, numbers up to twenty."""
+    """Stories of things gained and lost in one to three steps, small numbers."""
 
     parts = ("main",)
 
@@ -49,7 +51,7 @@ def _story(rng: random.Random) -> tuple[str, str, str, list[str], int, str]:
     thing = rng.choice(OBJECTS)
     sentences, steps, key = [], [], []
     if rng.random() < 0.25:
-        bags, each = rng.randint(2, 5), rng.randint(2, 4)
+        bags, each = rng.randint(2, 4), rng.randint(2, 4)
         total = bags * each
         sentences.append(f"{person} has {bags} bags with {each} {thing} in each bag.")
         steps.append(f"{bags} * {each} = {total}.")
@@ -59,7 +61,7 @@ def _story(rng: random.Random) -> tuple[str, str, str, list[str], int, str]:
         sentences.append(f"{person} has {total} {thing}.")
         key.append(str(total))
     for _ in range(rng.randint(1, 2)):
-        number = rng.randint(2, 9)
+        number = rng.choice(NUMBERS)
         gains = total + number <= MOST if number >= total else rng.random() < 0.5
         if gains and total + number > MOST:
             gains = False
@@ -74,9 +76,9 @@ def _story(rng: random.Random) -> tuple[str, str, str, list[str], int, str]:
 def _sum(rng: random.Random) -> str:
     kind = rng.choice("++--*")
     if kind == "*":
-        a, b = rng.randint(2, 5), rng.randint(2, 4)
+        a, b = rng.randint(2, 4), rng.randint(2, 4)
         return f"{a} * {b} = {a * b}."
-    b = rng.randint(2, 9)
+    b = rng.choice(NUMBERS)
     a = rng.randint(2, MOST - b)
     return f"{a} + {b} = {a + b}." if kind == "+" else f"{a + b} - {b} = {a}."
 

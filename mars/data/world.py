@@ -11,10 +11,7 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-PEOPLE = words(
-    "Ada Ben Cleo Dan Eva Finn Gus Hana Ivo Jan Kim Leo Mia Ned Ola Pia Rex Sam Tia Uma Vik Wim "
-    "Yara Zoe"
-)
+PEOPLE = words("Ada Ben Dan Eva Gus Ivo Kim Leo Mia Rex Sam Zoe")
 TOWNS = words("Arn Bel Corv Dorn Esk Falm Gor Holm Ister Jura")
 JOBS = words("baker miller farmer tailor sailor painter doctor teacher smith singer")
 PETS = words("goat cat dog bat fox hen duck pony crab mouse")
@@ -44,7 +41,7 @@ PERSON_RELATIONS = (
         "town",
         "{s} lives in {v}.",
         "the town of {s}",
-        ("The town of {s} is {v}.", "{v} is where {s} lives.", "The home of {s} is in {v}."),
+        ("The town of {s} is {v}.", "The home of {s} is in {v}."),
         ("Where does {s} live?", "What is the town of {s}?", "In which town is the home of {s}?"),
         TOWNS,
     ),
@@ -52,7 +49,7 @@ PERSON_RELATIONS = (
         "job",
         "{s} is a {v}.",
         "the job of {s}",
-        ("The job of {s} is {v}.", "{s} works as a {v}.", "As a {v}, {s} works all day."),
+        ("The job of {s} is {v}.", "{s} works as a {v}."),
         ("What is the job of {s}?", "As what does {s} work?", "What work does {s} do all day?"),
         JOBS,
     ),
@@ -60,7 +57,7 @@ PERSON_RELATIONS = (
         "pet",
         "{s} has a {v}.",
         "the pet of {s}",
-        ("The pet of {s} is a {v}.", "{s} feeds a {v}.", "A {v} lives with {s}."),
+        ("The pet of {s} is a {v}.", "{s} feeds a {v}."),
         ("What is the pet of {s}?", "Which pet does {s} have?", "What does {s} feed?"),
         PETS,
     ),
@@ -68,7 +65,7 @@ PERSON_RELATIONS = (
         "food",
         "{s} likes {v}.",
         "the food of {s}",
-        ("The food of {s} is {v}.", "{s} eats {v}.", "{s} cooks {v} all day."),
+        ("The food of {s} is {v}.", "{s} eats {v}."),
         ("What does {s} like to eat?", "What is the food of {s}?", "Which food does {s} like?"),
         FOODS,
     ),
@@ -76,7 +73,7 @@ PERSON_RELATIONS = (
         "friend",
         "The friend of {s} is {v}.",
         "the friend of {s}",
-        ("{s} has a friend, {v}.", "{s} often meets {v}.", "{v} is the friend of {s}."),
+        ("{s} has a friend, {v}.", "{s} often meets {v}."),
         ("Who is the friend of {s}?", "Which friend does {s} have?", "Who does {s} often meet?"),
         PEOPLE,
     ),
@@ -86,15 +83,15 @@ TOWN_RELATIONS = (
         "goods",
         "{s} sells {v}.",
         "the goods of {s}",
-        ("The goods of {s} are {v}.", "In {s} they sell {v}.", "The {v} come from {s}."),
+        ("The goods of {s} are {v}.", "In {s} they sell {v}."),
         ("What does {s} sell?", "What are the goods of {s}?", "What do they sell in {s}?"),
         GOODS,
     ),
     Relation(
         "flag",
-        "{s} has a {v} flag.",
+        "The flag of {s} is {v}.",
         "the flag of {s}",
-        ("The flag of {s} is {v}.", "A {v} flag is seen in {s}.", "{s} made its flag {v}."),
+        ("{s} has a {v} flag.", "A {v} flag is seen in {s}."),
         ("What color is the flag of {s}?", "Which flag does {s} have?", "How is the flag of {s}?"),
         COLORS,
     ),
@@ -154,7 +151,7 @@ class World:
     def walk(self, rng: random.Random) -> str:
         """A passage that goes from a person to what belongs to the friend or the town."""
         sentences = []
-        for _ in range(3):
+        for _ in range(2):
             person = rng.choice(PEOPLE)
             link = rng.choice(["town", "friend"])
             target = self.value(link, person)
