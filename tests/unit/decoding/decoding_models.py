@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 
 import torch
@@ -46,3 +47,12 @@ def random_model(
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(1.5)
     return model.to(dtype)
+
+
+def prompts(count: int, seed: int = 0, shortest: int = 1, longest: int = 60) -> list[list[int]]:
+    """Random prompts without mask tokens, of random lengths."""
+    draw = random.Random(seed)
+    return [
+        [draw.randrange(VOCABULARY - 1) for _ in range(draw.randint(shortest, longest))]
+        for _ in range(count)
+    ]

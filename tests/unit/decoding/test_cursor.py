@@ -1,10 +1,8 @@
 """The engine against the un-cached window and against transformers' own greedy decoding."""
 
-import random
-
 import pytest
 import torch
-from decoding_models import EOS, MASK, VOCABULARY, random_model
+from decoding_models import EOS, MASK, VOCABULARY, prompts, random_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,14 +15,6 @@ from mars.errors import UserError
 
 THRESHOLDS = (None, 0, 0.2, 0.6, 0.95, 1)
 ARCHITECTURES = ("qwen2", "llama")
-
-
-def prompts(count, seed=0, shortest=1, longest=60):
-    draw = random.Random(seed)
-    return [
-        [draw.randrange(VOCABULARY - 1) for _ in range(draw.randint(shortest, longest))]
-        for _ in range(count)
-    ]
 
 
 def engine(model, **changes):

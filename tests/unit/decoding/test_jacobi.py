@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from decoding_models import EOS, MASK, VOCABULARY, random_model
-from test_cursor import prompts
+from decoding_models import EOS, MASK, VOCABULARY, prompts, random_model
 
 from mars.decoding import decode
 from mars.decoding.acceptance import forbid
