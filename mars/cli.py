@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -299,21 +300,12 @@ def evaluate(
     from mars.files import sha256_file
     from mars.provenance.manifest import write_manifest
     from mars.provenance.record import recorded
+    from mars.stages import cell_spec
 
     plan = _stage(spec, "evaluate")
     config = plan["config"]
     inputs = [checkpoint / "manifest.json", *data]
     made_from = {str(path): sha256_file(path) for path in inputs}
-
-    def cell_spec(setting: str, benchmark: str) -> dict[str, Any]:
-        """What one cell depends on: a change elsewhere in the plan keeps the cell."""
-        return {
-            **{key: plan[key] for key in ("model", "code", "lock")},
-            **{key: config[key] for key in ("block_size", "evaluation", "generated_data")},
-            "setting": config["settings"][setting],
-            "benchmark": config["benchmarks"][benchmark],
-            "inputs": made_from,
-        }
 
     with (
         recorded(record, plan, inputs, [output / "manifest.json"]),
@@ -325,7 +317,7 @@ def evaluate(
             hub=hub_root(data[0]),
             output=output,
             work=Path(work),
-            cell_spec=cell_spec,
+            cell_spec=partial(cell_spec, plan, made_from),
         )
         write_manifest(output)
 

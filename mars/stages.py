@@ -7,8 +7,8 @@ over a rerun and what the stage sees cannot differ.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from mars.config import Experiment, GeneratedData, HubData, ScratchBase
 from mars.errors import UserError
 from mars.files import canonical_json, sha256_text
-from mars.provenance.fingerprint import PACKAGE, code_fingerprint
+from mars.provenance.fingerprint import PACKAGE, code_fingerprint, module_hashes
 
 LOCK = PACKAGE.parent / "requirements.lock"
 # The packages whose versions can change a result; the rest of the lock reruns nothing.
@@ -37,6 +37,39 @@ def spec(experiment: Experiment, stage: str, **target: Any) -> str:
             "lock": _lock_hash(),
         }
     )
+
+
+def cell_spec(
+    plan: Mapping[str, Any], inputs: Mapping[str, str], setting: str, benchmark: str
+) -> dict[str, Any]:
+    """What one cell of an evaluation depends on: a change elsewhere in the plan keeps the cell.
+
+    Args:
+        plan: spec of the stage "evaluate".
+        inputs: sha256 of the stage's input files, by path.
+        setting, benchmark: the cell, by the experiment's names.
+    """
+    config = plan["config"]
+    return {
+        **{key: plan[key] for key in ("model", "code", "lock")},
+        **{key: config[key] for key in ("block_size", "evaluation", "generated_data")},
+        "setting": config["settings"][setting],
+        "benchmark": config["benchmarks"][benchmark],
+        "inputs": dict(inputs),
+    }
+
+
+def stage_modules(stage: str) -> dict[str, str]:
+    """Hashes of the modules a stage can run, by dotted name; their fingerprint is its ``code``."""
+    return module_hashes(_STAGES[stage][0]) if stage in _STAGES else {}
+
+
+def locked_versions() -> dict[str, str]:
+    """The locked version of each package that can change a result; none without a lock."""
+    if not LOCK.is_file():
+        return {}
+    pins = (line.strip().partition("==") for line in LOCK.read_text().splitlines())
+    return {name: version for name, _, version in pins if name.lower() in NUMERIC_PACKAGES}
 
 
 def datasets_of(experiment: Experiment) -> dict[str, str | None]:
@@ -157,8 +190,5 @@ def _plain(section: BaseModel) -> dict[str, Any]:
 @cache
 def _lock_hash() -> str:
     """Hash of the locked versions that can change a result."""
-    if not Path(LOCK).is_file():
-        return "unlocked"
-    pins = [line.strip() for line in LOCK.read_text().splitlines()]
-    numeric = [pin for pin in pins if pin.partition("==")[0].lower() in NUMERIC_PACKAGES]
-    return sha256_text("\n".join(sorted(numeric)))
+    pins = [f"{name}=={version}" for name, version in locked_versions().items()]
+    return sha256_text("\n".join(sorted(pins))) if pins else "unlocked"

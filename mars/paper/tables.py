@@ -38,6 +38,7 @@ CSV_COLUMNS = (
     "scale",
     "row",
     "model",
+    "setting",
     "benchmark",
     "quantity",
     "value",
@@ -72,11 +73,13 @@ class Line:
 
     Attributes:
         model: name of our model in the experiment; None when it has no such model.
+        setting: name of the decoding setting; None when the experiment has no such setting.
     """
 
     scale: str
     label: str
     model: str | None
+    setting: str | None
     quantity: str
     ours: dict[str, Measured | None]
     published: dict[str, float]
@@ -128,11 +131,11 @@ def table_lines(
         models: list[str | None] = [*_models_for(row, spec)]
         for model in models or [None]:
             label = row.label if len(models) < 2 else f"{row.label} [{model}]"
+            setting = _setting(spec, row.tau)
             for quantity, scores in row.scores.items():
-                ours = _measure(quantity, row, model, spec, records, samples or {})
-                lines.append(
-                    Line(row.scale, label, model, quantity, ours, _comparable(scores, spec))
-                )
+                ours = _measure(quantity, model, setting, spec, records, samples or {})
+                paper = _comparable(scores, spec)
+                lines.append(Line(row.scale, label, model, setting, quantity, ours, paper))
     return lines
 
 
@@ -168,8 +171,8 @@ def _titles(spec: Mapping[str, Any]) -> dict[str, str]:
 
 def _measure(
     quantity: str,
-    row: published.Row,
     model: str | None,
+    setting: str | None,
     spec: Mapping[str, Any],
     records: Records,
     samples: Samples,
@@ -177,7 +180,7 @@ def _measure(
     """A quantity of one row on each benchmark, and its average."""
     ours: dict[str, Measured | None] = dict.fromkeys((*BENCHMARKS, AVERAGE))
     keys = _titles(spec)
-    setting, one_token_setting = _setting(spec, row.tau), _setting(spec, None)
+    one_token_setting = _setting(spec, None)
     if model is None or setting is None or one_token_setting is None:
         return ours
     for title, key in keys.items():
@@ -379,6 +382,7 @@ def _as_csv(lines: Iterable[Line]) -> str:
                     line.scale,
                     line.label,
                     line.model or NOT_RUN,
+                    line.setting or NOT_RUN,
                     title,
                     line.quantity,
                     value,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -19,9 +19,19 @@ PASSES_VALUES_ONLY = ("mars.cli", "mars.config", "mars.stages", "mars.provenance
 
 def code_fingerprint(modules: Iterable[str]) -> str:
     """SHA-256 over all that ``modules`` (dotted names inside `mars`) import, directly or not."""
+    return fingerprint_of(module_hashes(modules))
+
+
+def module_hashes(modules: Iterable[str]) -> dict[str, str]:
+    """The hash of each module in the import closure of ``modules``, by dotted name."""
+    return {module: _code_hash(module) for module in sorted(import_closure(modules))}
+
+
+def fingerprint_of(hashes: Mapping[str, str]) -> str:
+    """The fingerprint that these modules make together."""
     digest = hashlib.sha256()
-    for module in sorted(import_closure(modules)):
-        digest.update(f"{module}\0{_code_hash(module)}\0".encode())
+    for module in sorted(hashes):
+        digest.update(f"{module}\0{hashes[module]}\0".encode())
     return digest.hexdigest()
 
 

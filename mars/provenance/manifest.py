@@ -25,13 +25,24 @@ def write_manifest(folder: Path, **about: Any) -> Path:
     return folder / NAME
 
 
+def listed_files(manifest: Path) -> dict[Path, str]:
+    """The sha256 of each file that a manifest lists, by path."""
+    entries = read_json(manifest)["files"].items()
+    return {manifest.parent / name: entry["sha256"] for name, entry in entries}
+
+
+def size_with_manifest(path: Path) -> int:
+    """Bytes of a file and, if it is a manifest, of all that it lists."""
+    listed = read_json(path)["files"].values() if path.name == NAME else []
+    return path.stat().st_size + sum(entry["bytes"] for entry in listed)
+
+
 def verify_manifest(manifest: Path) -> list[str]:
     """One sentence per file that is missing or differs from the manifest; empty when all agree."""
     problems = []
-    for name, expected in read_json(manifest)["files"].items():
-        path = manifest.parent / name
+    for path, expected in listed_files(manifest).items():
         if not path.is_file():
             problems.append(f"{path} is missing")
-        elif sha256_file(path) != expected["sha256"]:
+        elif sha256_file(path) != expected:
             problems.append(f"{path} differs from its manifest")
     return problems

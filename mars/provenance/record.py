@@ -15,8 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mars.files import read_json, sha256_file, write_json
+from mars.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from mars.provenance.fingerprint import PACKAGE
+from mars.provenance.manifest import size_with_manifest
+from mars.stages import stage_modules
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm_eval", "accelerate", "numpy")
 
@@ -32,29 +34,46 @@ def recorded(
     """
     started = datetime.now(UTC)
     used = {str(path): sha256_file(path) for path in inputs}
+    # The modules as they are now: they may have been edited since the spec was made.
+    modules = stage_modules(spec.get("stage", ""))
     facts: dict[str, Any] = {}
     yield facts
+    outputs = list(outputs)
     write_json(
         record,
-        {
-            "outputs": {str(path): sha256_file(path) for path in outputs},
-            "inputs": used,
-            "spec": spec,
-            "facts": facts,
-            "command": shlex.join(["mars", *sys.argv[1:]]),
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "code": _git_state(),
-            "environment": _versions(),
-            "hardware": hardware(),
-        },
+        sealed(
+            {
+                "outputs": {str(path): sha256_file(path) for path in outputs},
+                "output_bytes": sum(map(size_with_manifest, outputs)),
+                "inputs": used,
+                "spec": spec,
+                "facts": facts,
+                "command": shlex.join(["mars", *sys.argv[1:]]),
+                "started": started.isoformat(timespec="seconds"),
+                "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "code": {**_git_state(), "modules": modules},
+                "environment": _versions(),
+                "hardware": hardware(),
+            }
+        ),
     )
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """A record written by :func:`recorded`."""
     return read_json(path)
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the hash of all its other content, so that an edit is noticed."""
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    return {**content, "sha256": sha256_text(canonical_json(content))}
+
+
+def is_sealed(record: dict[str, Any]) -> bool:
+    """Whether the record is as it was written."""
+    return record == sealed(record)
 
 
 def hardware() -> dict[str, Any]:
