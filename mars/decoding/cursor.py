@@ -134,6 +134,7 @@ class Engine:
         self.queue: deque[_Slot] = deque()
         self.active: list[_Slot] = []
         self.results: dict[int, Decoded] = {}
+        self.ended: list[int] = []  # requests that the last step finished
         self.submitted = 0
         self.times = Times()
         self.graphs: Graphs[Shape] | None = Graphs() if device.type == "cuda" else None
@@ -183,12 +184,10 @@ class Engine:
 
     def run(self, progress: Callable[[Decoded], None] | None = None) -> dict[int, Decoded]:
         """Step until nothing is left; ``progress`` sees each sequence as it ends."""
-        reported = set(self.results)
         while self.active or self.queue:
             self.step()
             if progress is not None:
-                for identity in self.results.keys() - reported:
-                    reported.add(identity)
+                for identity in self.ended:
                     progress(self.results[identity])
         return self.results
 
@@ -204,7 +203,7 @@ class Engine:
             new = self._decode(0, len(self.active))
             self.times.decode_seconds += perf_counter() - start
             self.times.decode_steps += 1
-        self._retire()
+        self.ended = self._retire()
         return new
 
     # Admission
@@ -382,8 +381,9 @@ class Engine:
 
     # Leaving
 
-    def _retire(self) -> None:
-        """Record finished sequences and close the gaps they leave."""
+    def _retire(self) -> list[int]:
+        """Record finished sequences, close the gaps they leave, and say which they are."""
+        ended = []
         for row in reversed(range(len(self.active))):
             slot = self.active[row]
             if slot.finish is None:
@@ -391,9 +391,11 @@ class Engine:
             self.results[slot.identity] = Decoded(
                 slot.tokens, len(slot.accepted), slot.accepted, slot.finish
             )
+            ended.append(slot.identity)
             moved = self.active.pop()
             if moved is not slot:
                 self._move(len(self.active), row, moved)
+        return ended
 
     def _move(self, source: int, target: int, slot: _Slot) -> None:
         self.active[target] = slot
