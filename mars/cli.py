@@ -358,3 +358,77 @@ def show(config: Config, results: Folder = Path("results")) -> None:
     from mars.paper.show import show as run
 
     run(results / load_experiment(config).experiment)
+
+
+# --- provenance ---------------------------------------------------------------------------------
+
+Configs = Annotated[list[Path], typer.Option(help="the experiment, then overlays")]
+Root = Annotated[Path, typer.Option(help="folder in which the workflow ran")]
+TINY = [Path("config/tiny.yaml")]
+
+
+@app.command()
+def audit(
+    table: Annotated[str, typer.Argument(help="e.g. table2")] = "",
+    row: Annotated[str, typer.Argument(help='e.g. "MARS B=4"')] = "",
+    column: Annotated[str, typer.Argument(help="e.g. GSM8K")] = "",
+    quantity: Annotated[str | None, typer.Option(help="default: the row's first")] = None,
+    every: Annotated[bool, typer.Option("--all", help="every cell of every artefact")] = False,
+    samples: Annotated[bool, typer.Option(help="also list the questions behind a cell")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    config: Configs = TINY,
+    root: Root = Path("."),
+) -> None:
+    """Trace a number back to its data, re-hashing on the way: verified, stale, changed, missing."""
+    from mars.config import load_experiment
+    from mars.provenance.audit import Records
+    from mars.provenance.cells import Tables
+    from mars.provenance.report import audit_all, audit_cell
+
+    if not every and not (table and row and column):
+        raise UserError("name a table, a row and a column, or say --all.")
+    tables = Tables(Records(load_experiment(*config), root))
+    if every:
+        word, lines, plain = audit_all(tables)
+    else:
+        word, lines, plain = audit_cell(tables, tables.find(table, row, column, quantity), samples)
+    print(json.dumps(plain, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
+    raise typer.Exit(word != "verified")
+
+
+@app.command()
+def why(
+    target: Annotated[str, typer.Argument(help="part of a job's name, e.g. train or table2")] = "",
+    config: Configs = TINY,
+    root: Root = Path("."),
+) -> None:
+    """Say for each job why it would run now, or that it would not."""
+    from mars.config import load_experiment
+    from mars.provenance.plan import jobs, reason
+
+    experiment = load_experiment(*config)
+    planned = [job for job in jobs(config, root) if target in job.name or target == str(job.record)]
+    if not planned:
+        raise UserError(f"no job's name has {target!r} in it; `mars why` lists all.")
+    for job in planned:
+        if job.runs or target:
+            print(reason(job, experiment, root))
+    if not target and not any(job.runs for job in planned):
+        print("Nothing to be done.")
+
+
+@app.command()
+def plan(config: Configs = TINY, root: Root = Path(".")) -> None:
+    """Print what a run would do: jobs by stage, why, estimated time and disk."""
+    from mars.config import load_experiment
+    from mars.provenance.plan import estimates, jobs, reason
+
+    experiment = load_experiment(*config)
+    planned = jobs(config, root)
+    if not any(job.runs for job in planned):
+        print("Nothing to be done.")
+        return
+    for job in planned:
+        if job.runs:
+            print(reason(job, experiment, root))
+    print("", *estimates(planned, experiment, root), sep="\n")

@@ -1,0 +1,254 @@
+"""The numbers of the paper's tables: found from what a person types, derived again, audited."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mars.errors import UserError
+from mars.files import canonical_json, read_json, read_jsonl
+from mars.provenance.audit import Finding, Link, Records, worst
+from mars.stages import cell_spec
+
+NOT_RUN = "not run"  # as the tables write it
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of a tidy table CSV; ``file`` and ``table`` say of which."""
+
+    file: str
+    table: str
+    scale: str
+    row: str
+    model: str
+    setting: str
+    benchmark: str
+    quantity: str
+    value: str
+    stderr: str
+    n: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.table}, {self.scale} {self.row}, {self.benchmark}, {self.quantity}"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A cell, what is wrong with it, the evaluations behind it, and the jobs behind those."""
+
+    cell: Cell
+    findings: list[Finding]
+    evaluations: list[str]
+    chain: list[Link]
+
+    @property
+    def word(self) -> str:
+        return worst([*self.findings, *(found for link in self.chain for found in link.findings)])
+
+
+class Tables:
+    """The cells of all tables of an experiment, with the evaluations they are made from."""
+
+    def __init__(self, records: Records):
+        self.records = records
+        results = Path("results") / records.experiment.experiment
+        self.cells: list[Cell] = []
+        self.missing: list[Finding] = []
+        for table in records.experiment.artefacts:
+            file = str(results / f"tables/{table}.csv")
+            if records.maker(file) is None or not (records.root / file).is_file():
+                self.missing.append(Finding("missing", file, "the table or its record is not here"))
+            else:
+                self.cells += _read_cells(records.root, file, table)
+        self.evaluations: dict[tuple[str, str, str], str] = {}  # model, setting, title -> file
+        self._read: dict[str, dict[str, Any]] = {}
+        for path in sorted((records.root / results).glob("evaluations/*/*/*.json")):
+            name = str(path.relative_to(records.root))
+            try:
+                evaluation = read_json(path)
+                title = evaluation["cell_spec"]["benchmark"]["title"]
+            except (ValueError, KeyError, TypeError):
+                continue  # its hash tells that it was changed
+            self._read[name] = evaluation
+            self.evaluations[path.parts[-3], path.parts[-2], title] = name
+
+    def find(self, table: str, row: str, column: str, quantity: str | None = None) -> Cell:
+        """The cell that these words mean; capitals, hyphens and brackets do not matter.
+
+        Raises:
+            UserError: no cell, or more than one, fits; the sentence says what is there.
+        """
+        if self.missing and not self.cells:
+            raise UserError(f"{self.missing[0].file} is not here; run the experiment first.")
+        found = _choose("table", table, self.cells, lambda cell: [cell.table])
+        names = lambda cell: [f"{cell.scale} {cell.row}", f"{cell.scale} {cell.model}"]  # noqa: E731
+        # Rows that were run come first: a name may fit the same row of a scale that was not.
+        run = [cell for cell in found if cell.value != NOT_RUN]
+        found = _choose("row", row, run if _matches(row, run, names) else found, names)
+        found = _choose("column", column, found, lambda cell: [cell.benchmark])
+        wanted = quantity or found[0].quantity
+        return _choose("quantity", wanted, found, lambda cell: [cell.quantity])[0]
+
+    def audit(self, cell: Cell) -> Audited:
+        """Check a cell, and everything it rests on."""
+        table = self.records.maker(cell.file)
+        assert table is not None
+        if cell.value == NOT_RUN:
+            return Audited(cell, [], [], [self.records.link(table)])
+        values, sources, absent = [], [], []
+        for part in self._parts(cell):
+            value, files = self._derive(part)
+            values.append(value)
+            sources += [file for file in files if file in self._read and file not in sources]
+            absent += [file for file in files if file not in self._read]
+        findings = [Finding("missing", file, "cannot be read") for file in absent]
+        derived = None if absent or None in values else math.fsum(values) / len(values)
+        if derived is not None and not _agrees(cell.value, derived):
+            text = f"says {cell.value}, the evaluation records give {derived:.6f}"
+            findings.append(Finding("changed", cell.file, f"{cell.title}: {text}"))
+        findings += [found for file in sources for found in self._of_evaluation(file)]
+        chain = {table: self.records.link(table)}
+        for file in sources:
+            if (maker := self.records.maker(file)) is not None:
+                chain |= {link.record: link for link in self.records.chain(maker)}
+        return Audited(cell, findings, sources, list(chain.values()))
+
+    def describe(self, file: str) -> str:
+        """An evaluation record in one line: the score it holds, and what it cost."""
+        record = self._read[file]
+        benchmark = record["cell_spec"]["benchmark"]
+        score = record["metrics"][benchmark["metric"]][benchmark["filter"]]["value"]
+        return (
+            f"{file}: {benchmark['metric']} ({benchmark['filter']}) {score:.4f} over"
+            f" {record['documents']} questions, {record['tokens']} tokens in"
+            f" {record['forwards']} forwards"
+        )
+
+    def samples(self, file: str) -> list[dict[str, Any]]:
+        """The questions behind an evaluation record, each with its generation and scores."""
+        return read_jsonl((self.records.root / file).with_suffix(".samples.jsonl"))
+
+    def _parts(self, cell: Cell) -> list[Cell]:
+        """The cell itself; of an average, the cells that it is over."""
+        if any(title == cell.benchmark for _, _, title in self.evaluations):
+            return [cell]
+        row = (cell.file, cell.scale, cell.row, cell.quantity)
+        return [
+            other
+            for other in self.cells
+            if (other.file, other.scale, other.row, other.quantity) == row
+            and other.benchmark != cell.benchmark
+            and other.value != NOT_RUN
+        ]
+
+    def _derive(self, cell: Cell) -> tuple[Any, list[str]]:
+        """A cell's number from the evaluation records, and which these are.
+
+        The number is None for a quantity that is not one score of a record (then the chain of
+        hashes alone vouches for it).
+        """
+        file = self._evaluation(cell.model, cell.setting, cell.benchmark)
+        record = self._read.get(file)
+        if cell.quantity == "tokens_per_forward":
+            counted = record and record["tokens_per_forward"]
+            return counted and counted["value"], [file]
+        if cell.quantity == "accuracy":
+            return record and _percent(record), [file]
+        if cell.quantity == "delta_from_tau_1":
+            before = self._evaluation(cell.model, self._one_token(), cell.benchmark)
+            one_token = self._read.get(before)
+            change = record and one_token and _percent(record) - _percent(one_token)
+            return change, [file, before]
+        return None, [file]
+
+    def _evaluation(self, model: str, setting: str, title: str) -> str:
+        default = f"the evaluation of {model} on {title} under {setting}"
+        return self.evaluations.get((model, setting, title), default)
+
+    def _one_token(self) -> str:
+        settings = self.records.experiment.settings.items()
+        return next(name for name, setting in settings if setting.threshold is None)
+
+    def _of_evaluation(self, file: str) -> list[Finding]:
+        """Whether a cell kept from an earlier run is what its stage would make now."""
+        maker = self.records.maker(file)
+        if maker is None:
+            return [Finding("missing", file, "has no record of the job that made it")]
+        record, evaluation = self.records.records[maker], self._read[file]
+        where = (evaluation["setting"], evaluation["benchmark"])
+        try:
+            wanted = cell_spec(record["spec"], record["inputs"], *where)
+        except KeyError:
+            return [Finding("stale", file, "is no cell of the job that lists it")]
+        same = canonical_json(wanted) == canonical_json(evaluation["cell_spec"])
+        return [] if same else [Finding("stale", file, "was made from another spec than its job's")]
+
+
+def _read_cells(root: Path, file: str, table: str) -> list[Cell]:
+    names = list(Cell.__dataclass_fields__)[2:]
+    with open(root / file, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [Cell(file, table, *((row.get(name) or "") for name in names)) for row in rows]
+
+
+def _percent(record: dict[str, Any]) -> float:
+    benchmark = record["cell_spec"]["benchmark"]
+    return 100 * record["metrics"][benchmark["metric"]][benchmark["filter"]]["value"]
+
+
+def _agrees(text: str, value: float) -> bool:
+    try:
+        return math.isclose(float(text), value, rel_tol=0, abs_tol=1e-5)
+    except ValueError:
+        return False
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z0-9.=]+", text.lower()))
+
+
+def _matches(wanted: str, cells: Iterable[Cell], names: Any) -> list[tuple[int, Cell]]:
+    """Cells of which a name has all the words wanted, and how many words that name has.
+
+    The beginning of a word will do: ``gsm`` is ``GSM8K``.
+    """
+    asked = _words(wanted)
+    found = []
+    for cell in cells:
+        candidates = [words for words in map(_words, names(cell)) if _has(words, asked)]
+        if candidates:
+            found.append((min(len(words) for words in candidates), cell))
+    return found
+
+
+def _has(words: set[str], asked: set[str]) -> bool:
+    return all(any(word.startswith(part) for word in words) for part in asked)
+
+
+def _choose(what: str, wanted: str, cells: list[Cell], names: Any) -> list[Cell]:
+    """The cells whose name fits best; all of them must have the same name."""
+    matches = _matches(wanted, cells, names)
+    best = min((length for length, _ in matches), default=0)
+    chosen = [cell for length, cell in matches if length == best]
+    fitting = list(dict.fromkeys(names(cell)[0] for cell in chosen))
+    if len(fitting) == 1:
+        return chosen
+    known = list(dict.fromkeys(names(cell)[0] for cell in cells))
+    lower = {name.lower(): name for name in known}
+    similar = [lower[name] for name in difflib.get_close_matches(wanted.lower(), lower, 3, 0.3)]
+    close = fitting or similar or known
+    raise UserError(
+        f"{'more than one' if fitting else 'no'} {what} fits {wanted!r};"
+        f" did you mean {' or '.join(map(repr, close))}?"
+    )
