@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniature import BENCHMARKS, SIZES
+from small_benchmarks import BENCHMARKS, SIZES
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from mars.config import Benchmark

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from miniature import Rule
+from small_benchmarks import Rule
 
 from mars.decoding import decode
 from mars.errors import UserError

@@ -4,7 +4,7 @@ import json
 import socket
 
 import pytest
-from miniature import BENCHMARKS, SIZES
+from small_benchmarks import BENCHMARKS, SIZES
 
 from mars.config import Evaluation, Setting
 from mars.errors import UserError

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from miniature import BENCHMARKS, SIZES, Rule
+from small_benchmarks import BENCHMARKS, SIZES, Rule
 
 from mars.config import Benchmark
 from mars.data.generate import build_families, test_examples
