@@ -142,6 +142,12 @@ def train(
         raise UserError(f"there is no training method {method!r}; choose one of {METHODS}.")
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bfloat16" else "no")
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != launched:
+        raise UserError(
+            f"{launched} processes were launched but do not see each other; on a machine without "
+            "GPU set ACCELERATE_USE_CPU=true."
+        )
     tokenizer = AutoTokenizer.from_pretrained(parent)
     model = _load_model(parent, tokenizer, training, architecture, accelerator.device)
     _check_tokens(method, parent, tokenizer, model)

@@ -183,6 +183,26 @@ def test_two_processes_equal_one(
         assert torch.allclose(weights[name], expected[name], atol=1e-5)
 
 
+def test_sharded_parameters_get_the_same_gradients() -> None:
+    """The loss reads the output embedding outside its layer; FSDP must gather it all the same."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    script = Path(__file__).with_name("run_sharded.py")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
+            *("--master_port", port, str(script)),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 1e-5
+
+
 def test_accumulation_changes_nothing(run: Callable[..., Path], settings: Settings) -> None:
     one = run("one", "ar_sft", settings(rows_per_forward=100))
     many = run("many", "ar_sft", settings(rows_per_forward=1))
