@@ -26,7 +26,7 @@ help:
 	@echo "                                   the same for config/paper.yaml on a GPU machine"
 	@echo "make reproduce EXPERIMENT=smollm2 OVERLAY=config/overlays/smollm2-cpu.yaml"
 	@echo "                                   the same with a configuration merged over another"
-	@echo "make plan [EXPERIMENT=] [PROFILE=] what 'make reproduce' would run; runs nothing"
+	@echo "make plan [EXPERIMENT=]            what 'make reproduce' would run, why, and its cost; runs nothing"
 	@echo "make test                          install, run the tests"
 	@echo "make install                       virtual environment in .venv from requirements.lock"
 	@echo "make lint                          style, types and workflow checks"
@@ -63,7 +63,7 @@ reproduce: known-experiment install
 	@$(BIN)/mars show --config $(CONFIG)
 
 plan: known-experiment install
-	$(SNAKEMAKE) --dry-run
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars plan $(addprefix --config ,$(CONFIG) $(OVERLAY))
 
 known-experiment:
 	@test -f $(CONFIG) || { echo "EXPERIMENT=$(EXPERIMENT) is not known; choose one of:" \
@@ -71,9 +71,10 @@ known-experiment:
 	@test -d workflow/profiles/$(PROFILE) || { echo "PROFILE=$(PROFILE) is not known; choose one of:" \
 	  $(notdir $(wildcard workflow/profiles/*)); exit 2; }
 
-# worksteal: the one long test (end to end) starts first, the other process takes what is left.
+# loadgroup: the tests of the finished ci experiment are one group, which starts first; the other
+# process takes what is left.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check .

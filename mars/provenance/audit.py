@@ -89,6 +89,10 @@ class Records:
         """The record of the job that made a file; None if no record speaks of it."""
         return self._maker.get(file, (None, ""))[0]
 
+    def unaccounted(self, file: str) -> list[Finding]:
+        """What to say of a file that no record speaks of: it may be one that cannot be read."""
+        return self.broken or [Finding("missing", file, "has no record of the job that made it")]
+
     def final(self) -> list[str]:
         """The jobs of this experiment whose outputs no other job took in: where walks begin."""
         taken = {self.maker(path) for record in self.records.values() for path in record["inputs"]}
@@ -149,7 +153,7 @@ class Records:
         found = []
         for file, digest in self.records[name]["inputs"].items():
             if file not in self._maker:
-                found.append(Finding("missing", file, "has no record of the job that made it"))
+                found += self.unaccounted(file)
             elif self._maker[file][1] != digest:
                 found.append(Finding("stale", file, f"was made again since {name} was written"))
         return found

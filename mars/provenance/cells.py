@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,16 @@ class Tables:
                 self.missing.append(Finding("missing", file, "the table or its record is not here"))
             else:
                 self.cells += _read_cells(records.root, file, table)
-        self.evaluations: dict[tuple[str, str, str], str] = {}  # model, setting, title -> file
+        self._keys = {item.title: key for key, item in records.experiment.benchmarks.items()}
+        self._folder = results / "evaluations"
         self._read: dict[str, dict[str, Any]] = {}
-        for path in sorted((records.root / results).glob("evaluations/*/*/*.json")):
-            name = str(path.relative_to(records.root))
+        for path in sorted((records.root / self._folder).glob("*/*/*.json")):
             try:
                 evaluation = read_json(path)
-                title = evaluation["cell_spec"]["benchmark"]["title"]
+                evaluation["metrics"], evaluation["cell_spec"]["benchmark"]
             except (ValueError, KeyError, TypeError):
                 continue  # its hash tells that it was changed
-            self._read[name] = evaluation
-            self.evaluations[path.parts[-3], path.parts[-2], title] = name
+            self._read[str(path.relative_to(records.root))] = evaluation
 
     def find(self, table: str, row: str, column: str, quantity: str | None = None) -> Cell:
         """The cell that these words mean; capitals, hyphens and brackets do not matter.
@@ -103,18 +103,15 @@ class Tables:
         assert table is not None
         if cell.value == NOT_RUN:
             return Audited(cell, [], [], [self.records.link(table)])
-        values, sources, absent = [], [], []
-        for part in self._parts(cell):
-            value, files = self._derive(part)
-            values.append(value)
-            sources += [file for file in files if file in self._read and file not in sources]
-            absent += [file for file in files if file not in self._read]
-        findings = [Finding("missing", file, "cannot be read") for file in absent]
-        derived = None if absent or None in values else math.fsum(values) / len(values)
-        if derived is not None and not _agrees(cell.value, derived):
-            text = f"says {cell.value}, the evaluation records give {derived:.6f}"
-            findings.append(Finding("changed", cell.file, f"{cell.title}: {text}"))
-        findings += [found for file in sources for found in self._of_evaluation(file)]
+        derived = [self._derive(part) for part in self._parts(cell)]
+        values = [value for value, _ in derived]
+        sources = list(dict.fromkeys(file for _, files in derived for file in files))
+        findings = [found for file in sources for found in self._of_evaluation(file)]
+        if values and None not in values:
+            value = math.fsum(values) / len(values)
+            if not _agrees(cell.value, value):
+                text = f"{cell.title} is {cell.value}, the evaluation records give {value:.6f}"
+                findings.append(Finding("changed", cell.file, text))
         chain = {table: self.records.link(table)}
         for file in sources:
             if (maker := self.records.maker(file)) is not None:
@@ -123,7 +120,9 @@ class Tables:
 
     def describe(self, file: str) -> str:
         """An evaluation record in one line: the score it holds, and what it cost."""
-        record = self._read[file]
+        record = self._read.get(file)
+        if record is None:
+            return f"{file}, which cannot be read"
         benchmark = record["cell_spec"]["benchmark"]
         score = record["metrics"][benchmark["metric"]][benchmark["filter"]]["value"]
         return (
@@ -134,11 +133,12 @@ class Tables:
 
     def samples(self, file: str) -> list[dict[str, Any]]:
         """The questions behind an evaluation record, each with its generation and scores."""
-        return read_jsonl((self.records.root / file).with_suffix(".samples.jsonl"))
+        path = (self.records.root / file).with_suffix(".samples.jsonl")
+        return read_jsonl(path) if path.is_file() else []
 
     def _parts(self, cell: Cell) -> list[Cell]:
         """The cell itself; of an average, the cells that it is over."""
-        if any(title == cell.benchmark for _, _, title in self.evaluations):
+        if cell.benchmark in self._keys:
             return [cell]
         row = (cell.file, cell.scale, cell.row, cell.quantity)
         return [
@@ -170,8 +170,7 @@ class Tables:
         return None, [file]
 
     def _evaluation(self, model: str, setting: str, title: str) -> str:
-        default = f"the evaluation of {model} on {title} under {setting}"
-        return self.evaluations.get((model, setting, title), default)
+        return str(self._folder / model / setting / f"{self._keys[title]}.json")
 
     def _one_token(self) -> str:
         settings = self.records.experiment.settings.items()
@@ -181,7 +180,9 @@ class Tables:
         """Whether a cell kept from an earlier run is what its stage would make now."""
         maker = self.records.maker(file)
         if maker is None:
-            return [Finding("missing", file, "has no record of the job that made it")]
+            return self.records.unaccounted(file)
+        if file not in self._read:
+            return []  # missing or changed, as the job that made it will say
         record, evaluation = self.records.records[maker], self._read[file]
         where = (evaluation["setting"], evaluation["benchmark"])
         try:
@@ -245,10 +246,23 @@ def _choose(what: str, wanted: str, cells: list[Cell], names: Any) -> list[Cell]
     if len(fitting) == 1:
         return chosen
     known = list(dict.fromkeys(names(cell)[0] for cell in cells))
-    lower = {name.lower(): name for name in known}
-    similar = [lower[name] for name in difflib.get_close_matches(wanted.lower(), lower, 3, 0.3)]
-    close = fitting or similar or known
+    similar = [
+        name
+        for name in sorted(known, key=partial(_unlikeness, wanted))
+        if _unlikeness(wanted, name) < 0.5
+    ]
+    close = fitting or similar[:3] or known
     raise UserError(
         f"{'more than one' if fitting else 'no'} {what} fits {wanted!r};"
         f" did you mean {' or '.join(map(repr, close))}?"
     )
+
+
+def _unlikeness(wanted: str, name: str) -> float:
+    """0 if each word wanted is a word of the name, 1 if nothing is alike."""
+    words = _words(name)
+    likeness = [
+        max(difflib.SequenceMatcher(None, part, word).ratio() for word in words)
+        for part in _words(wanted)
+    ]
+    return 1 - sum(likeness) / len(likeness) if likeness else 1

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from ci_experiment import snakemake
 
 from mars.config import load_experiment
 from mars.files import read_json, sha256_file
@@ -18,55 +14,15 @@ from mars.provenance.manifest import verify_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config/ci.yaml"
-COMMAND = [
-    *(sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")),
-    *("--profile", str(ROOT / "workflow/profiles/default"), "--nolock"),
-    *("--configfile", str(CONFIG)),
-]
 
 
-def snakemake(folder: Path, *arguments: str) -> str:
-    """Run the workflow in ``folder`` to its end; what it printed."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the experiment ran, was killed after its first model, and ran again."""
-    folder = tmp_path_factory.mktemp("run")
-    first = folder / "results/ci/provenance/train/base-small.json"
-    with open(folder / "killed.log", "w") as log:
-        run = subprocess.Popen(COMMAND, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 300
-        while not first.exists():
-            assert run.poll() is None, (folder / "killed.log").read_text()[-4000:]
-            assert time.monotonic() < deadline, "the first model was not trained in time"
-            time.sleep(0.2)
-        time.sleep(1)  # Snakemake notes the finished job; the next one has started
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-    done_before = sha256_file(first)
-    (folder / "resumed.log").write_text(snakemake(folder))
-    assert sha256_file(first) == done_before, "a finished stage was run again after the kill"
-    return folder
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def results(finished: Path) -> Path:
     return finished / "results/ci"
 
 
-def test_a_second_run_has_nothing_to_do(finished: Path):
-    assert "Nothing to be done" in snakemake(finished, "--dry-run")
+def test_a_second_run_has_nothing_to_do(project: Path, finished: Path):
+    assert "Nothing to be done" in snakemake(project, finished, "--dry-run")
 
 
 def test_every_model_setting_and_benchmark_has_a_record(results: Path):

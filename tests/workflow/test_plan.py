@@ -53,9 +53,7 @@ def test_a_mistake_in_the_configuration_is_one_sentence(tmp_path: Path):
     content = yaml.safe_load((ROOT / "config/ci.yaml").read_text())
     content["settings"]["tau-0.95"]["threshold"] = 2
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    done = snakemake(
-        "-n", "-s", str(ROOT / "Snakefile"), "--configfile", "mine.yaml", cwd=tmp_path
-    )
+    done = snakemake("-n", "-s", str(ROOT / "Snakefile"), "--configfile", "mine.yaml", cwd=tmp_path)
     assert done.returncode != 0
     message = done.stdout + done.stderr
     assert "mine.yaml: `settings.tau-0.95.threshold` is 2; tau lies between 0 and 1" in message

@@ -1,0 +1,48 @@
+"""Running the workflow from a copy of the project, as the shared fixtures and tests do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mars import stages
+from mars.provenance import fingerprint
+
+
+def environment(project: Path) -> dict[str, str]:
+    """The variables with which a command runs that copy of the project."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
+
+
+def snakemake_command(project: Path, config: Path | None = None) -> list[str]:
+    """Snakemake on the `ci` experiment, or on another configuration."""
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(project / "Snakefile")),
+        *("--profile", str(project / "workflow/profiles/default"), "--nolock"),
+        *("--configfile", str(config or project / "config/ci.yaml")),
+    ]
+
+
+def snakemake(project: Path, folder: Path, *arguments: str) -> str:
+    """Run the workflow in ``folder`` to its end; what it printed."""
+    done = subprocess.run(
+        [*snakemake_command(project), *arguments],
+        cwd=folder,
+        env=environment(project),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def forget() -> None:
+    """Drop what was computed of the code and the lock before an edit."""
+    caches = (fingerprint._tree, fingerprint._imports, fingerprint._code_hash, stages._lock_hash)
+    for cached in caches:
+        cached.cache_clear()

@@ -1,0 +1,238 @@
+"""The audit finds what was tampered with, names the file, and has the right word for it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mars.config import load_experiment
+from mars.errors import UserError
+from mars.files import read_json, read_jsonl, sha256_file, write_json
+from mars.provenance.audit import Records
+from mars.provenance.cells import Tables
+from mars.provenance.record import sealed
+from mars.provenance.report import audit_all, audit_cell
+
+RESULTS = "results/ci"
+CELL = ("table2", "MARS B=4", "GSM8K")
+
+
+def tables(run: Path, project: Path) -> Tables:
+    return Tables(Records(load_experiment(project / "config/ci.yaml"), run))
+
+
+def test_a_finished_experiment_is_verified(finished: Path, edited: Path):
+    found = tables(finished, edited)
+    word, lines, plain = audit_all(found)
+    assert (word, plain["findings"]) == ("verified", [])
+    assert plain["cells"] == {
+        "table2": {"verified": 21, "not run": 42},
+        "table4": {"verified": 21, "not run": 105},
+    }
+    word, lines, plain = audit_cell(found, found.find(*CELL), samples=True)
+    assert word == lines[-1] == "verified"
+    chain = [link["job"] for link in plain["chain"]]
+    assert chain[:3] == ["table 2", "evaluate mars-b4-small", "train mars-b4-small"]
+    assert {"train ar-small", "train base-small", "generate_data"} < set(chain)
+    assert "evaluate ar-small" not in chain
+    assert plain["chain"][chain.index("generate_data")]["source"] == {"seed": 0}
+    (file,) = plain["evaluations"]
+    assert plain["samples"][file] == read_jsonl(
+        finished / file.replace("gsm8k.json", "gsm8k.samples.jsonl")
+    )
+    assert sum("gsm8k_cot" in line and "->" in line for line in lines) == 6
+
+
+def flip(file: str) -> Callable[[Path], None]:
+    def apply(run: Path) -> None:
+        content = bytearray((run / RESULTS / file).read_bytes())
+        content[len(content) // 2] ^= 1
+        (run / RESULTS / file).write_bytes(content)
+
+    return apply
+
+
+def remove(file: str) -> Callable[[Path], None]:
+    return lambda run: (run / RESULTS / file).unlink()
+
+
+def replace(file: str, pattern: str, new: str) -> Callable[[Path], None]:
+    def apply(run: Path) -> None:
+        text, count = re.subn(pattern, new, (run / RESULTS / file).read_text(), count=1)
+        assert count == 1
+        (run / RESULTS / file).write_text(text)
+
+    return apply
+
+
+WEIGHTS = "checkpoints/base-small/model.safetensors"
+SAMPLES = "evaluations/mars-b4-small/one-token/gsm8k.samples.jsonl"
+SCORES = "evaluations/mars-b4-small/one-token/gsm8k.json"
+RECORD = "provenance/train/ar-small.json"
+
+
+@pytest.mark.parametrize(
+    ("tamper", "word", "file"),
+    [
+        (flip(WEIGHTS), "changed", WEIGHTS),
+        (
+            flip("data/tokens/small/documents/data-00000-of-00001.arrow"),
+            "changed",
+            "documents/data",
+        ),
+        (flip("data/tokenizer/tokenizer.json"), "changed", "data/tokenizer/tokenizer.json"),
+        (
+            replace("tables/table2.csv", r"(?m)^(.*mars-b4.*GSM8K,accuracy),[^,]*", r"\1,99.9"),
+            "changed",
+            "tables/table2.csv",
+        ),
+        (replace("tables/table2.md", "0", "1"), "changed", "tables/table2.md"),
+        (replace(SCORES, '"documents": 6', '"documents": 7'), "changed", SCORES),
+        (replace(RECORD, '"seconds": ', '"seconds": 1'), "changed", RECORD),
+        (replace(RECORD, "{", ""), "changed", RECORD),
+        (flip("checkpoints/ar-small/manifest.json"), "changed", "ar-small/manifest.json"),
+        (remove(SAMPLES), "missing", SAMPLES),
+        (remove(SCORES), "missing", SCORES),
+        (remove(RECORD), "missing", "checkpoints/ar-small/manifest.json"),
+        (remove(WEIGHTS), "missing", WEIGHTS),
+    ],
+)
+def test_tampering_is_found_and_named(
+    run: Path, edited: Path, tamper: Callable[[Path], None], word: str, file: str
+):
+    tamper(run)
+    found = tables(run, edited)
+    for told, lines, plain in (audit_all(found), audit_cell(found, found.find(*CELL))):
+        assert told == lines[-1] == word
+        assert any(file in line for line in lines[:-1]), lines
+        named = [
+            *plain["findings"],
+            *(f for link in plain.get("chain", []) for f in link["findings"]),
+        ]
+        assert any(file in finding["file"] and finding["word"] == word for finding in named)
+
+
+def test_a_forged_table_with_a_fitting_record_does_not_agree_with_the_evaluations(
+    run: Path, edited: Path
+):
+    replace("tables/table2.csv", r"(?m)^(.*mars-b4.*GSM8K,accuracy),[^,]*", r"\1,99.9")(run)
+    path = run / RESULTS / "provenance/table/table2.json"
+    record = read_json(path)
+    file = f"{RESULTS}/tables/table2.csv"
+    record["outputs"][file] = sha256_file(run / file)
+    write_json(path, sealed(record))
+    found = tables(run, edited)
+    word, lines, _ = audit_cell(found, found.find(*CELL))
+    assert word == "changed"
+    assert any("is 99.9, the evaluation records give" in line for line in lines)
+    assert audit_cell(found, found.find("table2", "AR SFT", "GSM8K"))[0] == "verified"
+
+
+def test_a_table_or_an_experiment_that_is_not_there(run: Path, edited: Path):
+    (run / RESULTS / "tables/table4.csv").unlink()
+    word, lines, _ = audit_all(tables(run, edited))
+    assert word == "missing"
+    assert any("tables/table4.csv" in line for line in lines)
+    nothing = tables(run / "elsewhere", edited)
+    assert audit_all(nothing)[0] == "missing"
+    with pytest.raises(UserError, match="run the experiment first"):
+        nothing.find(*CELL)
+
+
+def test_code_packages_and_configuration_of_another_day_are_stale(run: Path, edited: Path):
+    with open(edited / "mars/decoding/acceptance.py", "a") as stream:
+        stream.write("x = 1\n")
+    lock = edited / "requirements.lock"
+    lock.write_text(re.sub(r"(?m)^numpy==.*$", "numpy==1.0", lock.read_text()))
+    found = tables(run, edited)
+    word, lines, plain = audit_cell(found, found.find(*CELL))
+    assert word == "stale"
+    assert {finding["word"] for link in plain["chain"] for finding in link["findings"]} == {"stale"}
+    told = "\n".join(lines)
+    assert "provenance/evaluate/mars-b4-small.json: code: mars.decoding.acceptance" in told
+    assert "provenance/train/base-small.json: packages: numpy" in told
+    assert "provenance/train/base-small.json: code" not in told
+
+
+def test_a_job_run_by_code_edited_after_planning_is_stale(run: Path, edited: Path):
+    path = run / RESULTS / "provenance/train/base-small.json"
+    record = read_json(path)
+    record["code"]["modules"]["mars.training.losses"] = "0" * 64
+    write_json(path, sealed(record))
+    word, lines, _ = audit_all(tables(run, edited))
+    assert word == "stale"
+    assert any("edited between planning this job and running it" in line for line in lines)
+
+
+def test_an_input_made_again_leaves_its_users_stale(run: Path, edited: Path):
+    flip(WEIGHTS)(run)
+    manifest = f"{RESULTS}/checkpoints/base-small/manifest.json"
+    content = read_json(run / manifest)
+    content["files"]["model.safetensors"]["sha256"] = sha256_file(run / RESULTS / WEIGHTS)
+    write_json(run / manifest, content)
+    path = run / RESULTS / "provenance/train/base-small.json"
+    record = read_json(path)
+    record["outputs"][manifest] = sha256_file(run / manifest)
+    write_json(path, sealed(record))
+    word, lines, plain = audit_all(tables(run, edited))
+    assert word == "stale"
+    assert {finding["file"] for finding in plain["findings"]} == {manifest}
+    assert any("was made again since" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("asked", "row", "model"),
+    [
+        ("MARS B=4", "MARS-0.5B (B=4)", "mars-b4-small"),
+        ("mars-b4-small", "MARS-0.5B (B=4)", "mars-b4-small"),
+        ("ar sft", "AR SFT (5 ep)", "ar-small"),
+        ("base", "Base (no fine-tune)", "base-small"),
+        ("w/o sft loss", "MARS-0.5B w/o SFT loss (B=4)", "not run"),
+    ],
+)
+def test_rows_are_found_by_what_people_call_them(
+    finished: Path, edited: Path, asked: str, row: str, model: str
+):
+    cell = tables(finished, edited).find("table2", asked, "gsm")
+    assert (cell.row, cell.model, cell.benchmark) == (row, model, "GSM8K")
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "column", "message"),
+    [
+        (
+            "table3",
+            "MARS B=4",
+            "GSM8K",
+            "no table fits 'table3'; did you mean 'table4' or 'table2'",
+        ),
+        ("table2", "MRAS", "GSM8K", "no row fits 'MRAS'; did you mean .*MARS-0.5B"),
+        ("table2", "MARS B=4", "GMS8K", "no column fits 'GMS8K'; did you mean 'GSM8K'"),
+    ],
+)
+def test_a_wrong_name_is_one_sentence_with_suggestions(
+    finished: Path, edited: Path, table: str, row: str, column: str, message: str
+):
+    with pytest.raises(UserError, match=message):
+        tables(finished, edited).find(table, row, column)
+
+
+def test_the_command_returns_what_it_says(run: Path, edited: Path):
+    def audit(*arguments: str) -> subprocess.CompletedProcess[str]:
+        config = str(edited / "config/ci.yaml")
+        command = [sys.executable, "-m", "mars", "audit", *arguments, "--config", config]
+        return subprocess.run(command, cwd=run, capture_output=True, text=True)
+
+    good = audit("--all")
+    assert (good.returncode, good.stdout.splitlines()[-1]) == (0, "verified"), good.stderr
+    flip(WEIGHTS)(run)
+    bad = audit(*CELL, "--json")
+    assert bad.returncode == 1, bad.stderr
+    assert json.loads(bad.stdout)["word"] == "changed"
+    assert audit("table2").returncode == 2
