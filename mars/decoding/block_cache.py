@@ -10,13 +10,15 @@ and a sequence ends at its EOS.
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import accepted_run, certainty, cutoff
 from mars.decoding.cache import CachedModel, take
-from mars.decoding.requests import Decoded, Request, finished
+from mars.decoding.requests import Decoded, Request, Times, finished
 from mars.errors import UserError
 
 
@@ -33,6 +35,7 @@ def decode_block_cache(
     strict: bool = False,
     authors_window: bool = False,
     memory_limit: int | None = None,
+    times: Times | None = None,
 ) -> list[Decoded]:
     """Decode one batch, all requests together; the arguments are those of ``decode``.
 
@@ -41,6 +44,7 @@ def decode_block_cache(
         authors_window: accept up to the end of the cache block, as the authors' code does,
             instead of ``block_size`` tokens wherever the block ends. The granularity then changes
             the output; with the default it does not.
+        times: what the batch took is added here; a step is one forward of the batch.
 
     Raises:
         UserError: ``cache_block`` below 1, or the cache does not fit.
@@ -52,11 +56,19 @@ def decode_block_cache(
     batch = _Batch(
         model, requests, metric, block_size, cache_block, eos, mask_token_id, memory_limit
     )
+    times = Times() if times is None else times
+    start = perf_counter()
     batch.prefill()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    prefilled = perf_counter()
     while not batch.done:
         while batch.behind:
             batch.step(metric, strict, authors_window)
         batch.extend()
+    times.prefill_seconds += prefilled - start
+    times.decode_seconds += perf_counter() - prefilled
+    times.decode_steps += batch.forwards - 1
     return [
         Decoded(tokens, len(accepted), accepted, finish or "")
         for tokens, accepted, finish in zip(batch.tokens, batch.accepted, batch.finish, strict=True)
@@ -101,6 +113,7 @@ class _Batch:
         self.tokens: list[list[int]] = [[] for _ in requests]
         self.accepted: list[list[int]] = [[] for _ in requests]
         self.finish: list[str | None] = [None] * len(requests)
+        self.forwards = 0
 
     @property
     def done(self) -> bool:
@@ -160,6 +173,7 @@ class _Batch:
             self.accepted[row].append(0)
 
     def _forward(self, start: Tensor, width: int) -> Tensor:
+        self.forwards += 1
         positions = start[:, None] + self.offsets[:width]
         ids = self.ids.gather(1, positions)
         return self.cached.hidden(ids, positions, int(start.max()) + width)

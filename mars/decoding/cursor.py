@@ -26,7 +26,14 @@ from transformers import PreTrainedModel
 from mars.decoding.acceptance import accepted_run, certainty, cutoff
 from mars.decoding.cache import CachedModel, round_up, take
 from mars.decoding.graphs import Graphs
-from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
+from mars.decoding.requests import (
+    Decoded,
+    Request,
+    Times,
+    check_model,
+    check_vocabulary,
+    finished,
+)
 from mars.errors import UserError
 
 PREFILL_TOKENS = 2048
@@ -47,15 +54,6 @@ class _Slot:
     accepted: list[int] = field(default_factory=list)
     finish: str | None = None
     predictions: int = 1
-
-
-@dataclass
-class Times:
-    """Wall-clock seconds of an engine so far, and its decoding steps (each for all slots)."""
-
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    decode_steps: int = 0
 
 
 class Shape(NamedTuple):

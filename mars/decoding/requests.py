@@ -58,6 +58,15 @@ class Decoded:
     draft_forwards: int = 0
 
 
+@dataclass
+class Times:
+    """Wall-clock seconds of a decoder so far, and its decoding steps (each for all sequences)."""
+
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    decode_steps: int = 0
+
+
 def eos_set(eos_token_id: int | Iterable[int] | None) -> frozenset[int]:
     """Every id that ends a sequence."""
     if eos_token_id is None:

@@ -53,7 +53,7 @@ def recorded(
                 "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "code": {**_git_state(), "modules": modules},
-                "environment": _versions(),
+                "environment": versions(),
                 "hardware": hardware(),
             }
         ),
@@ -102,15 +102,15 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number."""
-    versions = {"python": platform.python_version()}
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return versions
+    return found
 
 
 def _git_state() -> dict[str, Any]:
