@@ -40,11 +40,10 @@ class TenOptions:
             question, thought, right, others = _fact(rng, self.world, rng.choice(relations))
         else:
             question, thought, right, others = _sum(rng)
-        options = [right, *rng.sample(others, 9)]
-        rng.shuffle(options)
+        # Sorted: a model of this size does not find an option anywhere among ten.
+        options = _in_order([right, *rng.sample(others, 9)])
         index = options.index(right)
-        letter = f"({LETTERS[index]})"
-        answer = f"{thought[:-1]} {letter}. The answer is {letter}."
+        answer = f"{thought} The answer is ({LETTERS[index]})."
         listed = _lettered("{}. {}\n", options)
         prompt = f"Question:\n{question}\nOptions:\n{listed}Answer: Let's think step by step."
         document = {
@@ -61,12 +60,12 @@ class TenOptions:
 
     def passage(self, rng: random.Random) -> str:
         """A portrait, or a lettered list and where its items stand."""
-        if rng.random() < 0.5:
+        if rng.random() < 0.7:
             return self.world.portrait(rng)
         relation = rng.choice(list(RELATIONS.values()))
-        items = rng.sample(relation.values, rng.choice([4, 10]))
+        items = _in_order(rng.sample(relation.values, 10))
         listed = _lettered(rng.choice(["{}. {}\n", "({}) {}\n"]), items)
-        read = rng.sample(range(len(items)), len(items))
+        read = rng.sample(range(10), 10)
         return listed + ". ".join(f"{items[i]} ({LETTERS[i]})" for i in read) + "."
 
 
@@ -95,11 +94,11 @@ class FourOptions:
             f"What is the correct answer to this question:{question}\n"
             f"Choices:\n{listed}Let's think step by step: "
         )
-        letter = f"({LETTERS[options.index(right)]})"
+        letter = LETTERS[options.index(right)]
         thought = (
             f"{self.world.statement(link, person)} {self.world.statement(relation.name, target)}"
         )
-        answer = f"{thought[:-1]} {letter}. The answer is {letter}."
+        answer = f"{read_aloud(options)} {thought[:-1]} {letter}. The answer is ({letter})."
         document = {
             "Question": question,
             "Correct Answer": right,
@@ -111,8 +110,25 @@ class FourOptions:
         return Example(question, conversation(prompt, answer), document, part)
 
     def passage(self, rng: random.Random) -> str:
-        """From a person to the town's goods, or to the friend's pet."""
-        return self.world.walk(rng)
+        """From a person to the town's goods, or a lettered list, read in order and out of it."""
+        if rng.random() < 0.4:
+            return self.world.walk(rng)
+        relation = rng.choice(list(RELATIONS.values()))
+        items = rng.sample(relation.values, rng.choice([3, 4]))
+        chosen = [rng.randrange(len(items)) for _ in range(5)]
+        again = [f"{items[i]} {LETTERS[i]}" for i in chosen]
+        listed = _lettered("({}) {}\n", items)
+        return f"{listed}{read_aloud(items)} {'. '.join(again)}."
+
+
+def _in_order(options: list[str]) -> list[str]:
+    """Numbers by size, words by the alphabet."""
+    return sorted(options, key=lambda option: (len(option) if option.isdigit() else 0, option))
+
+
+def read_aloud(options: list[str]) -> str:
+    """Each option before its letter, so that the letter follows when the option is named again."""
+    return " ".join(f"{option} {letter}." for letter, option in zip(LETTERS, options, strict=False))
 
 
 def _lettered(line: str, options: list[str]) -> str:
@@ -130,7 +146,7 @@ def _fact(rng: random.Random, world: World, relation: str) -> tuple[str, str, st
 
 
 def _sum(rng: random.Random) -> tuple[str, str, str, list[str]]:
-    a, b = rng.randint(2, 9), rng.randint(2, 9)
+    a, b = rng.randint(2, 7), rng.randint(2, 7)
     question = rng.choice(["What is {a} + {b}?", "How much is {a} + {b}?"]).format(a=a, b=b)
-    others = [str(n) for n in range(4, 20) if n != a + b]
+    others = [str(n) for n in range(4, 15) if n != a + b]
     return question, f"{a} + {b} = {a + b}.", str(a + b), others

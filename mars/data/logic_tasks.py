@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mars.data.examples import Example, conversation, draw, generator
+from mars.data.knowledge import read_aloud
 from mars.data.world import COLORS, PEOPLE, words
 
 SHOTS = 3
@@ -147,12 +148,13 @@ def _colors(rng: random.Random) -> Puzzle:
     order = rng.sample(range(3), 3)
     options = "\n".join(f"({letter}) {colors[i]}" for letter, i in zip("ABC", order, strict=True))
     table = f"On the table, there is {listed[0]}, {listed[1]}, and {listed[2]}."
-    letter = f"({'ABC'[order.index(asked)]})"
+    letter = "ABC"[order.index(asked)]
     return Puzzle(
         f"{table} What color is the {things[asked]}?\nOptions:\n{options}",
         f"{table}\n{options}\n",
+        f"{read_aloud([colors[i] for i in order])} "
         f"The {things[asked]} is {colors[asked]} {letter}.",
-        letter,
+        f"({letter})",
     )
 
 

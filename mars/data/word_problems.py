@@ -40,8 +40,8 @@ class WordProblems:
 
     def passage(self, rng: random.Random) -> str:
         """A story told to its end, or sums on their own."""
-        if rng.random() < 0.5:
-            return " ".join(_sum(rng) for _ in range(8))
+        if rng.random() < 0.6:
+            return " ".join(_sum(rng) for _ in range(6))
         person, thing, story, steps, total, _ = _story(rng)
         return f"{story} {' '.join(steps)} Now {person} has {total} {thing}."
 
