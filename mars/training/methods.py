@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mars.errors import UserError
 from mars.training.block_diffusion import SMALLEST_RATE, block_diffusion_stream
 from mars.training.dual_stream import Stream, autoregressive_stream, mars_stream, pad_to_block
 
@@ -43,6 +44,8 @@ def layout(
     """
     if method in ("pretrain", "ar_sft"):
         return lambda document, prompt, _: autoregressive_stream(document, prompt)
+    if block_size is None or mask_token_id is None:
+        raise UserError(f"the method {method!r} needs a `block_size` and a mask token; set both.")
 
     def lay_out(document: np.ndarray, prompt: int, generator: np.random.Generator) -> Stream:
         if eos_to_block:

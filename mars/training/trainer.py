@@ -318,7 +318,7 @@ class Run:
                 f"training stopped: the loss or its gradient is not finite at step {step} of "
                 f"{self.steps}; lower `training.learning_rate` ({where})."
             )
-        if progress.first_loss is None:
+        if progress.first_loss is None or progress.recent_loss is None:
             progress.first_loss = progress.recent_loss = losses[0]
         progress.recent_loss = 0.9 * progress.recent_loss + 0.1 * losses[0]
         bound = DIVERGED * max(progress.first_loss, math.log(self.vocabulary))
@@ -464,7 +464,7 @@ def _load_model(
             parent, dtype=torch.float32, attn_implementation=attention
         )
     torch.manual_seed(training.seed)
-    return Qwen2ForCausalLM(
+    model = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),
             hidden_size=architecture.hidden_size,
@@ -476,9 +476,10 @@ def _load_model(
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
-            attn_implementation=attention,
         )
     )
+    model.set_attn_implementation(attention)
+    return model
 
 
 def _check_tokens(

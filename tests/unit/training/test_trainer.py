@@ -110,15 +110,14 @@ def test_without_sft_loss_only_the_mask_loss_is_left(
         assert line["loss"] == pytest.approx(line["loss_mask"])
 
 
-@pytest.mark.parametrize("method", ["mars", "block_diffusion"])
 def test_killed_run_ends_with_the_same_weights(
-    method: str,
     parent: Path,
     dataset_folder: Path,
     tmp_path: Path,
     run: Callable[..., Path],
     settings: Settings,
 ) -> None:
+    method = "block_diffusion"  # the one whose batches are random in more than their order
     training = settings(epochs=1.4, batch_size=7)
     whole = run("whole", method, training)
     folder = tmp_path / "killed"
