@@ -135,9 +135,11 @@ def _train(experiment: Experiment, model: str) -> dict[str, Any]:
 
 
 def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
+    entry = experiment.models[model]
     settings = {name: _plain(experiment.settings[name]) for name in experiment.settings_of(model)}
     return {
-        "block_size": experiment.models[model].block_size,
+        "method": "block_diffusion" if entry.method == "block_diffusion" else None,
+        "block_size": entry.block_size,
         "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
         "settings": settings,
         "evaluation": _plain(experiment.evaluation),

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from mars.decoding.block_cache import decode_block_cache
+from mars.decoding.block_diffusion import decode_block_diffusion
 from mars.decoding.cursor import Engine
 from mars.decoding.jacobi import JacobiEngine
 from mars.decoding.requests import Decoded, Request, Stop, check_model, check_vocabulary, eos_set
@@ -21,7 +22,7 @@ from mars.errors import UserError
 
 __all__ = ["METHODS", "Decoded", "Engine", "Request", "decode", "decode_speculative"]
 
-METHODS = ("window", "cursor", "autoregressive", "block_cache", "jacobi")
+METHODS = ("window", "cursor", "autoregressive", "block_cache", "jacobi", "block_diffusion")
 
 
 def decode(
@@ -56,8 +57,9 @@ def decode(
         eos_token_id: id or ids that end a sequence.
         mask_token_id: id of [MASK]; None is allowed for ``autoregressive``.
         method: ``cursor`` (the engine), ``window`` (no cache, one by one, the reference),
-            ``autoregressive`` (the engine at B = 1), ``block_cache`` (the paper's cache) or
-            ``jacobi`` (the training-free baseline, ``block_size - 1`` guesses per forward).
+            ``autoregressive`` (the engine at B = 1), ``block_cache`` (the paper's cache),
+            ``jacobi`` (the training-free baseline, ``block_size - 1`` guesses per forward) or
+            ``block_diffusion`` (by confidence inside a block, for models trained that way).
         metric, strict, verify, extra_mask: see :class:`mars.decoding.cursor.Engine`; the last two
             are for ``cursor`` and ``window``.
         cache_block, authors_window: see :mod:`mars.decoding.block_cache`.
@@ -92,6 +94,14 @@ def decode(
     extensions: dict[str, Any] = {"verify": verify, "extra_mask": extra_mask}
     if method == "window":
         one_by_one = (decode_window(model, request, **rule, **extensions) for request in requests)
+        return [_report(decoded, progress) for decoded in one_by_one]
+    if method == "block_diffusion":
+        one_by_one = (
+            decode_block_diffusion(
+                model, request, block_size=block_size, eos=rule["eos"], mask_token_id=mask_token_id
+            )
+            for request in requests
+        )
         return [_report(decoded, progress) for decoded in one_by_one]
     if method == "block_cache":
         rule |= {"cache_block": cache_block, "authors_window": authors_window}

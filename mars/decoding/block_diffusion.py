@@ -7,65 +7,38 @@ with a key-value cache of the finished blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from mars.decoding.acceptance import cutoff, forbid
-from mars.decoding.requests import (
-    Decoded,
-    Request,
-    check_model,
-    check_vocabulary,
-    eos_set,
-    finished,
-)
-
-
-def decode_block_diffusion(
-    model: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    *,
-    block_size: int,
-    threshold: float | None,
-    max_new_tokens: int,
-    eos_token_id: int | Iterable[int] | None,
-    mask_token_id: int,
-) -> list[Decoded]:
-    """Continue every prompt greedily.
-
-    Args:
-        model: a causal LM in eval mode, trained with block diffusion.
-        prompts: token ids, each at least one.
-        block_size: B of the training; blocks are counted from the start of the prompt.
-        threshold: every forward fixes the masks whose probability reaches it, and at least the
-            most confident one; None: exactly one.
-        max_new_tokens: budget per prompt.
-        eos_token_id: id or ids that end a sequence.
-        mask_token_id: id of [MASK]; never predicted.
-
-    Returns:
-        Per prompt the tokens up to and including the first EOS, and the forwards it took.
-        ``accepted`` counts tokens where the text grows from the left without a gap: 0 in a
-        forward that fixed a token behind a mask.
-
-    Raises:
-        UserError: an empty prompt, a token or block size the model cannot take.
-    """
-    check_model(model, block_size, mask_token_id)
-    requests = [Request(prompt, threshold, max_new_tokens) for prompt in prompts]
-    for request in requests:
-        request.check("probability")
-        check_vocabulary(model, request.prompt)
-    eos = eos_set(eos_token_id)
-    return [_decode_one(model, request, block_size, eos, mask_token_id) for request in requests]
+from mars.decoding.requests import Decoded, Request, finished
 
 
 @torch.inference_mode()
-def _decode_one(
-    model: PreTrainedModel, request: Request, block_size: int, eos: frozenset[int], mask: int
+def decode_block_diffusion(
+    model: PreTrainedModel,
+    request: Request,
+    *,
+    block_size: int,
+    eos: frozenset[int],
+    mask_token_id: int,
 ) -> Decoded:
+    """Continue one prompt greedily.
+
+    Args:
+        model: a causal LM in eval mode, trained with block diffusion.
+        request: at threshold tau every forward fixes the masks whose probability reaches it, and
+            at least the most confident one; None: exactly one.
+        block_size: B of the training; blocks are counted from the start of the prompt.
+        eos: ids that end a sequence.
+        mask_token_id: id of [MASK]; never predicted.
+
+    Returns:
+        The tokens up to and including the first EOS, and the forwards it took. ``accepted``
+        counts tokens where the text grows from the left without a gap: 0 in a forward that fixed
+        a token behind a mask.
+    """
+    mask = mask_token_id
     ids = list(request.prompt)
     prompt_length, cached = len(ids), 0
     needed = cutoff(request.threshold, "probability")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from mars.decoding import decode
 from mars.errors import UserError
-from mars.training.block_diffusion_decoding import decode_block_diffusion
 
 MASK, EOS = 1, 0
 
@@ -69,7 +69,7 @@ def test_equals_plain_decoding(
 ) -> None:
     generator = np.random.default_rng(0)
     prompts = [generator.integers(2, 40, length).tolist() for length in (1, 4, 5, 7, 8, 13)]
-    decoded = decode_block_diffusion(
+    decoded = decode(
         model,
         prompts,
         block_size=block_size,
@@ -77,6 +77,7 @@ def test_equals_plain_decoding(
         max_new_tokens=22,
         eos_token_id=EOS,
         mask_token_id=MASK,
+        method="block_diffusion",
     )
     for prompt, ours in zip(prompts, decoded, strict=True):
         assert (ours.tokens, ours.forwards) == plain(model, prompt, block_size, threshold, 22)
@@ -86,7 +87,7 @@ def test_equals_plain_decoding(
 
 
 def test_threshold_zero_fills_a_block_in_one_forward(model: Qwen2ForCausalLM) -> None:
-    (decoded,) = decode_block_diffusion(
+    (decoded,) = decode(
         model,
         [[5, 6, 7, 8]],
         block_size=4,
@@ -94,13 +95,14 @@ def test_threshold_zero_fills_a_block_in_one_forward(model: Qwen2ForCausalLM) ->
         max_new_tokens=16,
         eos_token_id=None,
         mask_token_id=MASK,
+        method="block_diffusion",
     )
     assert decoded.accepted == [4, 4, 4, 4]
 
 
 def test_empty_prompt_is_refused(model: Qwen2ForCausalLM) -> None:
     with pytest.raises(UserError):
-        decode_block_diffusion(
+        decode(
             model,
             [[]],
             block_size=4,
@@ -108,4 +110,5 @@ def test_empty_prompt_is_refused(model: Qwen2ForCausalLM) -> None:
             max_new_tokens=4,
             eos_token_id=None,
             mask_token_id=MASK,
+            method="block_diffusion",
         )
