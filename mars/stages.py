@@ -52,7 +52,7 @@ def cell_spec(
     config = plan["config"]
     return {
         **{key: plan[key] for key in ("model", "code", "lock")},
-        **{key: config[key] for key in ("block_size", "evaluation", "generated_data")},
+        **{key: config[key] for key in ("method", "block_size", "evaluation", "generated_data")},
         "setting": config["settings"][setting],
         "benchmark": config["benchmarks"][benchmark],
         "inputs": dict(inputs),
