@@ -60,6 +60,7 @@ reproduce: known-experiment install
 	@flock --nonblock --conflict-exit-code 75 .snakemake/run.lock env $(SNAKEMAKE) --nolock || { code=$$?; \
 	  test $$code -ne 75 || echo "Another run, or the last jobs of a killed one, is busy here; wait for it."; \
 	  exit $$code; }
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars ledger $(addprefix --config ,$(CONFIG) $(OVERLAY))
 	@$(BIN)/mars show --config $(CONFIG)
 
 plan: known-experiment install

@@ -112,13 +112,16 @@ def generate_data(spec: Spec, output: Folder, record: Record) -> None:
     """Write the instruction corpus and the miniature benchmarks, in hub layout."""
     from mars.config import GeneratedData
     from mars.data.generate import generate
-    from mars.provenance.manifest import write_manifest
+    from mars.provenance.manifest import new_folder, write_manifest
     from mars.provenance.record import recorded
 
     plan = _stage(spec, "generate_data")
-    with recorded(record, plan, [], [output / "manifest.json"]):
-        generate(GeneratedData(**plan["config"]), output)
-        write_manifest(output)
+    with (
+        recorded(record, plan, [], [output / "manifest.json"]),
+        new_folder(output) as folder,
+    ):
+        generate(GeneratedData(**plan["config"]), folder)
+        write_manifest(folder)
 
 
 @app.command()
@@ -138,13 +141,16 @@ def fetch_dataset(spec: Spec, output: Folder, record: Record) -> None:
 def train_tokenizer(spec: Spec, data: DataManifest, output: Folder, record: Record) -> None:
     """Train the tokenizer of the models that are trained from scratch."""
     from mars.data.tokenizer import train_from_folder
-    from mars.provenance.manifest import write_manifest
+    from mars.provenance.manifest import new_folder, write_manifest
     from mars.provenance.record import recorded
 
     plan = _stage(spec, "train_tokenizer")
-    with recorded(record, plan, [data], [output / "manifest.json"]):
-        train_from_folder(data.parent, plan["config"]["vocabulary"], output)
-        write_manifest(output)
+    with (
+        recorded(record, plan, [data], [output / "manifest.json"]),
+        new_folder(output) as folder,
+    ):
+        train_from_folder(data.parent, plan["config"]["vocabulary"], folder)
+        write_manifest(folder)
 
 
 @app.command()
@@ -154,13 +160,16 @@ def import_base(spec: Spec, output: Folder, record: Record) -> None:
 
     from mars.config import Base
     from mars.models import import_base as run
-    from mars.provenance.manifest import write_manifest
+    from mars.provenance.manifest import new_folder, write_manifest
     from mars.provenance.record import recorded
 
     plan = _stage(spec, "import_base")
-    with recorded(record, plan, [], [output / "manifest.json"]) as facts:
-        facts |= run(TypeAdapter(Base).validate_python(plan["config"]), output)
-        write_manifest(output, **facts)
+    with (
+        recorded(record, plan, [], [output / "manifest.json"]) as facts,
+        new_folder(output) as folder,
+    ):
+        facts |= run(TypeAdapter(Base).validate_python(plan["config"]), folder)
+        write_manifest(folder, **facts)
 
 
 @app.command()
@@ -171,21 +180,24 @@ def tokenize(
     from mars.data.chat import tokenize_documents, tokenize_instructions
     from mars.data.hub import hub_root
     from mars.models import load_tokenizer
-    from mars.provenance.manifest import write_manifest
+    from mars.provenance.manifest import new_folder, write_manifest
     from mars.provenance.record import recorded
 
     plan = _stage(spec, "tokenize")
     config = plan["config"]
     inputs = [data, tokenizer / "manifest.json"]
-    with recorded(record, plan, inputs, [output / "manifest.json"]):
+    with (
+        recorded(record, plan, inputs, [output / "manifest.json"]),
+        new_folder(output) as folder,
+    ):
         loaded = load_tokenizer(tokenizer)
         dataset = hub_root(data) / config["dataset"]
         if plan["kind"] == "documents":
-            tokenize_documents(dataset, loaded, max_length=config["max_length"], output=output)
+            tokenize_documents(dataset, loaded, max_length=config["max_length"], output=folder)
         else:
             options = {key: value for key, value in config.items() if key != "dataset"}
-            tokenize_instructions(dataset, loaded, **options, output=output)
-        write_manifest(output)
+            tokenize_instructions(dataset, loaded, **options, output=folder)
+        write_manifest(folder)
 
 
 # --- training -----------------------------------------------------------------------------------
@@ -432,3 +444,12 @@ def plan(config: Configs = TINY, root: Root = Path(".")) -> None:
         if job.runs:
             print(reason(job, experiment, root))
     print("", *estimates(planned, experiment, root), sep="\n")
+
+
+@app.command()
+def ledger(config: Configs = TINY) -> None:
+    """Enter finished results into DVC's cache and lock, where dvc.yaml is about them."""
+    from mars.config import load_experiment
+    from mars.provenance.ledger import commit
+
+    print(commit(Path("results") / load_experiment(*config).experiment))

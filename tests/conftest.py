@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+def noted(folder: Path, file: Path) -> bool:
+    """Whether Snakemake has taken note that the job which makes ``file`` is done."""
+    name = urlsafe_b64encode(str(file.relative_to(folder)).encode()).decode()
+    state = folder / ".snakemake"
+    return (state / "metadata" / name).exists() and not (state / "incomplete" / name).exists()
+
+
 @pytest.fixture(scope="session")
 def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the experiment ran, was killed after its first model, and ran again."""
@@ -53,11 +61,11 @@ def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             start_new_session=True,
         )
         deadline = time.monotonic() + 300
-        while not first.exists():
+        while not noted(folder, first):
             assert run.poll() is None, (folder / "killed.log").read_text()[-4000:]
             assert time.monotonic() < deadline, "the first model was not trained in time"
             time.sleep(0.2)
-        time.sleep(1)  # Snakemake notes the finished job; the next one has started
+        time.sleep(1)  # the next job has started
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
     done_before = sha256_file(first)

@@ -6,12 +6,31 @@ lets the audit find a changed byte.
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mars.files import read_json, sha256_file, write_json
 
 NAME = "manifest.json"
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill; it takes the place of ``path`` when the block ends without an error.
+
+    Nothing of an older folder stays, and none of its files is written to: they may be links into
+    DVC's cache.
+    """
+    partial = path.parent / f".{path.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(partial, path)
 
 
 def write_manifest(folder: Path, **about: Any) -> Path:

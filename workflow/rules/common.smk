@@ -1,9 +1,12 @@
 # The experiment, and where its files are. Only this file reads the configuration.
+from pathlib import Path
+
 import yaml
 from snakemake.exceptions import WorkflowError
 
 from mars.config import GeneratedData, ScratchBase, parse_experiment
 from mars.errors import UserError
+from mars.provenance import ledger
 from mars.stages import datasets_of, spec, trained_models
 
 TABLE_SUFFIXES = ["csv", "md", "tex"]
@@ -28,6 +31,8 @@ HUB = f"{RESULTS}/data/hub"
 GENERATED = isinstance(EXPERIMENT.data, GeneratedData)
 TRAINED = trained_models(EXPERIMENT)
 IMPORTED = [name for name in EXPERIMENT.models if name not in TRAINED]
+# A clone knows what is done from the notes that came with the results.
+ledger.restore(Path(RESULTS))
 
 
 def names(values):
