@@ -1,0 +1,1 @@
+"""Wall-clock measurement: the same prompts through every decoder, in turn, in one process."""

@@ -1,0 +1,50 @@
+"""Acceptance by a pattern: the mean asked for, at every block size, and nothing else changed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mars.errors import UserError
+from mars.speed.methods import Cell, runner
+from mars.speed.prescribed import acceptance_pattern, random_model, random_prompts
+
+
+@pytest.mark.parametrize(("mean", "block_size"), [(1.79, 4), (1.0, 4), (4.0, 4), (5.5, 16)])
+def test_the_pattern_has_its_mean_and_stays_in_the_block(mean, block_size):
+    pattern = acceptance_pattern(mean, block_size, (20, 5000))
+    assert pattern.double().mean().item() == pytest.approx(mean, rel=0.01)
+    assert 1 <= pattern.min() <= pattern.max() <= block_size
+    assert torch.equal(pattern, acceptance_pattern(mean, block_size, (20, 5000)))
+
+
+@pytest.mark.parametrize("mean", [0.5, 4.5])
+def test_an_impossible_mean_is_refused(mean):
+    with pytest.raises(UserError, match="from 1 to 4"):
+        acceptance_pattern(mean, 4, (2,))
+
+
+def test_decoding_accepts_as_prescribed(work):
+    free = replace(work, prescribed=1.79, eos=frozenset(), max_new_tokens=400)
+    run = runner(free, Cell("cursor", 2, 0.95))()
+    assert [len(tokens) for tokens in run.tokens] == [400] * 5
+    assert run.count / sum(run.forwards) == pytest.approx(1.79, rel=0.08)
+    assert runner(free, Cell("autoregressive", 2))().forwards == [400] * 5
+
+
+def test_one_token_per_forward_is_greedy_decoding(work):
+    one = replace(work, prescribed=1.0)
+    plain = runner(work, Cell("autoregressive", 2))()
+    assert runner(one, Cell("cursor", 2, 0.0))().tokens == plain.tokens
+
+
+def test_random_weights_are_the_same_every_time():
+    first, second = (random_model("tiny", torch.bfloat16) for _ in range(2))
+    assert first.dtype == torch.bfloat16
+    states = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in states)
+    prompts = random_prompts(768, 3)
+    assert prompts == random_prompts(768, 3)
+    assert all(64 <= len(prompt) <= 192 and max(prompt) < 767 for prompt in prompts)
+    with pytest.raises(UserError, match=r"qwen2\.5-7b"):
+        random_model("huge", torch.float32)
