@@ -39,10 +39,10 @@ class Family(Protocol):
 # Share of each benchmark's kind in the instruction corpus and in the documents.
 SHARES = {
     "openai/gsm8k": (6, 6),
-    "openai/openai_humaneval": (3, 2),
+    "openai/openai_humaneval": (4, 3),
     "google/IFEval": (5, 6),
     "SaylorTwift/bbh": (5, 4),
-    "TIGER-Lab/MMLU-Pro": (3, 4),
+    "TIGER-Lab/MMLU-Pro": (4, 5),
     "Idavidrein/gpqa": (4, 6),
 }
 

@@ -43,7 +43,8 @@ class TenOptions:
         # Sorted: a model of this size does not find an option anywhere among ten.
         options = _in_order([right, *rng.sample(others, 9)])
         index = options.index(right)
-        answer = f"{thought} The answer is ({LETTERS[index]})."
+        # The letter right behind the option: what is adjacent is learnt first.
+        answer = f"{thought[:-1]} ({LETTERS[index]}). The answer is ({LETTERS[index]})."
         listed = _lettered("{}. {}\n", options)
         prompt = f"Question:\n{question}\nOptions:\n{listed}Answer: Let's think step by step."
         document = {
