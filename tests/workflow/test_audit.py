@@ -210,7 +210,7 @@ def test_rows_are_found_by_what_people_call_them(
             "table3",
             "MARS B=4",
             "GSM8K",
-            "no table fits 'table3'; did you mean 'table4' or 'table2'",
+            "no table fits 'table3'; did you mean 'table2' or 'table4'",
         ),
         ("table2", "MRAS", "GSM8K", "no row fits 'MRAS'; did you mean .*MARS-0.5B"),
         ("table2", "MARS B=4", "GMS8K", "no column fits 'GMS8K'; did you mean 'GSM8K'"),
