@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,12 @@ def save(results: Path) -> None:
 def restore(results: Path) -> None:
     """Give Snakemake back what it noted of outputs that came from a clone or a download.
 
-    Files that this working folder has a note of are left alone. A file's date becomes the one at
-    which its job ended, for git and DVC give all files that of the download.
+    Files that this working folder has a note of are left alone.
     """
-    saved = results / "snakemake.jsonl"
-    for job in read_jsonl(saved) if saved.is_file() else []:
-        for file in job["outputs"]:
-            note = NOTES / _encoded(file)
-            if Path(file).is_file() and not note.exists():
-                write_json(note, job["note"])
-                os.utime(file, (job["note"]["endtime"], job["note"]["endtime"]))
+    for file, note in _saved_notes(results):
+        if not (NOTES / _encoded(file)).exists():
+            write_json(NOTES / _encoded(file), note)
+            _date(file, note)
 
 
 def metrics(results: Path) -> dict[str, Any]:
@@ -79,13 +76,27 @@ def commit(results: Path) -> str:
     if not Path(".git").exists():
         return "not a git repository; DVC keeps nothing."
     # What was committed is a copy; checking it out again makes it a link, if there are links here.
-    for command in (["commit", "--force"], ["checkout", "--relink", "--force", str(results)]):
+    for command in (["commit", "--force"], ["checkout", "--relink"]):
         done = subprocess.run(
-            [sys.executable, "-m", "dvc", *command, "--quiet"], capture_output=True, text=True
+            [sys.executable, "-m", "dvc", *command], capture_output=True, text=True
         )
         if done.returncode:
             return f"dvc {command[0]} failed, the results are complete: {done.stderr.strip()}"
+    for file, note in _saved_notes(results):
+        _date(file, note)
     return f"{results} is in DVC's cache; commit dvc.lock to keep this state."
+
+
+def _saved_notes(results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The outputs that are there, each with Snakemake's note of it."""
+    saved = results / "snakemake.jsonl"
+    for job in read_jsonl(saved) if saved.is_file() else []:
+        yield from ((file, job["note"]) for file in job["outputs"] if Path(file).is_file())
+
+
+def _date(file: str, note: dict[str, Any]) -> None:
+    """Date a file to the end of its job; git and DVC date all files to the download."""
+    os.utime(file, (note["endtime"], note["endtime"]))
 
 
 def _encoded(file: str) -> str:

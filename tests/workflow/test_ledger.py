@@ -1,0 +1,158 @@
+"""DVC's ledger and Snakemake's notes: a clone knows what is done, and what a change reruns."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ci_experiment import environment, snakemake
+
+from mars.config import load_experiment
+from mars.files import read_json, sha256_file
+from mars.provenance import ledger, plan
+from mars.provenance.audit import Records
+from mars.provenance.cells import Tables
+from mars.provenance.plan import jobs
+from mars.provenance.report import audit_all
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = Path("results/ci")
+
+
+def command(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env={
+            **environment(folder),
+            **{
+                f"GIT_{who}_{what}": "test@localhost"
+                for who in ("AUTHOR", "COMMITTER")
+                for what in ("NAME", "EMAIL")
+            },
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{words}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout + done.stderr
+
+
+def dvc(folder: Path, *words: str) -> str:
+    return command(folder, sys.executable, "-m", "dvc", *words)
+
+
+@pytest.fixture
+def repository(edited: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository of the project with the finished experiment, entered into the ledger.
+
+    dvc.yaml is about the tiny experiment; here it is made to be about ci.
+    """
+    shutil.copytree(ROOT / ".dvc", edited / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    for name in (".dvcignore", ".gitignore", "dvc.yaml"):
+        text = (ROOT / name).read_text().replace("results/ci/\n", "").replace("tiny", "ci")
+        (edited / name).write_text(text)
+    for name in ("results", ".snakemake"):
+        shutil.copytree(finished / name, edited / name)
+    command(edited, "git", "init", "--quiet")
+    monkeypatch.chdir(edited)
+    assert "is in DVC's cache" in ledger.commit(RESULTS)
+    command(edited, "git", "add", "--all")
+    command(edited, "git", "commit", "--quiet", "--message", "results")
+    return edited
+
+
+def planned(folder: Path, project: Path) -> set[str]:
+    return {job.name for job in jobs([project / "config/ci.yaml"], folder) if job.runs}
+
+
+def test_a_clone_has_nothing_to_do_and_notices_a_change(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    in_git = command(repository, "git", "ls-files", "results").split()
+    assert f"{RESULTS}/metrics.json" in in_git
+    assert f"{RESULTS}/tables/table2.csv" in in_git
+    assert not any("checkpoints" in name or "samples" in name for name in in_git)
+    dvc(repository, "remote", "add", "--default", "store", str(tmp_path / "store"))
+    command(repository, "git", "commit", "--quiet", "--all", "--message", "remote")
+    dvc(repository, "push", "--quiet")
+    clone = tmp_path / "clone"
+    command(tmp_path, "git", "clone", "--quiet", str(repository), str(clone))
+    dvc(clone, "pull", "--quiet")
+    monkeypatch.setenv("PYTHONPATH", str(clone))
+    monkeypatch.setattr(plan, "PACKAGE", clone / "mars")
+    assert planned(clone, clone) == set()
+    assert "Nothing to be done" in snakemake(clone, clone, "--dry-run")
+    experiment = load_experiment(clone / "config/ci.yaml")
+    assert audit_all(Tables(Records(experiment, clone)))[0] == "verified"
+    with open(clone / "mars/training/curves.py", "a") as stream:
+        stream.write("x = 1\n")
+    assert planned(clone, clone) == {"training_curves"}
+
+
+def test_the_cache_does_not_double_the_disk(repository: Path):
+    weights = repository / RESULTS / "checkpoints/ar-small/model.safetensors"
+    if os.stat(weights).st_nlink < 2 and not weights.is_symlink():
+        pytest.skip("this file system makes copies of its own (reflinks)")
+    assert weights.stat().st_mode & 0o222 == 0, "a file shared with the cache can be written to"
+
+
+def test_dvc_sees_the_scores_and_reruns_only_what_depends_on_a_change(repository: Path):
+    assert dvc(repository, "status").strip() == "Data and pipelines are up to date."
+    shown = dvc(repository, "metrics", "show", "--md")
+    assert "mars-b4-small.tau-0.95.gsm8k.tokens_per_forward" in shown
+    dvc(repository, "plots", "show", "--out", str(repository / "plots"))
+    assert "training_curves.png" in (repository / "plots/index.html").read_text()
+    config = repository / "config/ci.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["scales"]["small"]["stands_for"] = "7B"  # other rows of the tables
+    config.write_text(yaml.safe_dump(content, sort_keys=False))
+    weights = sorted((repository / RESULTS / "checkpoints").glob("*/model.safetensors"))
+    before = list(map(sha256_file, weights))
+    records = {
+        path: sha256_file(path) for path in (repository / RESULTS / "provenance").rglob("*.json")
+    }
+    dvc(repository, "repro")
+    rerun = {path.stem for path, digest in records.items() if sha256_file(path) != digest}
+    assert rerun == {"table2", "table4"}
+    assert list(map(sha256_file, weights)) == before
+    assert planned(repository, repository) == set()
+    assert dvc(repository, "metrics", "diff").strip() == ""
+
+
+def test_other_experiments_and_folders_without_git_are_left_alone(
+    run: Path, edited: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(run)
+    assert "not about results/ci" in ledger.commit(RESULTS)
+    shutil.copy(ROOT / "dvc.yaml", run)
+    assert "not about results/ci" in ledger.commit(RESULTS)
+    assert "not a git repository" in ledger.commit(Path("results/tiny"))
+    assert not (run / "dvc.lock").exists()
+
+
+def test_the_notes_hold_what_snakemake_knows(
+    run: Path, edited: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(run)
+    scores = read_json(RESULTS / "metrics.json")
+    cell = read_json(RESULTS / "evaluations/mars-b4-small/tau-0.95/gsm8k.json")
+    value = cell["metrics"]["exact_match"]["flexible-extract"]["value"]
+    assert scores["mars-b4-small"]["tau-0.95"]["gsm8k"]["score"] == value
+    old = RESULTS / "tables/table2.csv"
+    ended = old.stat().st_mtime
+    shutil.rmtree(".snakemake")
+    os.utime(old)
+    ledger.restore(RESULTS)
+    assert abs(old.stat().st_mtime - ended) < 60
+    assert planned(run, edited) == set()
+    shutil.rmtree(".snakemake")
+    (RESULTS / "snakemake.jsonl").unlink()
+    ledger.restore(RESULTS)  # nothing to restore, nothing breaks
+    assert not Path(".snakemake").exists()
