@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import accepted_run, certainty, cutoff
-from mars.decoding.cache import CachedModel, take
+from mars.decoding.cache import CachedModel, attention_of, take
 from mars.decoding.requests import Decoded, Request, Times, finished
 from mars.errors import UserError
 
@@ -62,10 +62,11 @@ def decode_block_cache(
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     prefilled = perf_counter()
-    while not batch.done:
-        while batch.behind:
-            batch.step(metric, strict, authors_window)
-        batch.extend()
+    with attention_of(model):
+        while not batch.done:
+            while batch.behind:
+                batch.step(metric, strict, authors_window)
+            batch.extend()
     times.prefill_seconds += prefilled - start
     times.decode_seconds += perf_counter() - prefilled
     times.decode_steps += batch.forwards - 1

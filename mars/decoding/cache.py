@@ -227,7 +227,7 @@ class CachedModel:
             0 or -inf, [rows, 1, groups * window, reach]: the window once for each query head of a
             key-value head, see :func:`grouped_query_attention`.
         """
-        queries = positions.repeat(1, self.groups)[:, None, :, None]
+        queries = positions[:, None].expand(-1, self.groups, -1).reshape(len(positions), 1, -1, 1)
         return torch.where(self.entries[:reach] > queries, self.never, self.always)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -320,9 +320,15 @@ AttentionInterface.register(ATTENTION, grouped_query_attention)
 
 @contextmanager
 def attention_of(model: PreTrainedModel) -> Iterator[None]:
-    """Use our attention within, and leave the model as it was found."""
+    """Use our attention within, and leave the model as it was found; can be nested.
+
+    Changing a configuration is slow: loops of steps have one around them.
+    """
     config = model.config
     before = config._attn_implementation
+    if before == ATTENTION:
+        yield
+        return
     config._attn_implementation = ATTENTION
     try:
         yield

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import accepted_run, certainty, cutoff
-from mars.decoding.cache import CachedModel, round_up, take
+from mars.decoding.cache import CachedModel, attention_of, round_up, take
 from mars.decoding.graphs import Graphs
 from mars.decoding.requests import (
     Decoded,
@@ -182,11 +182,12 @@ class Engine:
 
     def run(self, progress: Callable[[Decoded], None] | None = None) -> dict[int, Decoded]:
         """Step until nothing is left; ``progress`` sees each sequence as it ends."""
-        while self.active or self.queue:
-            self.step()
-            if progress is not None:
-                for identity in self.ended:
-                    progress(self.results[identity])
+        with attention_of(self.cached.model):
+            while self.active or self.queue:
+                self.step()
+                if progress is not None:
+                    for identity in self.ended:
+                        progress(self.results[identity])
         return self.results
 
     @torch.inference_mode()

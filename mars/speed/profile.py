@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from mars.decoding import Engine, Request
+from mars.decoding.cache import attention_of
 from mars.decoding.requests import Times
 from mars.errors import UserError
 from mars.speed.methods import Workload
@@ -49,13 +50,14 @@ def profile_steps(work: Workload, batch: int, tau: float | None) -> dict[str, An
         parts: Seconds = defaultdict(float)
         for prompt in work.prompts:
             engine.submit(Request(prompt, tau, work.max_new_tokens))
-        while engine.active or engine.queue:
-            spent.clear()
-            steps = engine.times.decode_steps
-            engine.step()
-            if engine.times.decode_steps > steps:
-                for part, seconds in spent.items():
-                    parts[part] += seconds
+        with attention_of(work.model):  # as Engine.run has it
+            while engine.active or engine.queue:
+                spent.clear()
+                steps = engine.times.decode_steps
+                engine.step()
+                if engine.times.decode_steps > steps:
+                    for part, seconds in spent.items():
+                        parts[part] += seconds
     total, steps = engine.times.decode_seconds, engine.times.decode_steps
     shares = {part: parts[part] / total for part in PARTS[:-1]}
     shares["rest"] = 1 - sum(shares.values())
