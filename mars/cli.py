@@ -348,7 +348,7 @@ def speed(
         float | None, typer.Option(help="with random weights: tokens accepted per forward")
     ] = None,
     prompts: Annotated[str, typer.Option(help="JSONL file, or built-in")] = "built-in",
-    prompt_count: Annotated[int, typer.Option(help="how many of them")] = 32,
+    prompt_count: Annotated[int, typer.Option(help="how many of them")] = 64,
     methods: str = "hf,autoregressive,cursor,cursor-lossless,block_cache,window",
     batch: str = "1,4,8,16",
     tau: Annotated[str, typer.Option(help="'none': one token per forward")] = "0.95",
