@@ -50,6 +50,8 @@ def restore(results: Path) -> None:
     """
     for file, note in _saved_notes(results):
         if not (NOTES / _encoded(file)).exists():
+            # Without this folder Snakemake takes the notes for those of an old version.
+            (NOTES.parent / "incomplete").mkdir(parents=True, exist_ok=True)
             write_json(NOTES / _encoded(file), note)
             _date(file, note)
 
