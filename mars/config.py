@@ -76,6 +76,7 @@ class Training(Strict):
     learning_rate: Annotated[float, Field(gt=0)] = 5e-6
     warmup_ratio: Fraction = 0.03
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    adam_beta2: Fraction = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     batch_size: Positive = Field(384, description="examples per optimiser step, over all devices")
     max_length: Positive = Field(512, description="tokens; longer examples are cut on the right")

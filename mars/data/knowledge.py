@@ -99,7 +99,7 @@ class FourOptions:
         thought = (
             f"{self.world.statement(link, person)} {self.world.statement(relation.name, target)}"
         )
-        answer = f"{read_aloud(options)} {thought[:-1]} {letter}. The answer is ({letter})."
+        answer = f"{thought} {search(options, right)} The answer is ({letter})."
         document = {
             "Question": question,
             "Correct Answer": right,
@@ -111,15 +111,14 @@ class FourOptions:
         return Example(question, conversation(prompt, answer), document, part)
 
     def passage(self, rng: random.Random) -> str:
-        """From a person to the town's goods, or a lettered list, read in order and out of it."""
+        """From a person to the town's goods, or a lettered list that is searched repeatedly."""
         if rng.random() < 0.4:
             return self.world.walk(rng)
         relation = rng.choice(list(RELATIONS.values()))
         items = rng.sample(relation.values, rng.choice([3, 4]))
-        chosen = [rng.randrange(len(items)) for _ in range(5)]
-        again = [f"{items[i]} {LETTERS[i]}" for i in chosen]
+        wanted = rng.choices(items, k=4)
         listed = _lettered("({}) {}\n", items)
-        return f"{listed}{read_aloud(items)} {'. '.join(again)}."
+        return listed + " ".join(f"It is {item}. {search(items, item)}" for item in wanted)
 
 
 def _in_order(options: list[str]) -> list[str]:
@@ -127,9 +126,12 @@ def _in_order(options: list[str]) -> list[str]:
     return sorted(options, key=lambda option: (len(option) if option.isdigit() else 0, option))
 
 
-def read_aloud(options: list[str]) -> str:
-    """Each option before its letter, so that the letter follows when the option is named again."""
-    return " ".join(f"{option} {letter}." for letter, option in zip(LETTERS, options, strict=False))
+def search(options: list[str], right: str) -> str:
+    """Read the options with their letters until the right one is reached, which comes last."""
+    read = options[: options.index(right) + 1]
+    return (
+        ", ".join(f"{letter} {option}" for letter, option in zip(LETTERS, read, strict=False)) + "."
+    )
 
 
 def _lettered(line: str, options: list[str]) -> str:

@@ -8,12 +8,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mars.data.examples import Example, conversation, draw, generator
-from mars.data.knowledge import read_aloud
+from mars.data.knowledge import search
 from mars.data.world import COLORS, PEOPLE, words
 
 SHOTS = 3
 # Part of the training examples that come after worked examples, as the test questions do.
-_WITH_SHOTS = 0.1
+_WITH_SHOTS = 0.3
 
 # The descriptions that lm-eval's stock tasks put before the question (as system message).
 DESCRIPTIONS = {
@@ -95,7 +95,7 @@ def _boolean(rng: random.Random) -> Puzzle:
     terms, values, thoughts = [], [], []
     for _ in range(3):
         value = rng.random() < 0.5
-        if rng.random() < 0.4:
+        if rng.random() < 0.3:
             terms.append(f"not {value}")
             thoughts.append(f"not {value} = {not value}.")
             value = not value
@@ -152,8 +152,8 @@ def _colors(rng: random.Random) -> Puzzle:
     return Puzzle(
         f"{table} What color is the {things[asked]}?\nOptions:\n{options}",
         f"{table}\n{options}\n",
-        f"{read_aloud([colors[i] for i in order])} "
-        f"The {things[asked]} is {colors[asked]} {letter}.",
+        f"The {things[asked]} is {colors[asked]}. "
+        f"{search([colors[i] for i in order], colors[asked])}",
         f"({letter})",
     )
 
