@@ -12,9 +12,9 @@ rule evaluate:
         f"{RESULTS}/logs/evaluate/{{model}}.log",
     benchmark:
         f"{RESULTS}/logs/evaluate/{{model}}.tsv"
-    threads: EXPERIMENT.threads
     conda:
         "../../environment.yml"
+    threads: EXPERIMENT.threads
     params:
         spec=stage_spec("evaluate"),
     message:

@@ -14,9 +14,9 @@ rule train:
         f"{RESULTS}/logs/train/{{model}}.tsv"
     wildcard_constraints:
         model=names(TRAINED),
-    threads: EXPERIMENT.threads
     conda:
         "../../environment.yml"
+    threads: EXPERIMENT.threads
     params:
         spec=stage_spec("train"),
     message:
