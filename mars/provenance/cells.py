@@ -6,7 +6,7 @@ import csv
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,10 +89,9 @@ class Tables:
         if self.missing and not self.cells:
             raise UserError(f"{self.missing[0].file} is not here; run the experiment first.")
         found = _choose("table", table, self.cells, lambda cell: [cell.table])
-        names = lambda cell: [f"{cell.scale} {cell.row}", f"{cell.scale} {cell.model}"]  # noqa: E731
         # Rows that were run come first: a name may fit the same row of a scale that was not.
         run = [cell for cell in found if cell.value != NOT_RUN]
-        found = _choose("row", row, run if _matches(row, run, names) else found, names)
+        found = _choose("row", row, run if _matches(row, run, _row_names) else found, _row_names)
         found = _choose("column", column, found, lambda cell: [cell.benchmark])
         wanted = quantity or found[0].quantity
         return _choose("quantity", wanted, found, lambda cell: [cell.quantity])[0]
@@ -214,12 +213,19 @@ def _agrees(text: str, value: float) -> bool:
 
 # --- names --------------------------------------------------------------------------------------
 
+Names = Callable[[Cell], list[str]]
+"""What a cell goes by; the first one is the one to tell people."""
+
+
+def _row_names(cell: Cell) -> list[str]:
+    return [f"{cell.scale} {cell.row}", f"{cell.scale} {cell.model}"]
+
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z0-9.=]+", text.lower()))
 
 
-def _matches(wanted: str, cells: Iterable[Cell], names: Any) -> list[tuple[int, Cell]]:
+def _matches(wanted: str, cells: Iterable[Cell], names: Names) -> list[tuple[int, Cell]]:
     """Cells of which a name has all the words wanted, and how many words that name has.
 
     The beginning of a word will do: ``gsm`` is ``GSM8K``.
@@ -237,7 +243,7 @@ def _has(words: set[str], asked: set[str]) -> bool:
     return all(any(word.startswith(part) for word in words) for part in asked)
 
 
-def _choose(what: str, wanted: str, cells: list[Cell], names: Any) -> list[Cell]:
+def _choose(what: str, wanted: str, cells: list[Cell], names: Names) -> list[Cell]:
     """The cells whose name fits best; all of them must have the same name."""
     matches = _matches(wanted, cells, names)
     best = min((length for length, _ in matches), default=0)

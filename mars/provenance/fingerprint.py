@@ -113,9 +113,9 @@ def _code_hash(module: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            is_text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-            if is_text and isinstance(first.value.value, str):
-                node.body = node.body[1:]
+            match first:
+                case ast.Expr(value=ast.Constant(value=str())):
+                    node.body = node.body[1:]
     digest = hashlib.sha256(ast.dump(tree).encode())
     file = _file(module)
     assert file is not None
