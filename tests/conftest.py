@@ -21,6 +21,7 @@ from mars.provenance import fingerprint, plan
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the finished experiment share one process, or each process would run it."""
     for item in items:
