@@ -127,7 +127,13 @@ class Engine:
         self.length = torch.zeros(slots, dtype=torch.long, device=device)
         self.cutoffs = torch.zeros(slots, block_size + extra_mask, device=device)
         self.unchecked = torch.zeros(slots, dtype=torch.long, device=device)
-        self.state = (self.ids, self.cursor, self.length, self.cutoffs, self.unchecked)
+        self.state: tuple[Tensor, ...] = (
+            self.ids,
+            self.cursor,
+            self.length,
+            self.cutoffs,
+            self.unchecked,
+        )
 
         self.queue: deque[_Slot] = deque()
         self.active: list[_Slot] = []

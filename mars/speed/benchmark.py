@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,12 +142,24 @@ def benchmark(
             "repeats": repeats,
             "threads": torch.get_num_threads(),
         },
-        about={"label": subject.label, **about},
+        about={"label": subject.label, **about, "gpu_driver": gpu_driver()},
     )
     if profile:
         rows = [profile_steps(_some(work, batch), batch, taus[0]) for batch in batches]
         write_json(output / "profile.json", {"parts": PARTS, "batches": rows})
     write_summary(output)
+
+
+def gpu_driver() -> str | None:
+    """Version of the GPU's driver and of CUDA; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return f"unknown, CUDA {torch.version.cuda}"
+    return f"{answer.splitlines()[0].strip()}, CUDA {torch.version.cuda}"
 
 
 def _some(work: Workload, batch: int) -> Workload:

@@ -8,7 +8,7 @@ the mean that was measured on a trained model. Such numbers are labelled whereve
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from mars.decoding.cursor import Engine
 from mars.errors import UserError
+
+if TYPE_CHECKING:
+    from mars.decoding.cursor import _Slot
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -49,6 +52,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 """Qwen2 architectures; the last two are those of the paper's models."""
 
 SEED = 0
+PATTERN_LENGTH = 2**16
 
 
 def random_model(shape: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -84,9 +88,10 @@ def random_prompts(vocabulary: int, count: int) -> list[list[int]]:
 class PrescribedEngine(Engine):
     """The engine, except that a seeded pattern says how many tokens each forward accepts.
 
-    The count depends on the slot and on the position, so it lies in a tensor and a step remains
-    one computation without the host. The model's own confidence is computed all the same, because
-    it is part of what a step costs.
+    Each prompt enters the pattern at a place of its own, and the count depends on the position
+    from there, not on the slot or the batch size. It lies in a tensor, so a step remains one
+    computation without the host. The model's own confidence is computed all the same, because it
+    is part of what a step costs.
 
     Args:
         mean: tokens accepted per forward, between 1 and ``block_size``.
@@ -97,15 +102,20 @@ class PrescribedEngine(Engine):
 
     def __init__(self, *arguments: Any, mean: float, **options: Any):
         super().__init__(*arguments, **options)
-        shape = self.ids.shape
-        self.pattern = acceptance_pattern(mean, self.block_size, shape).to(self.ids.device)
+        device = self.ids.device
+        self.pattern = acceptance_pattern(mean, self.block_size, (PATTERN_LENGTH,)).to(device)
+        self.entry = torch.zeros_like(self.length)
+        self.state = (*self.state, self.entry)
+
+    def _place(self, row: int, slot: _Slot) -> None:
+        super()._place(row, slot)
+        self.entry[row] = random.Random(repr(slot.request.prompt)).randrange(PATTERN_LENGTH)
 
     def _run(self, logits: Tensor, rows: slice) -> Tensor:
         run = super()._run(logits, rows)
         if logits.shape[1] == 1:
             return run
-        prescribed = self.pattern[rows].gather(1, self.length[rows, None])[:, 0]
-        return prescribed + 0 * run
+        return self.pattern[(self.entry[rows] + self.length[rows]) % PATTERN_LENGTH] + 0 * run
 
 
 def acceptance_pattern(mean: float, block_size: int, shape: tuple[int, ...]) -> Tensor:

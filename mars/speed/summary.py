@@ -95,7 +95,9 @@ def _circumstances(records: list[dict[str, Any]]) -> list[str]:
     first = measured[0]
     hardware, versions = first["hardware"], first["versions"]
     loads = [load for record in measured for load in record["load_average"]]
-    device = ", ".join(hardware["gpus"]) or f"{hardware['processor']}, {first['threads']} threads"
+    device = f"{hardware['processor']}, {first['threads']} threads"
+    if hardware["gpus"]:
+        device = f"{', '.join(hardware['gpus'])}, driver {first['gpu_driver']}"
     packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
     lines.append(
         f"**{first['label']}** on {device}; {packages}, Python {versions['python']}; "

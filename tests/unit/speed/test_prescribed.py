@@ -29,6 +29,8 @@ def test_decoding_accepts_as_prescribed(work):
     run = runner(free, Cell("cursor", 2, 0.95))()
     assert [len(tokens) for tokens in run.tokens] == [400] * 5
     assert run.count / sum(run.forwards) == pytest.approx(1.79, rel=0.08)
+    for batch in (1, 3):
+        assert runner(free, Cell("cursor", batch, 0.95))().forwards == run.forwards
     assert runner(free, Cell("autoregressive", 2))().forwards == [400] * 5
 
 
