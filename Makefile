@@ -72,10 +72,10 @@ known-experiment:
 	@test -d workflow/profiles/$(PROFILE) || { echo "PROFILE=$(PROFILE) is not known; choose one of:" \
 	  $(notdir $(wildcard workflow/profiles/*)); exit 2; }
 
-# loadgroup: the tests of the finished ci experiment are one group, which starts first; the other
-# process takes what is left.
+# worksteal: the ci experiment, which several tests look at, starts first; the other process takes
+# what is left.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

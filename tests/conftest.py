@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,23 +23,49 @@ from mars.provenance import fingerprint, plan
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the finished experiment share one process, or each process would run it."""
-    for item in items:
-        if "finished" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("finished"))
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all processes of a test run; whoever comes first fills it, the others wait."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@contextmanager
+def once(folder: Path) -> Iterator[bool]:
+    """Whether this process is to fill the folder; no other one is inside at the same time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder.with_suffix(".done")
+        yield not done.exists()
+        done.touch()
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(shared: Path) -> Path:
     """A copy of the project, which stays as it is while the experiment runs."""
-    copy = tmp_path_factory.mktemp("project")
-    for name in ("mars", "workflow", "config"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "requirements.lock", "environment.yml"):
-        shutil.copy(ROOT / name, copy)
+    copy = shared / "project"
+    with once(copy) as to_do:
+        if to_do:
+            for name in ("mars", "workflow", "config"):
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / name, copy / name, ignore=ignored)
+            for name in ("Snakefile", "requirements.lock", "environment.yml"):
+                shutil.copy(ROOT / name, copy)
     return copy
+
+
+@pytest.fixture(scope="session")
+def finished(project: Path, shared: Path) -> Path:
+    """A folder in which the experiment ran, was killed after its first model, and ran again.
+
+    It is for all tests; one that changes something takes ``run``, a copy.
+    """
+    folder = shared / "finished"
+    with once(folder) as to_do:
+        if to_do:
+            run_killed_and_resumed(project, folder)
+    return folder
 
 
 def noted(folder: Path, file: Path) -> bool:
@@ -47,10 +75,7 @@ def noted(folder: Path, file: Path) -> bool:
     return (state / "metadata" / name).exists() and not (state / "incomplete" / name).exists()
 
 
-@pytest.fixture(scope="session")
-def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the experiment ran, was killed after its first model, and ran again."""
-    folder = tmp_path_factory.mktemp("run")
+def run_killed_and_resumed(project: Path, folder: Path) -> None:
     first = folder / "results/ci/provenance/train/base-small.json"
     with open(folder / "killed.log", "w") as log:
         run = subprocess.Popen(
@@ -61,18 +86,19 @@ def finished(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             stderr=log,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 300
-        while not noted(folder, first):
-            assert run.poll() is None, (folder / "killed.log").read_text()[-4000:]
-            assert time.monotonic() < deadline, "the first model was not trained in time"
-            time.sleep(0.2)
-        time.sleep(1)  # the next job has started
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+        try:
+            deadline = time.monotonic() + 300
+            while not noted(folder, first):
+                assert run.poll() is None, (folder / "killed.log").read_text()[-4000:]
+                assert time.monotonic() < deadline, "the first model was not trained in time"
+                time.sleep(0.2)
+            time.sleep(1)  # the next job has started
+        finally:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
     done_before = sha256_file(first)
     (folder / "resumed.log").write_text(snakemake(project, folder))
     assert sha256_file(first) == done_before, "a finished stage was run again after the kill"
-    return folder
 
 
 @pytest.fixture
