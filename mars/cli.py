@@ -159,7 +159,7 @@ def import_base(spec: Spec, output: Folder, record: Record) -> None:
     """Write a ready base model (package or hub) as a checkpoint with a mask token."""
     from pydantic import TypeAdapter
 
-    from mars.config import Base
+    from mars.config import HubBase, PackageBase
     from mars.models import import_base as run
     from mars.provenance.manifest import new_folder, write_manifest
     from mars.provenance.record import recorded
@@ -169,7 +169,8 @@ def import_base(spec: Spec, output: Folder, record: Record) -> None:
         recorded(record, plan, [], [output / "manifest.json"]) as facts,
         new_folder(output) as folder,
     ):
-        facts |= run(TypeAdapter(Base).validate_python(plan["config"]), folder)
+        base = TypeAdapter[HubBase | PackageBase](HubBase | PackageBase)
+        facts |= run(base.validate_python(plan["config"]), folder)
         write_manifest(folder, **facts)
 
 
@@ -390,7 +391,7 @@ def speed(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    amounts = {
+    amounts: dict[str, Any] = {
         "prompt_count": prompt_count,
         "max_new_tokens": max_new_tokens,
         "precision": precision,

@@ -31,7 +31,8 @@ def load_model(checkpoint: str | Path, dtype: torch.dtype = torch.float32) -> Pr
     """The causal language model in a local folder, in evaluation mode, on the best device."""
     folder = _checkpoint_folder(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device).eval()  # type: ignore[arg-type]
 
 
 def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
@@ -76,7 +77,7 @@ def import_base(base: HubBase | PackageBase, output: Path) -> dict[str, str | No
     """
     if base.source == "package":
         model, tokenizer = _load_package(base.package, base.file)
-        origin = {
+        origin: dict[str, str | None] = {
             "source": "package",
             "package": base.package,
             "revision": importlib.metadata.version(base.package),
@@ -112,7 +113,7 @@ def set_mask_token(
     Qwen2.5 has more embedding rows than tokens, so a new token takes a spare row; a model
     without spare rows names a special token of its vocabulary that text never uses.
     """
-    rows = model.get_input_embeddings().num_embeddings
+    rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
     known = tokenizer.convert_tokens_to_ids(mask_token)
     if known in (None, tokenizer.unk_token_id) and len(tokenizer) >= rows:
         raise UserError(
@@ -134,9 +135,8 @@ def _load_package(package: str, file: str) -> tuple[PreTrainedModel, PreTrainedT
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
     # The weights are now plain floats: the folder we write must not claim to be quantised.
-    model.config.quantization_config = None
     del model.config.quantization_config
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
     return model, tokenizer
 
 

@@ -7,7 +7,7 @@ over a rerun and what the stage sees cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -121,15 +121,18 @@ def _train(experiment: Experiment, model: str) -> dict[str, Any]:
     entry = experiment.models[model]
     base = experiment.scales[entry.scale].base
     pretrains = entry.method == "base"
-    if pretrains and not isinstance(base, ScratchBase):
-        raise UserError(f"{model} is a ready base model; it is imported, not trained.")
+    architecture = None
+    if pretrains:
+        if not isinstance(base, ScratchBase):
+            raise UserError(f"{model} is a ready base model; it is imported, not trained.")
+        architecture = _plain(base.architecture)
     training = _plain(experiment.training_of(model))
     training.pop("checkpoint_minutes")  # when to save changes no result
     return {
         "method": "pretrain" if pretrains else entry.method,
         "block_size": entry.block_size,
         "ar_weight": entry.ar_weight if entry.method == "mars" else None,
-        "architecture": _plain(base.architecture) if pretrains else None,
+        "architecture": architecture,
         "training": training,
     }
 
@@ -172,7 +175,7 @@ def trained_models(experiment: Experiment) -> list[str]:
     ]
 
 
-_STAGES = {
+_STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     "generate_data": (["mars.data.generate"], _generate_data),
     "fetch_dataset": (["mars.data.hub"], _fetch_dataset),
     "train_tokenizer": (["mars.data.tokenizer"], _train_tokenizer),

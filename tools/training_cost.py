@@ -124,7 +124,7 @@ def main() -> None:
     documents = make_documents(
         options.examples, options.length, options.response, shape.get("vocabulary", 151936)
     )
-    model = make_model(shape).to(device)
+    model = make_model(shape).to(device)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     documents.sort(key=lambda document: len(document[0]))
     batches = [

@@ -35,6 +35,8 @@ def tokenize_conversation(
     turns = [{"role": m["role"], "content": m["content"]} for m in messages]
     prompt = tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, tokenize=False)
     whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert isinstance(prompt, str)  # what `tokenize=False` returns
+    assert isinstance(whole, str)
     if not whole.startswith(prompt):
         raise UserError(
             "the chat template does not write the generation prompt before an assistant turn, so "

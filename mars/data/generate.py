@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,7 +30,8 @@ FEWSHOT = "mars-generated/bbh-fewshot"
 class Family(Protocol):
     """A kind of question: its sub-tasks, one question, and a plain passage on the same matter."""
 
-    parts: tuple[str, ...]
+    @property
+    def parts(self) -> tuple[str, ...]: ...
 
     def example(self, rng: random.Random, part: str) -> Example: ...
 
@@ -108,7 +110,7 @@ def test_examples(family: Family, seed: int, name: str, count: int) -> list[Exam
     for index, part in enumerate(family.parts):
         share = count // len(family.parts) + (index < count % len(family.parts))
         rng = generator(seed, name, part, "test")
-        examples += draw(lambda r=rng, p=part: family.example(r, p), share, ())
+        examples += draw(partial(family.example, rng, part), share, ())
     return examples
 
 
@@ -128,9 +130,7 @@ def instruction_examples(
         for index, part in enumerate(family.parts):
             share = wanted // len(family.parts) + (index < wanted % len(family.parts))
             rng = generator(seed, name, part, "train")
-            drawn = draw(
-                lambda r=rng, f=family, p=part: f.example(r, p), share, excluded, distinct=False
-            )
+            drawn = draw(partial(family.example, rng, part), share, excluded, distinct=False)
             examples += [(name, example) for example in drawn]
     generator(seed, "order").shuffle(examples)
     return examples
@@ -232,12 +232,13 @@ _IFEVAL = pa.schema(
 
 def _identity(name: str, index: int) -> dict[str, Any]:
     """The column that numbers the rows of a benchmark, where it has one."""
-    return {
+    columns: dict[str, dict[str, Any]] = {
         "openai/openai_humaneval": {"task_id": f"HumanEval/{index}"},
         "google/IFEval": {"key": index},
         "TIGER-Lab/MMLU-Pro": {"question_id": index},
         "Idavidrein/gpqa": {"Record ID": f"rec{index:05d}"},
-    }.get(name, {})
+    }
+    return columns.get(name, {})
 
 
 def _instruct_table(corpus: list[tuple[str, Example]]) -> pa.Table:

@@ -25,12 +25,12 @@ def write_dataset(folder: Path, title: str, configurations: Mapping[str, Splits]
     """
     entries = []
     for index, (name, splits) in enumerate(configurations.items()):
-        entry = {"config_name": name, "default": index == 0, "data_files": []}
+        files = []
         for split, table in splits.items():
             path = f"{name}/{split}.parquet"
             write_atomic(folder / path, _parquet(table))
-            entry["data_files"].append({"split": split, "path": path})
-        entries.append(entry)
+            files.append({"split": split, "path": path})
+        entries.append({"config_name": name, "default": index == 0, "data_files": files})
     header = yaml.safe_dump({"license": "apache-2.0", "configs": entries}, sort_keys=False)
     write_atomic(folder / "README.md", f"---\n{header}---\n{title}\n")
 

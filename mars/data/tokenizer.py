@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
@@ -34,7 +35,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, output: Path) -> None
         vocabulary: number of tokens, special ones and the 256 bytes included.
         output: folder of the tokenizer.
     """
-    empty = Qwen2Tokenizer(vocab={}, merges=[], unk_token=None, eos_token=END, pad_token=PAD)
+    special: dict[str, Any] = {"unk_token": None, "pad_token": PAD, "eos_token": END}
+    empty = Qwen2Tokenizer(vocab={}, merges=[], **special)
     trained = empty.backend_tokenizer
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -46,10 +48,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, output: Path) -> None
     model = json.loads(trained.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
-        unk_token=None,
-        pad_token=PAD,
-        eos_token=END,
+        merges=[tuple(merge) for merge in model["merges"]],  # type: ignore[misc]
+        **special,
         mask_token=MASK,
         additional_special_tokens=[START],
         chat_template=_CHAT_TEMPLATE,

@@ -136,6 +136,7 @@ class World:
 
     def portrait(self, rng: random.Random) -> str:
         """A passage about one person, or one town, in several wordings."""
+        relations: tuple[Relation, ...]
         if rng.random() < 0.2:
             subject, relations = rng.choice(TOWNS), TOWN_RELATIONS
         else:

@@ -80,6 +80,8 @@ def decode(
     elif method == "jacobi":
         threshold = 0.0  # unused by the rule, but not one-token mode
     requests = _requests(prompts, threshold, max_new_tokens, stop)
+    if method == "block_diffusion" and mask_token_id is None:
+        raise UserError("Block diffusion needs a mask token, which this checkpoint lacks.")
     check_model(model, 1 if method == "jacobi" else block_size, mask_token_id)
     for request in requests:
         request.check(metric)
@@ -96,6 +98,7 @@ def decode(
         one_by_one = (decode_window(model, request, **rule, **extensions) for request in requests)
         return [_report(decoded, progress) for decoded in one_by_one]
     if method == "block_diffusion":
+        assert mask_token_id is not None  # check_model has seen to it
         one_by_one = (
             decode_block_diffusion(
                 model, request, block_size=block_size, eos=rule["eos"], mask_token_id=mask_token_id
