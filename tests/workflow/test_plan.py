@@ -35,8 +35,9 @@ def test_a_fresh_directory_plans_every_model_once(name: str, tmp_path: Path):
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = planned_jobs(done.stdout)
     experiment = load_experiment(config)
-    assert jobs["train"] == len(trained_models(experiment))
-    assert jobs["train"] + jobs["import_base"] == len(experiment.models)
+    trained = jobs["pretrain"] + jobs["train"]
+    assert trained == len(trained_models(experiment))
+    assert trained + jobs["import_base"] == len(experiment.models)
     assert jobs["evaluate"] == len(experiment.evaluated_models())
     assert jobs["table"] == len(experiment.artefacts)
 

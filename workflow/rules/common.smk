@@ -30,6 +30,8 @@ RESULTS = f"results/{EXPERIMENT.experiment}"
 HUB = f"{RESULTS}/data/hub"
 GENERATED = isinstance(EXPERIMENT.data, GeneratedData)
 TRAINED = trained_models(EXPERIMENT)
+PRETRAINED = [name for name in TRAINED if EXPERIMENT.models[name].method == "base"]
+FINE_TUNED = [name for name in TRAINED if name not in PRETRAINED]
 IMPORTED = [name for name in EXPERIMENT.models if name not in TRAINED]
 # A clone knows what is done from the notes that came with the results.
 ledger.restore(Path(RESULTS))

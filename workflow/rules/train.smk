@@ -1,4 +1,5 @@
-# Pre-training, AR SFT, MARS: one rule, because they differ in configuration only.
+# Pre-training, AR SFT, MARS: the same command, because they differ in configuration only. A chain of
+# models is as long as its jobs together, so bases come before children and these before evaluations.
 
 
 rule train:
@@ -13,7 +14,8 @@ rule train:
     benchmark:
         f"{RESULTS}/logs/train/{{model}}.tsv"
     wildcard_constraints:
-        model=names(TRAINED),
+        model=names(FINE_TUNED),
+    priority: 1
     conda:
         "../../environment.yml"
     threads: EXPERIMENT.threads
@@ -26,3 +28,11 @@ rule train:
         " --parent $(dirname {input.parent}) --dataset $(dirname {input.dataset})"
         " --output $(dirname {output.manifest})"
         " --record {output.record} > {log} 2>&1"
+
+
+use rule train as pretrain with:
+    wildcard_constraints:
+        model=names(PRETRAINED),
+    priority: 2
+    message:
+        "Pre-train {wildcards.model}"
