@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 from functools import partial
@@ -225,22 +226,29 @@ def train(
     plan = _stage(spec, "train")
     config = plan["config"]
     architecture = config["architecture"]
+    work = output.parent / f".{output.name}.work-{sha256_text(canonical_json(plan))[:12]}"
+    training = partial(
+        run,
+        method=config["method"],
+        training=Training(**config["training"], checkpoint_minutes=checkpoint_minutes),
+        block_size=config["block_size"],
+        ar_weight=config["ar_weight"],
+        architecture=Architecture(**architecture) if architecture else None,
+        parent=parent,
+        dataset=dataset,
+        work=work,
+        output=output,
+    )
+    if os.environ.get("RANK", "0") != "0":  # of several processes only the first one records
+        training()
+        return
     inputs = [parent / "manifest.json", dataset / "manifest.json"]
     with recorded(record, plan, inputs, [output / "manifest.json"]) as facts:
-        facts |= run(
-            method=config["method"],
-            training=Training(**config["training"], checkpoint_minutes=checkpoint_minutes),
-            block_size=config["block_size"],
-            ar_weight=config["ar_weight"],
-            architecture=Architecture(**architecture) if architecture else None,
-            parent=parent,
-            dataset=dataset,
-            work=output.parent / f".{output.name}.work-{sha256_text(canonical_json(plan))[:12]}",
-            output=output,
-        )
+        facts |= training()
         if config["method"] == "mars":
             add_custom_generate(output)
         write_manifest(output)
+    shutil.rmtree(work, ignore_errors=True)  # nothing is left to resume
 
 
 @app.command()
