@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from mars.errors import UserError
 from mars.files import read_jsonl
@@ -34,11 +35,13 @@ def plot_curves(logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
                 continue
             steps, losses = np.array(points, dtype=float).T
             colour = f"C{number % 10}"
-            panel.plot(steps, losses, color=colour, alpha=0.2, linewidth=0.7)
+            panel.plot(steps, losses, color=colour, alpha=0.12, linewidth=0.6)
             panel.plot(steps, _smooth(losses), color=colour, linewidth=1.6, label=name)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("optimiser step")
         panel.grid(alpha=0.3)
+    panels[0].set_yscale("log")  # the first steps would flatten all that comes after
+    panels[0].yaxis.set_major_formatter(ScalarFormatter())
     panels[0].set_ylabel("nats per token")
     handles = {
         label: handle
