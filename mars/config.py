@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from mars.errors import UserError
 
@@ -171,8 +179,49 @@ class Benchmark(Strict):
 class Setting(Strict):
     """How a model decodes in one evaluation."""
 
-    threshold: Fraction | None = Field(description="tau; null: one token per forward (tau = 1.0)")
-    metric: Literal["probability"] = "probability"
+    metric: Literal["probability", "entropy", "margin"] = "probability"
+    threshold: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="tau; null: one token per forward (tau = 1.0)"
+    )
+    method: Literal["jacobi", "block_cache", "transformers"] | None = Field(
+        None, description="null: the engine, or what the model was trained for"
+    )
+    block_size: Positive | None = Field(
+        None, description="B of the decoder; null: as trained (jacobi: one guess less per forward)"
+    )
+    verify: bool = Field(False, description="lossless mode, an extension of the paper")
+    extra_mask: bool = Field(False, description="B masks, B + 1 predictions: an extension")
+    cache_block: Positive | None = Field(None, description="of block_cache: B_cache of Table 5")
+    authors_window: bool = Field(False, description="of block_cache: as the authors' code (A5)")
+    repetition_penalty: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="of transformers: what the authors' AR rows inherit (A1)"
+    )
+
+    @field_validator("threshold")
+    @classmethod
+    def _on_the_scale(cls, threshold: float | None, info: ValidationInfo) -> float | None:
+        if threshold is not None and threshold > 1 and info.data.get("metric") != "entropy":
+            raise ValueError("off the scale of its metric")
+        return threshold
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Setting:
+        if (self.method == "block_cache") != (self.cache_block is not None):
+            raise ValueError("`cache_block` is needed by the method block_cache, and only there")
+        if self.authors_window and self.method != "block_cache":
+            raise ValueError("`authors_window` is an option of the method block_cache only")
+        if self.repetition_penalty != 1 and self.method != "transformers":
+            raise ValueError("`repetition_penalty` is an option of the method transformers only")
+        if (self.verify or self.extra_mask) and self.method is not None:
+            raise ValueError(
+                "`verify` and `extra_mask` are options of the engine: leave out method"
+            )
+        return self
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is one-token mode and nothing else."""
+        return self == Setting()
 
 
 class Evaluation(Strict):
@@ -185,10 +234,11 @@ class Evaluation(Strict):
 
 
 class Evaluated(Strict):
-    """Which models are evaluated under which settings; benchmarks: all of the experiment."""
+    """Which models are evaluated under which settings on which benchmarks."""
 
     models: list[Name]
     settings: list[Name]
+    benchmarks: list[Name] | None = Field(None, description="null: all of the experiment")
 
 
 # --- the experiment -----------------------------------------------------------------------------
@@ -213,8 +263,8 @@ class Experiment(Strict):
     @field_validator("settings")
     @classmethod
     def _has_one_token(cls, settings: dict[str, Setting]) -> dict[str, Setting]:
-        if not any(setting.threshold is None for setting in settings.values()):
-            raise ValueError("one setting must have `threshold: null` (one-token mode)")
+        if not any(setting.plain for setting in settings.values()):
+            raise ValueError("one setting must be `threshold: null` (one-token mode)")
         return settings
 
     @model_validator(mode="after")
@@ -234,6 +284,8 @@ class Experiment(Strict):
                 _expect(model_name, self.models, f"evaluate[{index}].models")
             for setting in group.settings:
                 _expect(setting, self.settings, f"evaluate[{index}].settings")
+            for benchmark in group.benchmarks or []:
+                _expect(benchmark, self.benchmarks, f"evaluate[{index}].benchmarks")
         for name in self.models:
             self.ancestors(name)
         return self
@@ -268,14 +320,21 @@ class Experiment(Strict):
             raise ValueError(f"`models.{name}.training.{key}`: {first['msg'].lower()}") from error
         return merged.model_copy(update={"epochs": merged.epochs * model.epochs_factor})
 
-    def settings_of(self, name: str) -> list[str]:
-        """The settings under which a model is evaluated, in the experiment's order."""
-        wanted = {s for group in self.evaluate if name in group.models for s in group.settings}
-        return [setting for setting in self.settings if setting in wanted]
+    def evaluations_of(self, name: str) -> dict[str, list[str]]:
+        """The benchmarks on which a model is evaluated, by setting, in the experiment's order."""
+        wanted: dict[str, set[str]] = {}
+        for group in self.evaluate:
+            for setting in group.settings if name in group.models else []:
+                wanted.setdefault(setting, set()).update(group.benchmarks or self.benchmarks)
+        return {
+            setting: [benchmark for benchmark in self.benchmarks if benchmark in wanted[setting]]
+            for setting in self.settings
+            if setting in wanted
+        }
 
     def evaluated_models(self) -> list[str]:
         """The models that are evaluated at all, in the experiment's order."""
-        return [name for name in self.models if self.settings_of(name)]
+        return [name for name in self.models if self.evaluations_of(name)]
 
 
 def _expect(name: str, known: dict[str, Any], where: str) -> None:
@@ -334,11 +393,11 @@ def _sentence(error: ValidationError) -> str:
         return f"unknown key `{key}`; remove it or see config/README.md for the keys."
     if first["type"] == "missing":
         return f"`{key}` is missing; add it (config/README.md explains every key)."
+    if key.endswith("threshold"):
+        return f"`{key}` is {first['input']!r}; tau lies between 0 and 1, or is null for one token."
     if first["type"] == "value_error":
         text = str(first["ctx"]["error"])
         return f"{text}." if text.startswith("`models.") or not key else f"in `{key}`: {text}."
-    if key.endswith("threshold"):
-        return f"`{key}` is {first['input']!r}; tau lies between 0 and 1, or is null for one token."
     return f"`{key}` is {first['input']!r}: {first['msg'].lower()}; correct it."
 
 

@@ -40,16 +40,6 @@ def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(_checkpoint_folder(checkpoint), local_files_only=True)
 
 
-def mask_token_id(tokenizer: PreTrainedTokenizerBase, checkpoint: str | Path) -> int:
-    """The id of the mask token; UserError if the checkpoint has none."""
-    if tokenizer.mask_token_id is None:
-        raise UserError(
-            f"{checkpoint}: its tokenizer has no mask token, so it cannot decode several tokens "
-            "at once; import the base model with `mars import-base` or train it with `mars train`."
-        )
-    return tokenizer.mask_token_id
-
-
 def block_size_of(model: PreTrainedModel) -> int:
     """The block size a MARS checkpoint was trained for; 1 for a plain autoregressive one."""
     return getattr(model.generation_config, "mars_block_size", None) or 1
@@ -60,11 +50,6 @@ def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
-
-
-def parameter_count(model: PreTrainedModel) -> int:
-    """Number of distinct parameters (tied weights count once)."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def import_base(base: HubBase | PackageBase, output: Path) -> dict[str, str | None]:

@@ -20,7 +20,15 @@ from mars.provenance.fingerprint import PACKAGE, code_fingerprint, module_hashes
 
 LOCK = PACKAGE.parent / "requirements.lock"
 # The packages whose versions can change a result; the rest of the lock reruns nothing.
-NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm-eval", "numpy")
+NUMERIC_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "lm-eval",
+    "accelerate",
+    "numpy",
+)
 
 
 def spec(experiment: Experiment, stage: str, **target: Any) -> str:
@@ -139,12 +147,15 @@ def _train(experiment: Experiment, model: str) -> dict[str, Any]:
 
 def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
     entry = experiment.models[model]
-    settings = {name: _plain(experiment.settings[name]) for name in experiment.settings_of(model)}
+    cells = experiment.evaluations_of(model)
+    used = {benchmark for benchmarks in cells.values() for benchmark in benchmarks}
+    benchmarks = {name: _plain(experiment.benchmarks[name]) for name in sorted(used)}
     return {
         "method": "block_diffusion" if entry.method == "block_diffusion" else None,
         "block_size": entry.block_size,
-        "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
-        "settings": settings,
+        "cells": cells,
+        "benchmarks": benchmarks,
+        "settings": {name: _plain(experiment.settings[name]) for name in cells},
         "evaluation": _plain(experiment.evaluation),
         "generated_data": isinstance(experiment.data, GeneratedData),
     }
@@ -158,7 +169,9 @@ def _table(experiment: Experiment, number: int) -> dict[str, Any]:
         "models": {name: _plain(experiment.models[name]) for name in experiment.evaluated_models()},
         "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
         "settings": {name: _plain(item) for name, item in experiment.settings.items()},
-        "evaluated": {name: experiment.settings_of(name) for name in experiment.evaluated_models()},
+        "evaluated": {
+            name: experiment.evaluations_of(name) for name in experiment.evaluated_models()
+        },
     }
 
 

@@ -7,6 +7,7 @@ those who submit requests while others run or change tau on the way.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -17,12 +18,18 @@ from mars.decoding.cursor import Engine
 from mars.decoding.jacobi import JacobiEngine
 from mars.decoding.requests import Decoded, Request, Stop, check_model, check_vocabulary, eos_set
 from mars.decoding.speculative import decode_speculative
+from mars.decoding.transformers_generate import decode_transformers
 from mars.decoding.window import decode_window
 from mars.errors import UserError
 
 __all__ = ["METHODS", "Decoded", "Engine", "Request", "decode", "decode_speculative"]
 
-METHODS = ("window", "cursor", "autoregressive", "block_cache", "jacobi", "block_diffusion")
+BATCHED: dict[str, Callable[..., list[Decoded]]] = {
+    "block_cache": decode_block_cache,
+    "block_diffusion": decode_block_diffusion,
+    "transformers": decode_transformers,
+}
+METHODS = ("window", "cursor", "autoregressive", "jacobi", *BATCHED)
 
 
 def decode(
@@ -41,6 +48,7 @@ def decode(
     extra_mask: bool = False,
     cache_block: int = 32,
     authors_window: bool = False,
+    repetition_penalty: float = 1.0,
     slots: int = 16,
     stop: Stop | Sequence[Stop | None] | None = None,
     memory_limit: int | None = None,
@@ -58,11 +66,13 @@ def decode(
         mask_token_id: id of [MASK]; None is allowed for ``autoregressive``.
         method: ``cursor`` (the engine), ``window`` (no cache, one by one, the reference),
             ``autoregressive`` (the engine at B = 1), ``block_cache`` (the paper's cache),
-            ``jacobi`` (the training-free baseline, ``block_size - 1`` guesses per forward) or
-            ``block_diffusion`` (by confidence inside a block, for models trained that way).
+            ``jacobi`` (the training-free baseline, ``block_size - 1`` guesses per forward),
+            ``block_diffusion`` (by confidence inside a block, for models trained that way) or
+            ``transformers`` (its ``generate``, greedy, one token per forward).
         metric, strict, verify, extra_mask: see :class:`mars.decoding.cursor.Engine`; the last two
             are for ``cursor`` and ``window``.
         cache_block, authors_window: see :mod:`mars.decoding.block_cache`.
+        repetition_penalty: of ``transformers``; 1 is none.
         slots: sequences decoded together.
         stop: sees the tokens so far and ends a request early, for all or per prompt.
         memory_limit: most bytes for the key-value cache.
@@ -75,7 +85,9 @@ def decode(
         raise UserError(f"Unknown decoding method {method!r}: choose one of {', '.join(METHODS)}.")
     if method not in ("cursor", "window") and (verify or extra_mask):
         raise UserError(f"verify and extra_mask are not options of the method {method!r}.")
-    if method == "autoregressive":
+    if method != "transformers" and repetition_penalty != 1:
+        raise UserError("repetition_penalty is an option of the method 'transformers' only.")
+    if method in ("autoregressive", "transformers"):
         threshold, block_size = None, 1
     elif method == "jacobi":
         threshold = 0.0  # unused by the rule, but not one-token mode
@@ -97,24 +109,16 @@ def decode(
     if method == "window":
         one_by_one = (decode_window(model, request, **rule, **extensions) for request in requests)
         return [_report(decoded, progress) for decoded in one_by_one]
-    if method == "block_diffusion":
-        assert mask_token_id is not None  # check_model has seen to it
-        one_by_one = (
-            decode_block_diffusion(
-                model, request, block_size=block_size, eos=rule["eos"], mask_token_id=mask_token_id
-            )
-            for request in requests
-        )
-        return [_report(decoded, progress) for decoded in one_by_one]
-    if method == "block_cache":
-        rule |= {"cache_block": cache_block, "authors_window": authors_window}
-        return [
-            _report(decoded, progress)
-            for start in range(0, len(requests), slots)
-            for decoded in decode_block_cache(
-                model, requests[start : start + slots], memory_limit=memory_limit, **rule
-            )
-        ]
+    if method in BATCHED:
+        options = {key: rule[key] for key in ("eos", "mask_token_id")}
+        if method == "transformers":
+            options |= {"repetition_penalty": repetition_penalty}
+        else:
+            options |= {"block_size": block_size, "memory_limit": memory_limit}
+        if method == "block_cache":
+            options |= {"cache_block": cache_block, "authors_window": authors_window}
+            options |= {"metric": metric, "strict": strict}
+        return _run_batched(partial(BATCHED[method], model, **options), requests, slots, progress)
     if not requests:
         return []
     engine = (JacobiEngine if method == "jacobi" else Engine)(
@@ -126,6 +130,22 @@ def decode(
         **extensions,
     )
     return _run_sorted(engine, requests, progress)
+
+
+def _run_batched(
+    decoder: Callable[[list[Request]], list[Decoded]],
+    requests: list[Request],
+    slots: int,
+    progress: Callable[[Decoded], None] | None,
+) -> list[Decoded]:
+    """Batch after batch, prompts of like length together."""
+    order = sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt))
+    results: dict[int, Decoded] = {}
+    for start in range(0, len(order), slots):
+        chosen = order[start : start + slots]
+        batch = decoder([requests[index] for index in chosen])
+        results |= zip(chosen, (_report(decoded, progress) for decoded in batch), strict=True)
+    return [results[index] for index in range(len(requests))]
 
 
 def _run_sorted(

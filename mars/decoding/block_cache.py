@@ -71,8 +71,10 @@ def decode_block_cache(
     times.decode_seconds += perf_counter() - prefilled
     times.decode_steps += batch.forwards - 1
     return [
-        Decoded(tokens, len(accepted), accepted, finish or "")
-        for tokens, accepted, finish in zip(batch.tokens, batch.accepted, batch.finish, strict=True)
+        Decoded(tokens, len(accepted), accepted, finish or "", overrun)
+        for tokens, accepted, finish, overrun in zip(
+            batch.tokens, batch.accepted, batch.finish, batch.overrun, strict=True
+        )
     ]
 
 
@@ -114,6 +116,7 @@ class _Batch:
         self.tokens: list[list[int]] = [[] for _ in requests]
         self.accepted: list[list[int]] = [[] for _ in requests]
         self.finish: list[str | None] = [None] * len(requests)
+        self.overrun = [0] * len(requests)
         self.forwards = 0
 
     @property
@@ -183,4 +186,5 @@ class _Batch:
         gained, finish = finished(self.tokens[row], new, self.requests[row], self.eos)
         self.tokens[row] += gained
         self.accepted[row].append(len(gained))
+        self.overrun[row] = len(new) - len(gained)
         self.finish[row] = finish

@@ -1,85 +1,140 @@
 """Decoding of the block-diffusion baseline: one block after the other, by confidence inside it.
 
-The plain form of arXiv 2503.09573: clean tokens see their block and earlier ones, the block under
-way sees them and all of itself; a masked position predicts its own token. One sequence at a time,
-with a key-value cache of the finished blocks.
+The form of arXiv 2503.09573: clean tokens see their block and earlier ones, the block under way
+sees them and all of itself; a masked position predicts its own token. The sequences of a batch
+are in lockstep, each at its own block: every step forwards a row's last finished block, whose keys
+and values are final only now, and the block under way.
 """
 
 from __future__ import annotations
 
-import torch
-from transformers import DynamicCache, PreTrainedModel
+from collections.abc import Sequence
 
-from mars.decoding.acceptance import cutoff, forbid
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mars.decoding.acceptance import cutoff
+from mars.decoding.cache import CachedModel, attention_of, take
+from mars.decoding.cursor import PREFILL_TOKENS
 from mars.decoding.requests import Decoded, Request, finished
 
 
 @torch.inference_mode()
 def decode_block_diffusion(
     model: PreTrainedModel,
-    request: Request,
+    requests: Sequence[Request],
     *,
     block_size: int,
     eos: frozenset[int],
     mask_token_id: int,
-) -> Decoded:
-    """Continue one prompt greedily.
+    memory_limit: int | None = None,
+) -> list[Decoded]:
+    """Continue one batch of prompts greedily, all together.
 
     Args:
         model: a causal LM in eval mode, trained with block diffusion.
-        request: at threshold tau every forward fixes the masks whose probability reaches it, and
+        requests: at threshold tau every forward fixes the masks whose probability reaches it, and
             at least the most confident one; None: exactly one.
         block_size: B of the training; blocks are counted from the start of the prompt.
         eos: ids that end a sequence.
         mask_token_id: id of [MASK]; never predicted.
+        memory_limit: most bytes for the cache.
 
     Returns:
-        The tokens up to and including the first EOS, and the forwards it took. ``accepted``
-        counts tokens where the text grows from the left without a gap: 0 in a forward that fixed
-        a token behind a mask.
+        The tokens up to and including the first EOS, and the forwards it took; the prompt's is
+        one with the first block's. ``accepted`` counts tokens where the text grows from the left
+        without a gap: 0 in a forward that fixed a token behind a mask.
+
+    Raises:
+        UserError: the cache does not fit.
     """
-    mask = mask_token_id
-    ids = list(request.prompt)
-    prompt_length, cached = len(ids), 0
-    needed = cutoff(request.threshold, "probability")
-    cache = DynamicCache(config=model.config)
-    tokens: list[int] = []
-    accepted: list[int] = []
-    finish = None
-    while finish is None:
-        if mask not in ids[prompt_length:]:  # the last block is full: begin the next one
-            ids += [mask] * (block_size - len(ids) % block_size)
-        start = len(ids) - block_size
-        logits = _block_logits(model, ids, cached, cache, block_size)
-        cache.crop(-block_size)  # keep the finished blocks, drop the one under way
-        cached = start
-        confidence, best = forbid(logits, mask).softmax(-1).max(-1)
-        open_positions = [i for i in range(max(start, prompt_length), len(ids)) if ids[i] == mask]
-        surest = max(open_positions, key=lambda i: (confidence[i - start].item(), -i))
-        for position in open_positions:
-            if position == surest or confidence[position - start] >= needed:
-                ids[position] = int(best[position - start])
-        known = ids[prompt_length:]
-        known = known[: known.index(mask)] if mask in known else known
-        new = known[len(tokens) :]
-        if new:
-            new, finish = finished(tokens, new, request, eos)
-            tokens += new
-        accepted.append(len(new))
-    return Decoded(tokens, len(accepted), accepted, finish)
+    batch = _Batch(model, requests, block_size, eos, mask_token_id, memory_limit)
+    with attention_of(model):
+        batch.prefill()
+        while not all(batch.finish):
+            batch.step()
+    return [
+        Decoded(tokens, len(accepted), accepted, finish or "")
+        for tokens, accepted, finish in zip(batch.tokens, batch.accepted, batch.finish, strict=True)
+    ]
 
 
-def _block_logits(
-    model: PreTrainedModel, ids: list[int], cached: int, cache: DynamicCache, block_size: int
-) -> torch.Tensor:
-    """Logits (B, vocabulary) of the last block; the cache holds ``cached`` tokens."""
-    positions = torch.arange(len(ids), device=model.device)
-    blocks = positions // block_size
-    hidden = model.base_model(
-        input_ids=torch.tensor([ids[cached:]], device=model.device),
-        position_ids=positions[None, cached:],
-        attention_mask=(blocks[cached:, None] >= blocks)[None, None],
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    return model.get_output_embeddings()(hidden[0, -block_size:])
+class _Batch:
+    """State of one batch; ``start`` is where each row's block under way begins, [rows]."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        requests: Sequence[Request],
+        block_size: int,
+        eos: frozenset[int],
+        mask_token_id: int,
+        memory_limit: int | None,
+    ):
+        self.requests, self.block_size, self.eos = requests, block_size, eos
+        self.mask = mask_token_id
+        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+        capacity = longest + 2 * block_size + PREFILL_TOKENS
+        self.cached = CachedModel(model, len(requests), capacity, mask_token_id, memory_limit)
+        device = model.device
+        cutoffs = [cutoff(request.threshold, "probability") for request in requests]
+        self.cutoffs = torch.tensor(cutoffs, device=device)[:, None]
+        self.offsets = torch.arange(self.cached.capacity, device=device)
+        self.ids = torch.full((len(requests), self.cached.capacity), self.mask, device=device)
+        for row, request in enumerate(requests):
+            self.ids[row, : len(request.prompt)] = torch.tensor(request.prompt, device=device)
+        lengths = [len(request.prompt) for request in requests]
+        self.start = torch.tensor(lengths, device=device) // block_size * block_size
+        self.tokens: list[list[int]] = [[] for _ in requests]
+        self.accepted: list[list[int]] = [[] for _ in requests]
+        self.finish: list[str | None] = [None] * len(requests)
+
+    def prefill(self) -> None:
+        """Cache the prompts' full blocks, in pieces of whole blocks."""
+        pieces = PREFILL_TOKENS // len(self.requests) // self.block_size
+        width = max(1, pieces) * self.block_size
+        for begin in range(0, int(self.start.max()), width):
+            self._hidden(torch.full_like(self.start, begin), width)
+
+    def step(self) -> None:
+        """Forward the blocks under way, fix their surest tokens, and begin the next where full."""
+        rows = torch.arange(len(self.start), device=self.start.device)[:, None]
+        begin = (self.start - self.block_size).clamp(min=0)
+        hidden = self._hidden(begin, 2 * self.block_size)
+        block = self.start[:, None] + self.offsets[: self.block_size]
+        logits = self.cached.logits(take(hidden, block - begin[:, None]))
+        confidence, best = logits.softmax(-1).max(-1)
+        known = self.ids[rows, block]
+        confidence = confidence.where(known == self.mask, -1.0)
+        surest = confidence.argmax(-1, keepdim=True) == self.offsets[: self.block_size]
+        fixed = (known == self.mask) & (surest | (confidence >= self.cutoffs))
+        self.ids[rows, block] = best.where(fixed, known)
+        ends = self._gain(self.start.tolist(), self.ids[rows, block].tolist())
+        self.start += self.block_size * torch.tensor(ends, device=self.start.device)
+
+    def _gain(self, starts: list[int], blocks: list[list[int]]) -> list[bool]:
+        """Take the tokens that now stand without a gap; which rows go on with a new block."""
+        for row, (start, block) in enumerate(zip(starts, blocks, strict=True)):
+            if self.finish[row] is not None:
+                continue
+            filled = block.index(self.mask) if self.mask in block else self.block_size
+            seen = len(self.requests[row].prompt) + len(self.tokens[row])
+            new = block[max(0, seen - start) : filled]
+            if new:
+                new, self.finish[row] = finished(
+                    self.tokens[row], new, self.requests[row], self.eos
+                )
+            self.tokens[row] += new
+            self.accepted[row].append(len(new))
+        return [
+            self.mask not in block and finish is None
+            for block, finish in zip(blocks, self.finish, strict=True)
+        ]
+
+    def _hidden(self, begin: Tensor, width: int) -> Tensor:
+        """Last hidden states of a window per row, [rows, width, hidden size]."""
+        positions = begin[:, None] + self.offsets[:width]
+        ids = self.ids.gather(1, positions)
+        block_end = positions // self.block_size * self.block_size + self.block_size - 1
+        return self.cached.hidden(ids, positions, int(begin.max()) + width, sees=block_end)

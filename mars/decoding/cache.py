@@ -172,6 +172,7 @@ class CachedModel:
         first: int = 0,
         widths: list[int] | None = None,
         bias: Tensor | None = None,
+        sees: Tensor | None = None,
     ) -> Tensor:
         """Forward a window per row and leave its keys and values in the cache.
 
@@ -185,6 +186,7 @@ class CachedModel:
             bias: what each query sees where that is not simply the past, [rows, 1, window, reach].
                 The tokens are then stored one after the other from ``reach - window`` on,
                 whatever their positions.
+            sees: the last entry that each query sees where that is not its own, [rows, window].
 
         Returns:
             Last hidden states, [rows, window, hidden size]; arbitrary beyond ``widths``.
@@ -192,7 +194,7 @@ class CachedModel:
         rows, window = ids.shape
         if bias is None:
             reach, stored = round_up(reach), positions
-            bias = self.causal_bias(positions, reach)
+            bias = self.causal_bias(positions if sees is None else sees, reach)
         else:
             stored = torch.arange(reach - window, reach, device=ids.device)
             bias = bias.to(self.model.dtype).repeat(1, 1, self.groups, 1)

@@ -53,6 +53,7 @@ class _Slot:
     tokens: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     finish: str | None = None
+    overrun: int = 0
     predictions: int = 1
 
 
@@ -290,6 +291,7 @@ class Engine:
             gained, slot.finish = finished(slot.tokens, tokens, slot.request, self.eos)
             slot.tokens += gained
             slot.accepted.append(len(gained))
+            slot.overrun = len(tokens) - len(gained)
             new[slot.identity] = gained
         return new
 
@@ -394,7 +396,7 @@ class Engine:
             if slot.finish is None:
                 continue
             self.results[slot.identity] = Decoded(
-                slot.tokens, len(slot.accepted), slot.accepted, slot.finish
+                slot.tokens, len(slot.accepted), slot.accepted, slot.finish, slot.overrun
             )
             ended.append(slot.identity)
             moved = self.active.pop()

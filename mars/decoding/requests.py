@@ -48,6 +48,8 @@ class Decoded:
         forwards: forwards of the model this sequence took part in, the prompt's included.
         accepted: tokens gained in each forward; sums to ``len(tokens)`` (paper Figure 1).
         finish: ``eos``, ``length`` (the budget) or ``stop``.
+        overrun: tokens that the last forward accepted beyond EOS or the budget. They are not in
+            ``tokens``; the authors' code writes and counts them (AUDIT A2).
         draft_forwards: forwards of the draft model, in speculative decoding.
     """
 
@@ -55,6 +57,7 @@ class Decoded:
     forwards: int
     accepted: list[int]
     finish: str
+    overrun: int = 0
     draft_forwards: int = 0
 
 

@@ -64,11 +64,13 @@ def decode_speculative(
         drafted = drafter.draft(known, draft_threshold)
         agreed, continuation = verifier.verify(known, drafted, request.threshold)
         drafter.cursor = min(drafter.cursor, len(known) + agreed)
-        new, finish = finished(tokens, drafted[:agreed] + continuation, request, eos)
-        tokens += new
-        known += new
-        accepted.append(len(new))
-    return Decoded(tokens, len(accepted), accepted, finish, drafter.forwards)
+        new = drafted[:agreed] + continuation
+        gained, finish = finished(tokens, new, request, eos)
+        tokens += gained
+        known += gained
+        accepted.append(len(gained))
+    overrun = len(new) - len(gained)
+    return Decoded(tokens, len(accepted), accepted, finish, overrun, drafter.forwards)
 
 
 class _Reader:

@@ -52,10 +52,10 @@ def decode_window(
             new = predicted[: agreed + 1]
             all_agreed = agreed == len(unchecked)
             unchecked = predicted[agreed + 1 : agreed + run] if all_agreed else []
-        new, finish = finished(tokens, new, request, eos)
-        tokens += new
-        accepted.append(len(new))
-    return Decoded(tokens, len(accepted), accepted, finish)
+        gained, finish = finished(tokens, new, request, eos)
+        tokens += gained
+        accepted.append(len(gained))
+    return Decoded(tokens, len(accepted), accepted, finish, overrun=len(new) - len(gained))
 
 
 def _logits(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -32,6 +32,7 @@ class Generation:
         text: the answer, cut before the first stop string, special tokens removed.
         tokens, forwards: what it cost, see :data:`COUNTING`.
         finish: ``eos``, ``stop`` (a stop string) or ``length``.
+        overrun: tokens accepted beyond EOS or the budget, which do not count (AUDIT A2).
         truncated: whether the prompt lost tokens on the left.
     """
 
@@ -39,6 +40,7 @@ class Generation:
     tokens: int
     forwards: int
     finish: str
+    overrun: int
     truncated: bool
 
 
@@ -52,7 +54,8 @@ class DecodingLM(HFLM):
         eos_token_ids: every id that ends an answer.
         max_new_tokens: budget of an answer; what tasks say does not count.
         slots: sequences decoded side by side.
-        method: of :func:`mars.decoding.decode`; default ``cursor``, ``autoregressive`` for B = 1.
+        method: of :func:`mars.decoding.decode`, where the setting names none; default ``cursor``,
+            ``autoregressive`` for B = 1.
         on_start: called before the first forward.
     """
 
@@ -72,7 +75,7 @@ class DecodingLM(HFLM):
             raise UserError("the checkpoint's tokenizer has no chat template; benchmarks need one.")
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")
         self.block_size = block_size or 1
-        self.method = method or ("cursor" if self.block_size > 1 else "autoregressive")
+        self.method = method
         self.eos_token_ids = sorted(eos_token_ids)
         self.max_new_tokens, self.slots = max_new_tokens, slots
         self.on_start = on_start
@@ -108,17 +111,36 @@ class DecodingLM(HFLM):
             return decode(
                 self.model,
                 prompts,
-                block_size=self.block_size,
-                threshold=self.setting.threshold,
+                **self.decoding,
                 max_new_tokens=self.max_new_tokens,
                 eos_token_id=self.eos_token_ids,
                 mask_token_id=self.tokenizer.mask_token_id,
-                method=self.method,
-                metric=self.setting.metric,
                 slots=self.slots,
                 stop=[self._holds(strings) for strings in stops],
                 progress=lambda _: bar.update(),
             )
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """How the current setting decodes: method, B and options of :func:`mars.decoding.decode`.
+
+        A model of one token per forward has no masks and so no tau.
+        """
+        setting = self.setting
+        assert setting is not None
+        block_size = setting.block_size or self.block_size
+        default = "cursor" if block_size > 1 else "autoregressive"
+        cached = {"cache_block": setting.cache_block, "authors_window": setting.authors_window}
+        return {
+            "method": setting.method or self.method or default,
+            "block_size": block_size,
+            "threshold": setting.threshold,
+            "metric": setting.metric,
+            "repetition_penalty": setting.repetition_penalty,
+            **(cached if setting.method == "block_cache" else {}),
+            **({"verify": True} if setting.verify else {}),
+            **({"extra_mask": True} if setting.extra_mask else {}),
+        }
 
     def _encode(self, prompt: str) -> list[int]:
         """Token ids, with a BOS where the tokenizer adds one and the template has not."""
@@ -132,14 +154,15 @@ class DecodingLM(HFLM):
 
     def _generation(self, answer: Decoded, strings: list[str], truncated: bool) -> Generation:
         holds = self._holds(strings)
-        tokens, finish = len(answer.tokens), answer.finish
+        tokens, finish, overrun = len(answer.tokens), answer.finish, answer.overrun
         if holds is not None and holds(answer.tokens):
-            tokens, finish = shortest_prefix(answer.tokens, holds), "stop"
+            tokens, finish, overrun = shortest_prefix(answer.tokens, holds), "stop", 0
         return Generation(
             text=cut(self.tok_decode(answer.tokens), strings),
             tokens=tokens,
             forwards=forwards_until(answer.accepted, tokens),
             finish=finish,
+            overrun=overrun,
             truncated=truncated,
         )
 

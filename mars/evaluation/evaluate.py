@@ -44,6 +44,7 @@ def evaluate(
     output: Path,
     work: Path,
     cell_spec: CellSpec,
+    cells: Mapping[str, list[str]] | None = None,
     generated_data: bool = False,
     method: str | None = None,
 ) -> None:
@@ -57,6 +58,7 @@ def evaluate(
         output: where the records go.
         work: folder for temporary files.
         cell_spec: what each cell depends on; stored in the record and compared on the next run.
+        cells: the benchmarks of each setting; None: all under all.
         generated_data: whether ``hub`` holds this project's miniature benchmarks.
         method: of :func:`mars.decoding.decode`, to override the default.
 
@@ -67,8 +69,9 @@ def evaluate(
     chosen = {name: _section(value) for name, value in benchmarks.items()}
     rules = {name: _section(value) for name, value in settings.items()}
     protocol = _section(evaluation)
-    cells = _missing_cells(chosen, rules, output, cell_spec)
-    if not cells:
+    wanted = cells or {name: list(chosen) for name in rules}
+    missing_cells = _missing_cells(wanted, output, cell_spec)
+    if not missing_cells:
         return
     _prepare_process(work, protocol.code_timeout)
 
@@ -79,7 +82,9 @@ def evaluate(
     from mars.models import eos_token_ids, load_model, load_tokenizer
 
     read_documents.cache_clear()  # what an earlier call in this process read may have changed
-    loaded = {name: load_benchmark(chosen[name], hub, work, generated_data) for name in cells}
+    loaded = {
+        name: load_benchmark(chosen[name], hub, work, generated_data) for name in missing_cells
+    }
     model = load_model(checkpoint, getattr(torch, protocol.precision))
     tokenizer = load_tokenizer(checkpoint)
     startup: dict[str, float] = {}
@@ -93,7 +98,7 @@ def evaluate(
         method=method,
         on_start=lambda: startup.update(seconds=_process_age()),
     )
-    for name, missing in cells.items():
+    for name, missing in missing_cells.items():
         for setting, spec in missing.items():
             record, samples = evaluate_cell(lm, loaded[name], chosen[name], rules[setting])
             record = {
@@ -162,6 +167,7 @@ def evaluate_cell(
         "tokens": sum(tokens),
         "forwards": sum(forwards),
         "tokens_per_forward": counted and counted._asdict(),
+        "overrun": sum(sample["overrun"] for sample in samples),
         "counting": COUNTING,
         "finish": {
             reason: sum(sample["finish"] == reason for sample in samples)
@@ -169,10 +175,7 @@ def evaluate_cell(
         },
         "truncated_prompts": sum(bool(sample["truncated"]) for sample in samples),
         "decoding": {
-            "method": lm.method,
-            "block_size": lm.block_size,
-            "threshold": setting.threshold,
-            "metric": setting.metric,
+            **lm.decoding,
             "max_new_tokens": lm.max_new_tokens,
             "slots": lm.slots,
             "eos_token_ids": lm.eos_token_ids,
@@ -195,12 +198,12 @@ def evaluate_cell(
 
 
 def _missing_cells(
-    benchmarks: Mapping[str, Any], settings: Mapping[str, Any], output: Path, cell_spec: CellSpec
+    wanted: Mapping[str, list[str]], output: Path, cell_spec: CellSpec
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """benchmark -> setting -> spec of the cells that have no valid record."""
     cells: dict[str, dict[str, dict[str, Any]]] = {}
-    for name in benchmarks:
-        for setting in settings:
+    for setting, names in wanted.items():
+        for name in names:
             spec = cell_spec(setting, name) if callable(cell_spec) else cell_spec[setting][name]
             if not _is_done(output / setting, name, spec):
                 cells.setdefault(name, {})[setting] = spec
@@ -300,6 +303,7 @@ def _row(lm: DecodingLM, task: str, entry: dict[str, Any], gated: bool) -> dict[
         "tokens": generation.tokens if generation else 0,
         "forwards": generation.forwards if generation else 0,
         "finish": generation and generation.finish,
+        "overrun": generation.overrun if generation else 0,
         "truncated": generation and generation.truncated,
         "extracted": {},
         "scores": {},

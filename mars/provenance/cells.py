@@ -173,7 +173,7 @@ class Tables:
 
     def _one_token(self) -> str:
         settings = self.records.experiment.settings.items()
-        return next(name for name, setting in settings if setting.threshold is None)
+        return next(name for name, setting in settings if setting.plain)
 
     def _of_evaluation(self, file: str) -> list[Finding]:
         """Whether a cell kept from an earlier run is what its stage would make now."""

@@ -18,9 +18,7 @@ from typing import Any
 from mars.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from mars.provenance.fingerprint import PACKAGE
 from mars.provenance.manifest import size_with_manifest
-from mars.stages import stage_modules
-
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "lm_eval", "accelerate", "numpy")
+from mars.stages import NUMERIC_PACKAGES, stage_modules
 
 
 @contextmanager
@@ -105,9 +103,9 @@ def _processor() -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a number."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in NUMERIC_PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            found[package.replace("-", "_")] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     return found

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from mars.decoding import Decoded, Engine, Request
 from mars.decoding.block_cache import decode_block_cache
 from mars.decoding.requests import Times, finished
+from mars.decoding.transformers_generate import left_padded
 from mars.decoding.window import decode_window
 from mars.errors import UserError
 from mars.speed.prescribed import PrescribedEngine
@@ -232,7 +233,7 @@ def _transformers(work: Workload, cell: Cell) -> Callable[[], Run]:
         raise Skip("no GPU: a static cache is compiled on GPUs only")
     longest = max(map(len, work.prompts)) if static else 0
     padding = min(work.eos, default=0)
-    batches = [_padded(batch, padding, longest) for batch in _batches(work.prompts, cell.batch)]
+    batches = [left_padded(batch, padding, longest) for batch in _batches(work.prompts, cell.batch)]
     options: dict[str, Any] = {
         "do_sample": False,
         "num_beams": 1,
@@ -264,16 +265,6 @@ def _transformers(work: Workload, cell: Cell) -> Callable[[], Run]:
         return Run(tokens, list(map(len, tokens)), len(tokens), seconds(), prefill_seconds())
 
     return run
-
-
-def _padded(
-    prompts: list[list[int]], padding: int, longest: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and attention mask, [batch, the longest prompt or ``longest``], padded on the left."""
-    width = max(longest, *map(len, prompts))
-    ids = [[padding] * (width - len(prompt)) + prompt for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids), torch.tensor(mask)
 
 
 def _requests(work: Workload, cell: Cell) -> list[Request]:

@@ -28,7 +28,7 @@ def test_a_second_run_has_nothing_to_do(project: Path, finished: Path):
 def test_every_model_setting_and_benchmark_has_a_record(results: Path):
     experiment = load_experiment(CONFIG)
     for model in experiment.evaluated_models():
-        for setting in experiment.settings_of(model):
+        for setting in experiment.evaluations_of(model):
             for benchmark in experiment.benchmarks:
                 record = read_json(results / f"evaluations/{model}/{setting}/{benchmark}.json")
                 assert record["documents"] == experiment.data.benchmark_documents

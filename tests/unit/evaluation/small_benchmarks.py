@@ -1,6 +1,4 @@
-"""What the tests of evaluation share: sizes, the six benchmarks, a setting."""
-
-from dataclasses import dataclass
+"""What the tests of evaluation share: sizes, the six benchmarks."""
 
 from mars.config import GeneratedData
 
@@ -43,11 +41,3 @@ BENCHMARKS = {
         "unsafe_code": True,
     },
 }
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A setting, as the adapter reads it."""
-
-    threshold: float | None = None
-    metric: str = "probability"

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from small_benchmarks import Rule
 
+from mars.config import Setting
 from mars.decoding import decode
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM, cut, forwards_until, shortest_prefix
@@ -41,7 +41,7 @@ def test_cut_is_before_the_earliest_stop_string(text):
 def lm_of(model, tokenizer, block_size=4, **changed):
     arguments = {"eos_token_ids": [tokenizer.eos_token_id], "max_new_tokens": 20, "slots": 3}
     lm = DecodingLM(model, tokenizer, block_size=block_size, **{**arguments, **changed})
-    lm.setting = Rule(threshold=None)
+    lm.setting = Setting(threshold=None)
     return lm
 
 
@@ -95,7 +95,7 @@ def stop_strings(texts):
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.02])
 def test_stopping_early_changes_neither_text_nor_counts(model, tokenizer, threshold):
     lm = lm_of(model, tokenizer)
-    lm.setting = Rule(threshold=threshold)
+    lm.setting = Setting(threshold=threshold)
     whole = lm.generate_until(requests_of(PROMPTS))
     until = stop_strings(whole)
     texts = lm.generate_until(requests_of(PROMPTS, until))
@@ -147,3 +147,35 @@ def test_a_tokenizer_without_chat_template_is_refused(model, tokenizer):
     bare.chat_template = None
     with pytest.raises(UserError, match="chat template"):
         lm_of(model, bare)
+
+
+def test_a_setting_says_how_to_decode(model, tokenizer):
+    lm = lm_of(model, tokenizer)
+    lm.setting = Setting(threshold=0.9)
+    assert (lm.decoding["method"], lm.decoding["block_size"]) == ("cursor", 4)
+    lm.setting = Setting(method="block_cache", cache_block=8, authors_window=True, threshold=0.0)
+    assert lm.decoding["authors_window"]
+    assert lm.decoding["cache_block"] == 8
+    for setting in (
+        Setting(),
+        Setting(method="jacobi", block_size=6),
+        Setting(verify=True, threshold=0.0),
+        Setting(method="transformers"),
+    ):
+        lm.setting = setting
+        texts = lm.generate_until(requests_of(PROMPTS))
+        if setting == Setting():
+            greedy = texts
+        assert texts == greedy, setting
+
+
+def test_tokens_beyond_the_end_are_known_and_not_counted(model, tokenizer):
+    lm = lm_of(model, tokenizer)
+    lm.setting = Setting(threshold=0.0)  # four tokens in every forward, wanted or not
+    lm.max_new_tokens = 18
+    lm.generate_until(requests_of(PROMPTS))
+    to_the_limit = [one for one in lm.generations.values() if one.finish == "length"]
+    assert to_the_limit
+    for one in lm.generations.values():
+        assert one.tokens + one.overrun == 4 * one.forwards
+    assert all(one.overrun == 2 for one in to_the_limit)

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from small_benchmarks import BENCHMARKS, SIZES, Rule
+from small_benchmarks import BENCHMARKS, SIZES
 
-from mars.config import Benchmark
+from mars.config import Benchmark, Setting
 from mars.data.generate import build_families, test_examples
 from mars.decoding import Decoded
 from mars.evaluation.adapter import DecodingLM
@@ -83,7 +83,7 @@ def _process(tmp_path_factory):
 def run(model, tokenizer, answer, benchmark: Benchmark, hub: Path, work: Path, generated: bool):
     loaded = load_benchmark(benchmark, hub, work, generated)
     lm = AnswerSheet(model, tokenizer, answer)
-    record, samples = evaluate_cell(lm, loaded, _section(benchmark), Rule())
+    record, samples = evaluate_cell(lm, loaded, _section(benchmark), Setting())
     return record, samples
 
 
