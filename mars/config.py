@@ -221,7 +221,7 @@ class Setting(Strict):
     @property
     def plain(self) -> bool:
         """Whether this is one-token mode and nothing else."""
-        return self == Setting()
+        return self == Setting.model_validate({})
 
 
 class Evaluation(Strict):
