@@ -36,7 +36,7 @@ DataManifest = Annotated[Path, typer.Option(help="manifest of the fetched or gen
 
 
 # Verbs that may use the network; all others run with the hub switched off.
-FETCHING = {"fetch-dataset", "import-base"}
+FETCHING = {"fetch", "fetch-dataset", "import-base", "import-released"}
 
 
 def main() -> None:
@@ -172,6 +172,25 @@ def import_base(spec: Spec, output: Folder, record: Record) -> None:
     ):
         base = TypeAdapter[HubBase | PackageBase](HubBase | PackageBase)
         facts |= run(base.validate_python(plan["config"]), folder)
+        write_manifest(folder, **facts)
+
+
+@app.command()
+def import_released(spec: Spec, output: Folder, record: Record) -> None:
+    """Write a checkpoint that the authors released as a plain one; their code is never run."""
+    from mars.decoding.generate import add_custom_generate
+    from mars.provenance.manifest import new_folder, write_manifest
+    from mars.provenance.record import recorded
+    from mars.released import import_released as run
+
+    plan = _stage(spec, "import_released")
+    with (
+        recorded(record, plan, [], [output / "manifest.json"]) as facts,
+        new_folder(output) as folder,
+    ):
+        facts |= run(**plan["config"], output=folder)
+        if plan["config"]["method"] == "mars":
+            add_custom_generate(folder)
         write_manifest(folder, **facts)
 
 

@@ -106,6 +106,13 @@ def _import_base(experiment: Experiment, model: str) -> dict[str, Any]:
     return _plain(experiment.scales[experiment.models[model].scale].base)
 
 
+def _import_released(experiment: Experiment, model: str) -> dict[str, Any]:
+    entry = experiment.models[model]
+    if entry.source != "released" or entry.released is None:
+        raise UserError(f"{model} is trained here; there is no released checkpoint to import.")
+    return {**_plain(entry.released), "method": entry.method, "block_size": entry.block_size}
+
+
 def _tokenize(experiment: Experiment, scale: str, kind: str) -> dict[str, Any]:
     """``kind``: "instructions" (chat format) or "documents" (plain text for pre-training)."""
     if isinstance(experiment.data, HubData):
@@ -184,8 +191,14 @@ def trained_models(experiment: Experiment) -> list[str]:
     return [
         name
         for name, entry in experiment.models.items()
-        if entry.method != "base" or isinstance(experiment.scales[entry.scale].base, ScratchBase)
+        if entry.source == "train"
+        and (entry.method != "base" or isinstance(experiment.scales[entry.scale].base, ScratchBase))
     ]
+
+
+def released_models(experiment: Experiment) -> list[str]:
+    """The models whose checkpoint is the one that the authors released."""
+    return [name for name, entry in experiment.models.items() if entry.source == "released"]
 
 
 _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
@@ -193,6 +206,7 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     "fetch_dataset": (["mars.data.hub"], _fetch_dataset),
     "train_tokenizer": (["mars.data.tokenizer"], _train_tokenizer),
     "import_base": (["mars.models"], _import_base),
+    "import_released": (["mars.released"], _import_released),
     "tokenize": (["mars.data.chat"], _tokenize),
     "train": (["mars.training"], _train),
     "evaluate": (["mars.evaluation.evaluate"], _evaluate),

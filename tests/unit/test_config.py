@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mars.config import json_schema, load_experiment, parse_experiment
+from mars.config import json_schema, load_experiment, merged, parse_experiment
 from mars.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +63,8 @@ MISTAKES = [
     ("models/mars-b4-small/block_size", None, ["models.mars-b4-small", "block_size"]),
     ("models/ar-small/method", "sft", ["models.ar-small.method", "'sft'"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
+    ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
+    ("models/ar-small", None, ["models.mars-b4-small.parent", "'ar-small', which does not exist"]),
 ]
 
 
@@ -76,6 +78,20 @@ def test_a_mistake_is_one_sentence(tiny: dict, key: str, value: object, expected
     assert "\n" not in sentence
     for part in expected:
         assert part in sentence, sentence
+
+
+def test_null_removes_an_entry_and_what_stands_on_it(tiny: dict):
+    overlay = {"scales": {"large": None}, "benchmarks": {"gpqa": None}, "settings": {}}
+    experiment = parse_experiment(merged(tiny, overlay), "tiny")
+    whole = parse_experiment(tiny, "tiny")
+    assert set(experiment.scales) == {"small"}
+    assert set(experiment.benchmarks) == set(whole.benchmarks) - {"gpqa"}
+    small = [name for name, model in whole.models.items() if model.scale == "small"]
+    assert list(experiment.models) == small
+    for name in small:
+        assert experiment.settings_of(name) == whole.settings_of(name)
+    nothing_left = merged(tiny, {"settings": {"tau-0.95": None}})
+    assert all("tau-0.95" not in g.settings for g in parse_experiment(nothing_left, "x").evaluate)
 
 
 def test_a_missing_section_is_named(tiny: dict):
