@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mars.config import Experiment, GeneratedData, HubData, ScratchBase
+from mars.config import Experiment, GeneratedData, HubBase, HubData, ScratchBase
 from mars.errors import UserError
 from mars.files import canonical_json, sha256_text
 from mars.provenance.fingerprint import PACKAGE, code_fingerprint, module_hashes
@@ -86,6 +86,31 @@ def datasets_of(experiment: Experiment) -> dict[str, str | None]:
     if isinstance(experiment.data, HubData):
         found[experiment.data.dataset] = experiment.data.revision
     return found
+
+
+def repositories_of(experiment: Experiment) -> list[dict[str, Any]]:
+    """What `mars fetch` brings: the models and data sets of the hub that the experiment uses.
+
+    Each with ``repository``, ``kind``, ``revision``, and ``benchmark`` where it is for one.
+    """
+    found: dict[str, dict[str, Any]] = {}
+
+    def add(kind: str, repository: str, revision: str | None, benchmark: str | None = None) -> None:
+        item = {"repository": repository, "revision": revision, "benchmark": benchmark}
+        found.setdefault(repository, {"kind": kind, **item})
+
+    for entry in experiment.models.values():
+        base = experiment.scales[entry.scale].base
+        if entry.source == "released" and entry.released is not None:
+            add("model", entry.released.repository, entry.released.revision)
+        elif entry.method == "base" and isinstance(base, HubBase):
+            add("model", base.repository, base.revision)
+    if isinstance(experiment.data, HubData):
+        for name, item in experiment.benchmarks.items():
+            add("dataset", item.dataset, item.revision, name)
+        if trained_models(experiment):
+            add("dataset", experiment.data.dataset, experiment.data.revision)
+    return list(found.values())
 
 
 def _generate_data(experiment: Experiment) -> dict[str, Any]:

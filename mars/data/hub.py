@@ -45,8 +45,8 @@ def fetch(
         folder = Path(mirror) / repository
         if not folder.is_dir():
             raise UserError(
-                f"the mirror {mirror} has no {repository}; put a snapshot of the {kind} into "
-                f"{folder}, or unset {MIRROR_VARIABLE} to use the hub."
+                f"the mirror {mirror} has no {repository}; run `mars fetch`, put a snapshot of "
+                f"the {kind} into {folder}, or unset {MIRROR_VARIABLE} to use the hub."
             )
         commit = mirrored_commit(Path(mirror), repository, revision)
         shutil.copytree(folder, partial, dirs_exist_ok=True, copy_function=shutil.copyfile)
@@ -110,8 +110,9 @@ def read_dataset(folder: Path, configuration: str | None, split: str) -> Dataset
 
 def _download(repository: str, kind: str, revision: str | None, folder: Path) -> str:
     """Snapshot of a hub repository; the commit that it was."""
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 
     page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
     try:
@@ -127,7 +128,7 @@ def _download(repository: str, kind: str, revision: str | None, folder: Path) ->
         raise UserError(
             f"{repository} is gated: accept its terms on {page} and log in with `hf auth login`."
         ) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{repository} could not be downloaded ({reason}); check the connection, or set "

@@ -46,7 +46,7 @@ def test_a_fetched_mirror_says_which_commit_it_holds(mirror: Path, tmp_path: Pat
 
 
 def test_what_the_mirror_lacks_is_named(mirror: Path, tmp_path: Path):
-    with pytest.raises(UserError, match=r"has no owner/other; put a snapshot"):
+    with pytest.raises(UserError, match=r"has no owner/other; run `mars fetch`, put a snap"):
         fetch("owner/other", "model", None, tmp_path / "out")
 
 
