@@ -369,7 +369,9 @@ def load_experiment(path: str | Path, *overlays: str | Path) -> Experiment:
     """
     content: Any = {}
     for file in map(Path, (path, *overlays)):
-        content = merged(content, _read_yaml(file))
+        overlay = _read_yaml(file)
+        _expect_what_is_removed(content, overlay, file)
+        content = merged(content, overlay)
     return parse_experiment(content, " + ".join(map(str, (path, *overlays))))
 
 
@@ -400,6 +402,18 @@ NAMED = ("scales", "models", "benchmarks", "settings")
 """Sections whose entries have names that an overlay may set to null."""
 
 
+def _expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
+    """UserError if an overlay removes an entry that is not there: its name is misspelt."""
+    for section in NAMED if isinstance(content, dict) and isinstance(overlay, dict) else ():
+        known, entries = content.get(section), overlay.get(section)
+        for name, entry in entries.items() if known and isinstance(entries, dict) else ():
+            if entry is None and name not in known:
+                raise UserError(
+                    f"{file}: `{section}.{name}` is null, which removes it, but there is none; "
+                    f"known: {', '.join(known)}."
+                )
+
+
 def without_removed(content: Any) -> Any:
     """The experiment without the entries that are null: an overlay's way to remove one.
 
@@ -419,7 +433,7 @@ def without_removed(content: Any) -> Any:
     }
     groups = content.get("evaluate")
     if isinstance(groups, list) and any(gone.values()):
-        kept["evaluate"] = [left for group in groups if all((left := _left(group, gone)).values())]
+        kept["evaluate"] = [left for g in groups if [] not in (left := _left(g, gone)).values()]
     return {**content, **kept}
 
 
