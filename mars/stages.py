@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from mars.config import Experiment, GeneratedData, HubBase, HubData, ScratchBase
 from mars.errors import UserError
-from mars.files import canonical_json, sha256_text
+from mars.files import canonical_json, sha256_file, sha256_text
 from mars.provenance.fingerprint import PACKAGE, code_fingerprint, module_hashes
 
 LOCK = PACKAGE.parent / "requirements.lock"
@@ -181,7 +182,10 @@ def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
     entry = experiment.models[model]
     cells = experiment.evaluations_of(model)
     used = {benchmark for benchmarks in cells.values() for benchmark in benchmarks}
-    benchmarks = {name: _plain(experiment.benchmarks[name]) for name in sorted(used)}
+    benchmarks = {
+        name: _plain(experiment.benchmarks[name]) | _task_files(experiment.benchmarks[name].task)
+        for name in sorted(used)
+    }
     return {
         "method": "block_diffusion" if entry.method == "block_diffusion" else None,
         "block_size": entry.block_size,
@@ -191,6 +195,15 @@ def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
         "evaluation": _plain(experiment.evaluation),
         "generated_data": isinstance(experiment.data, GeneratedData),
     }
+
+
+def _task_files(task: str) -> dict[str, str]:
+    """For a task given as a file: the hash of it and of what may belong to it in its folder."""
+    if not task.endswith((".yaml", ".yml")):
+        return {}
+    suffixes = (".yaml", ".yml", ".py", ".jinja")
+    files = sorted(file for file in Path(task).parent.glob("*") if file.suffix in suffixes)
+    return {"task_sha256": sha256_text(canonical_json([[f.name, sha256_file(f)] for f in files]))}
 
 
 def _table(experiment: Experiment, number: int) -> dict[str, Any]:
