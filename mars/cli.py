@@ -35,14 +35,19 @@ Folder = Annotated[Path, typer.Option()]
 DataManifest = Annotated[Path, typer.Option(help="manifest of the fetched or generated data")]
 
 
-# Verbs that may use the network; all others run with the hub switched off.
-FETCHING = {"fetch-dataset", "import-base"}
+# Verbs that may use the network; all others run with the hub switched off. With a mirror only
+# the first one may, which fills it.
+FETCHING = ("fetch", "fetch-dataset", "import-base", "import-released")
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence and exit status 2."""
-    if not FETCHING & set(sys.argv[1:2]):
+    mirror = os.environ.get("MARS_HUB_MIRROR")
+    verb = sys.argv[1] if len(sys.argv) > 1 else ""
+    if verb not in (FETCHING[:1] if mirror else FETCHING):
         os.environ["HF_HUB_OFFLINE"] = "1"
+    if mirror:
+        os.environ["NLTK_DATA"] = f"{mirror}/nltk_data:{os.environ.get('NLTK_DATA', '')}"
     try:
         app()
     except UserError as error:
@@ -110,6 +115,30 @@ def schema() -> None:
 
 
 @app.command()
+def fetch(
+    config: Annotated[list[Path], typer.Option(help="the experiment, then overlays")],
+    to: Annotated[Path | None, typer.Option(help="the mirror; default: $MARS_HUB_MIRROR")] = None,
+) -> None:
+    """Fetch all that an experiment needs from the hub into one folder; goes on after a kill."""
+    from mars.config import load_experiment
+    from mars.data.mirror import Wanted, fetch_splitter, fill
+    from mars.stages import repositories_of
+
+    folder = to or os.environ.get("MARS_HUB_MIRROR")
+    if not folder:
+        raise UserError("give --to <folder>, or set MARS_HUB_MIRROR to it.")
+    mirror = Path(folder).resolve()
+    experiment = load_experiment(*config)
+    problems = fill(mirror, [Wanted(**item) for item in repositories_of(experiment)])
+    counts_sentences = any(b.task.startswith("ifeval") for b in experiment.benchmarks.values())
+    if counts_sentences and (warning := fetch_splitter(mirror)):
+        print(f"Note: {warning}")
+    if problems:
+        raise UserError("; ".join(["not everything could be fetched", *problems]))
+    print(f"{mirror} holds all of {experiment.experiment}: export MARS_HUB_MIRROR={mirror}")
+
+
+@app.command()
 def generate_data(spec: Spec, output: Folder, record: Record) -> None:
     """Write the instruction corpus and the miniature benchmarks, in hub layout."""
     from mars.config import GeneratedData
@@ -172,6 +201,25 @@ def import_base(spec: Spec, output: Folder, record: Record) -> None:
     ):
         base = TypeAdapter[HubBase | PackageBase](HubBase | PackageBase)
         facts |= run(base.validate_python(plan["config"]), folder)
+        write_manifest(folder, **facts)
+
+
+@app.command()
+def import_released(spec: Spec, output: Folder, record: Record) -> None:
+    """Write a checkpoint that the authors released as a plain one; their code is never run."""
+    from mars.decoding.generate import add_custom_generate
+    from mars.provenance.manifest import new_folder, write_manifest
+    from mars.provenance.record import recorded
+    from mars.released import import_released as run
+
+    plan = _stage(spec, "import_released")
+    with (
+        recorded(record, plan, [], [output / "manifest.json"]) as facts,
+        new_folder(output) as folder,
+    ):
+        facts |= run(**plan["config"], output=folder)
+        if plan["config"]["method"] == "mars":
+            add_custom_generate(folder)
         write_manifest(folder, **facts)
 
 

@@ -136,11 +136,23 @@ class Scale(Strict):
     base: Base
 
 
+class Released(Strict):
+    """Where the authors published their own checkpoint of a model."""
+
+    repository: str = Field(description="on the hub, `owner/name`")
+    revision: str | None = Field(None, description="commit; null: newest, recorded")
+    mask_token: str = "<|mask|>"
+
+
 class Model(Strict):
     """One checkpoint: a base as it is, or a fine-tuning stage on top of a parent."""
 
     scale: Name
     method: Literal["base", "ar_sft", "mars", "block_diffusion"]
+    source: Literal["train", "released"] = Field(
+        "train", description="train it here, or take the checkpoint that the authors released"
+    )
+    released: Released | None = Field(None, description="the authors' checkpoint of this model")
     parent: Name | None = None
     block_size: Positive | None = None
     ar_weight: Annotated[float, Field(ge=0)] = Field(
@@ -155,6 +167,11 @@ class Model(Strict):
             raise ValueError("`parent` is needed by every method but `base`, which has none")
         if (self.method in ("mars", "block_diffusion")) != (self.block_size is not None):
             raise ValueError("`block_size` is needed by mars and block_diffusion, and only there")
+        if self.source == "released" and (self.released is None or self.method == "base"):
+            raise ValueError(
+                "`source: released` is for a fine-tuned model with `released: {repository: ...}`; "
+                "add that, or remove `source` to train it here"
+            )
         return self
 
 
@@ -352,12 +369,17 @@ def load_experiment(path: str | Path, *overlays: str | Path) -> Experiment:
     """
     content: Any = {}
     for file in map(Path, (path, *overlays)):
-        content = merged(content, _read_yaml(file))
+        overlay = _read_yaml(file)
+        _expect_what_is_removed(content, overlay, file)
+        content = merged(content, overlay)
     return parse_experiment(content, " + ".join(map(str, (path, *overlays))))
 
 
 def merged(base: Any, overlay: Any) -> Any:
-    """``overlay`` over ``base``: sections are merged, everything else is replaced."""
+    """``overlay`` over ``base``: sections are merged, everything else is replaced.
+
+    An entry that an overlay sets to null is dropped when the whole is parsed.
+    """
     if not (isinstance(base, dict) and isinstance(overlay, dict)):
         return overlay
     both = {key: merged(base[key], overlay[key]) for key in base.keys() & overlay.keys()}
@@ -376,10 +398,59 @@ def _read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
 
 
+NAMED = ("scales", "models", "benchmarks", "settings")
+"""Sections whose entries have names that an overlay may set to null."""
+
+
+def _expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
+    """UserError if an overlay removes an entry that is not there: its name is misspelt."""
+    for section in NAMED if isinstance(content, dict) and isinstance(overlay, dict) else ():
+        known, entries = content.get(section), overlay.get(section)
+        for name, entry in entries.items() if known and isinstance(entries, dict) else ():
+            if entry is None and name not in known:
+                raise UserError(
+                    f"{file}: `{section}.{name}` is null, which removes it, but there is none; "
+                    f"known: {', '.join(known)}."
+                )
+
+
+def without_removed(content: Any) -> Any:
+    """The experiment without the entries that are null: an overlay's way to remove one.
+
+    The models of a removed scale go with it, and `evaluate` goes on with what is left. A model
+    whose parent was removed stays, and is a mistake that validation names.
+    """
+    if not (isinstance(content, dict) and all(isinstance(content.get(n), dict) for n in NAMED)):
+        return content
+    gone = {
+        section: {n for n, entry in content[section].items() if entry is None} for section in NAMED
+    }
+    for name, model in content["models"].items():
+        if isinstance(model, dict) and model.get("scale") in gone["scales"]:
+            gone["models"].add(name)
+    kept: dict[str, Any] = {
+        s: {n: e for n, e in content[s].items() if n not in gone[s]} for s in NAMED
+    }
+    groups = content.get("evaluate")
+    if isinstance(groups, list) and any(gone.values()):
+        kept["evaluate"] = [left for g in groups if [] not in (left := _left(g, gone)).values()]
+    return {**content, **kept}
+
+
+def _left(group: dict[str, Any], gone: dict[str, set[str]]) -> dict[str, Any]:
+    """An entry of `evaluate` without the names that are gone."""
+    return {
+        key: [name for name in names if name not in gone.get(key, ())]
+        if isinstance(names, list)
+        else names
+        for key, names in group.items()
+    }
+
+
 def parse_experiment(content: Any, origin: str) -> Experiment:
     """Check an experiment already read from YAML; ``origin`` names it in error messages."""
     try:
-        return Experiment.model_validate(content)
+        return Experiment.model_validate(without_removed(content))
     except ValidationError as error:
         raise UserError(f"{origin}: {_sentence(error)}") from error
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from mars.config import Experiment, GeneratedData, HubData, ScratchBase
+from mars.config import Experiment, GeneratedData, HubBase, HubData, ScratchBase
 from mars.errors import UserError
-from mars.files import canonical_json, sha256_text
+from mars.files import canonical_json, sha256_file, sha256_text
 from mars.provenance.fingerprint import PACKAGE, code_fingerprint, module_hashes
 
 LOCK = PACKAGE.parent / "requirements.lock"
@@ -88,6 +89,31 @@ def datasets_of(experiment: Experiment) -> dict[str, str | None]:
     return found
 
 
+def repositories_of(experiment: Experiment) -> list[dict[str, Any]]:
+    """What `mars fetch` brings: the models and data sets of the hub that the experiment uses.
+
+    Each with ``repository``, ``kind``, ``revision``, and ``benchmark`` where it is for one.
+    """
+    found: dict[str, dict[str, Any]] = {}
+
+    def add(kind: str, repository: str, revision: str | None, benchmark: str | None = None) -> None:
+        item = {"repository": repository, "revision": revision, "benchmark": benchmark}
+        found.setdefault(repository, {"kind": kind, **item})
+
+    for entry in experiment.models.values():
+        base = experiment.scales[entry.scale].base
+        if entry.source == "released" and entry.released is not None:
+            add("model", entry.released.repository, entry.released.revision)
+        elif entry.method == "base" and isinstance(base, HubBase):
+            add("model", base.repository, base.revision)
+    if isinstance(experiment.data, HubData):
+        for name, item in experiment.benchmarks.items():
+            add("dataset", item.dataset, item.revision, name)
+        if trained_models(experiment):
+            add("dataset", experiment.data.dataset, experiment.data.revision)
+    return list(found.values())
+
+
 def _generate_data(experiment: Experiment) -> dict[str, Any]:
     if not isinstance(experiment.data, GeneratedData):
         raise UserError(f"{experiment.experiment} has no generated data; nothing to generate.")
@@ -104,6 +130,13 @@ def _train_tokenizer(experiment: Experiment) -> dict[str, Any]:
 
 def _import_base(experiment: Experiment, model: str) -> dict[str, Any]:
     return _plain(experiment.scales[experiment.models[model].scale].base)
+
+
+def _import_released(experiment: Experiment, model: str) -> dict[str, Any]:
+    entry = experiment.models[model]
+    if entry.source != "released" or entry.released is None:
+        raise UserError(f"{model} is trained here; there is no released checkpoint to import.")
+    return {**_plain(entry.released), "method": entry.method, "block_size": entry.block_size}
 
 
 def _tokenize(experiment: Experiment, scale: str, kind: str) -> dict[str, Any]:
@@ -149,7 +182,10 @@ def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
     entry = experiment.models[model]
     cells = experiment.evaluations_of(model)
     used = {benchmark for benchmarks in cells.values() for benchmark in benchmarks}
-    benchmarks = {name: _plain(experiment.benchmarks[name]) for name in sorted(used)}
+    benchmarks = {
+        name: _plain(experiment.benchmarks[name]) | _task_files(experiment.benchmarks[name].task)
+        for name in sorted(used)
+    }
     return {
         "method": "block_diffusion" if entry.method == "block_diffusion" else None,
         "block_size": entry.block_size,
@@ -159,6 +195,15 @@ def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
         "evaluation": _plain(experiment.evaluation),
         "generated_data": isinstance(experiment.data, GeneratedData),
     }
+
+
+def _task_files(task: str) -> dict[str, str]:
+    """For a task given as a file: the hash of it and of what may belong to it in its folder."""
+    if not task.endswith((".yaml", ".yml")):
+        return {}
+    suffixes = (".yaml", ".yml", ".py", ".jinja")
+    files = sorted(file for file in Path(task).parent.glob("*") if file.suffix in suffixes)
+    return {"task_sha256": sha256_text(canonical_json([[f.name, sha256_file(f)] for f in files]))}
 
 
 def _table(experiment: Experiment, number: int) -> dict[str, Any]:
@@ -184,8 +229,14 @@ def trained_models(experiment: Experiment) -> list[str]:
     return [
         name
         for name, entry in experiment.models.items()
-        if entry.method != "base" or isinstance(experiment.scales[entry.scale].base, ScratchBase)
+        if entry.source == "train"
+        and (entry.method != "base" or isinstance(experiment.scales[entry.scale].base, ScratchBase))
     ]
+
+
+def released_models(experiment: Experiment) -> list[str]:
+    """The models whose checkpoint is the one that the authors released."""
+    return [name for name, entry in experiment.models.items() if entry.source == "released"]
 
 
 _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
@@ -193,6 +244,7 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     "fetch_dataset": (["mars.data.hub"], _fetch_dataset),
     "train_tokenizer": (["mars.data.tokenizer"], _train_tokenizer),
     "import_base": (["mars.models"], _import_base),
+    "import_released": (["mars.released"], _import_released),
     "tokenize": (["mars.data.chat"], _tokenize),
     "train": (["mars.training"], _train),
     "evaluate": (["mars.evaluation.evaluate"], _evaluate),

@@ -18,6 +18,11 @@ from mars.errors import UserError
 from mars.files import read_json
 
 MIRROR_VARIABLE = "MARS_HUB_MIRROR"
+FETCHED = "fetched.json"
+"""In a mirror that `mars fetch` filled: the commit and the files of each repository."""
+
+# Code is never run and other formats of the same weights are never read.
+UNWANTED = ("*.py", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf", ".git*")
 
 
 def fetch(
@@ -40,11 +45,11 @@ def fetch(
         folder = Path(mirror) / repository
         if not folder.is_dir():
             raise UserError(
-                f"the mirror {mirror} has no {repository}; put a snapshot of the {kind} into "
-                f"{folder}, or unset {MIRROR_VARIABLE} to use the hub."
+                f"the mirror {mirror} has no {repository}; run `mars fetch`, put a snapshot of "
+                f"the {kind} into {folder}, or unset {MIRROR_VARIABLE} to use the hub."
             )
+        commit = mirrored_commit(Path(mirror), repository, revision)
         shutil.copytree(folder, partial, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        commit = revision
     else:
         commit = _download(repository, kind, revision, partial)
     shutil.rmtree(output, ignore_errors=True)
@@ -54,6 +59,26 @@ def fetch(
         "source": "mirror" if mirror else "hub",
         "revision": commit,
     }
+
+
+def mirrored_commit(mirror: Path, repository: str, revision: str | None) -> str | None:
+    """The commit at which a mirror holds a repository, or ``revision`` if it keeps no record.
+
+    Raises:
+        UserError: `mars fetch` has not finished the repository, or fetched another commit.
+    """
+    record = mirror / FETCHED
+    entry = read_json(record).get(repository) if record.is_file() else None
+    if entry is None:
+        return revision
+    if not entry["complete"]:
+        raise UserError(f"{repository} is not complete in {mirror}; run `mars fetch` again.")
+    if revision not in (None, entry["revision"], entry["asked"]):
+        raise UserError(
+            f"{mirror} holds {repository} at {entry['revision']} and the experiment wants "
+            f"{revision}; run `mars fetch` again."
+        )
+    return entry["revision"]
 
 
 def hub_root(manifest: Path) -> Path:
@@ -85,18 +110,25 @@ def read_dataset(folder: Path, configuration: str | None, split: str) -> Dataset
 
 def _download(repository: str, kind: str, revision: str | None, folder: Path) -> str:
     """Snapshot of a hub repository; the commit that it was."""
+    from httpx2 import HTTPError
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 
     page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
     try:
         commit = HfApi().repo_info(repository, repo_type=kind, revision=revision).sha
-        snapshot_download(repository, repo_type=kind, revision=commit, local_dir=folder)
+        snapshot_download(
+            repository,
+            repo_type=kind,
+            revision=commit,
+            local_dir=folder,
+            ignore_patterns=list(UNWANTED),
+        )
     except GatedRepoError as error:
         raise UserError(
             f"{repository} is gated: accept its terms on {page} and log in with `hf auth login`."
         ) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{repository} could not be downloaded ({reason}); check the connection, or set "

@@ -19,6 +19,7 @@ from mars.evaluation.scores import Score, average, headline, mean, tokens_per_fo
 from mars.files import write_atomic
 from mars.paper import published
 from mars.paper.evaluations import Cell
+from mars.paper.origin import origin_notes, trains
 from mars.paper.published import AVERAGE, BENCHMARKS, STAGE_EPOCHS
 
 NOT_RUN = "not run"
@@ -289,7 +290,8 @@ def _notes(number: int, spec: Mapping[str, Any], lines: list[Line]) -> list[str]
         "which gives no standard errors. Rows carry the paper's names.",
         *_scale_notes(spec),
         _question_note(spec, lines),
-        _data_note(spec["data"]),
+        *origin_notes(spec),
+        *([_data_note(spec["data"])] if trains(spec) else []),
     ]
     if len(titles := list(_titles(spec))) < len(BENCHMARKS):
         notes.append(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mars.config import json_schema, load_experiment, parse_experiment
+from mars.config import json_schema, load_experiment, merged, parse_experiment
 from mars.errors import UserError
+from mars.paper.published import STAGE_EPOCHS, table, table2
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
@@ -63,6 +65,8 @@ MISTAKES = [
     ("models/mars-b4-small/block_size", None, ["models.mars-b4-small", "block_size"]),
     ("models/ar-small/method", "sft", ["models.ar-small.method", "'sft'"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
+    ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
+    ("models/ar-small", None, ["models.mars-b4-small.parent", "'ar-small', which does not exist"]),
 ]
 
 
@@ -76,6 +80,72 @@ def test_a_mistake_is_one_sentence(tiny: dict, key: str, value: object, expected
     assert "\n" not in sentence
     for part in expected:
         assert part in sentence, sentence
+
+
+def test_null_removes_an_entry_and_what_stands_on_it(tiny: dict):
+    overlay = {"scales": {"large": None}, "benchmarks": {"gpqa": None}, "settings": {}}
+    experiment = parse_experiment(merged(tiny, overlay), "tiny")
+    whole = parse_experiment(tiny, "tiny")
+    assert set(experiment.scales) == {"small"}
+    assert set(experiment.benchmarks) == set(whole.benchmarks) - {"gpqa"}
+    small = [name for name, model in whole.models.items() if model.scale == "small"]
+    assert list(experiment.models) == small
+    for name in small:
+        expected = whole.evaluations_of(name)
+        assert experiment.evaluations_of(name) == {
+            setting: [b for b in names if b != "gpqa"] for setting, names in expected.items()
+        }
+    nothing_left = merged(tiny, {"settings": {"tau-0.95": None}})
+    assert all("tau-0.95" not in g.settings for g in parse_experiment(nothing_left, "x").evaluate)
+
+
+def test_removing_what_is_not_there_is_a_mistake(tmp_path: Path):
+    (tmp_path / "overlay.yaml").write_text("benchmarks: {qpqa: null}")
+    with pytest.raises(UserError, match=r"`benchmarks\.qpqa` is null, which removes it, but there"):
+        load_experiment(ROOT / "config/paper.yaml", tmp_path / "overlay.yaml")
+
+
+def test_paper_has_every_model_of_its_tables_once():
+    experiment = load_experiment(ROOT / "config/paper.yaml")
+    ours = Counter(
+        (
+            model.scale,
+            model.method,
+            model.block_size,
+            model.ar_weight > 0 if model.method == "mars" else None,
+            model.epochs_factor,
+        )
+        for model in experiment.models.values()
+    )
+    published = {
+        (row.scale, row.method, row.block_size, row.sft_loss, max(1, row.epochs // STAGE_EPOCHS))
+        for row in table2()
+    }
+    for line in table(3).to_dict("records"):
+        if line["method"] == "mars":
+            block_size, sft_loss = int(line["block_size"]), bool(line["sft_loss"])
+            published.add((line["scale"], "mars", block_size, sft_loss, 1))
+    assert ours == Counter(published)
+
+
+def test_paper_evaluates_every_cell_of_its_threshold_sweep():
+    experiment = load_experiment(ROOT / "config/paper.yaml")
+    titles = {item.title: name for name, item in experiment.benchmarks.items()}
+    for line in table(8).to_dict("records"):
+        (name,) = (
+            name
+            for name, model in experiment.models.items()
+            if (model.scale, model.method) == (line["scale"], "mars")
+            and model.block_size == line["block_size"]
+            and (model.ar_weight > 0) == line["sft_loss"]
+        )
+        wanted = None if line["tau"] == 1 else line["tau"]
+        (setting,) = (
+            key
+            for key, value in experiment.settings.items()
+            if value.threshold == wanted and value.metric == "probability" and not value.method
+        )
+        assert titles[line["benchmark"]] in experiment.evaluations_of(name)[setting]
 
 
 def test_a_missing_section_is_named(tiny: dict):

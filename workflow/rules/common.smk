@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 from mars.config import GeneratedData, ScratchBase, parse_experiment
 from mars.errors import UserError
 from mars.provenance import ledger
-from mars.stages import datasets_of, spec, trained_models
+from mars.stages import datasets_of, released_models, spec, trained_models
 
 TABLE_SUFFIXES = ["csv", "md", "tex"]
 
@@ -32,7 +32,8 @@ GENERATED = isinstance(EXPERIMENT.data, GeneratedData)
 TRAINED = trained_models(EXPERIMENT)
 PRETRAINED = [name for name in TRAINED if EXPERIMENT.models[name].method == "base"]
 FINE_TUNED = [name for name in TRAINED if name not in PRETRAINED]
-IMPORTED = [name for name in EXPERIMENT.models if name not in TRAINED]
+RELEASED = released_models(EXPERIMENT)
+IMPORTED = [name for name in EXPERIMENT.models if name not in TRAINED + RELEASED]
 # A clone knows what is done from the notes that came with the results.
 ledger.restore(Path(RESULTS))
 

@@ -106,3 +106,24 @@ rule import_base:
     shell:
         "python -m mars import-base --spec {params.spec:q} --output $(dirname {output.manifest})"
         " --record {output.record} > {log} 2>&1"
+
+
+rule import_released:
+    output:
+        manifest=f"{RESULTS}/checkpoints/{{model}}/manifest.json",
+        record=f"{RESULTS}/provenance/import_released/{{model}}.json",
+    log:
+        f"{RESULTS}/logs/import_released/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/logs/import_released/{{model}}.tsv"
+    wildcard_constraints:
+        model=names(RELEASED),
+    conda:
+        "../../environment.yml"
+    params:
+        spec=stage_spec("import_released"),
+    message:
+        "Import the authors' checkpoint of {wildcards.model}"
+    shell:
+        "python -m mars import-released --spec {params.spec:q} --output $(dirname {output.manifest})"
+        " --record {output.record} > {log} 2>&1"

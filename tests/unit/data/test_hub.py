@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from mars.data.hub import MIRROR_VARIABLE, fetch, hub_root, read_dataset
+from mars.data.hub import FETCHED, MIRROR_VARIABLE, fetch, hub_root, read_dataset
 from mars.errors import UserError
+from mars.files import write_json
 from mars.provenance.manifest import write_manifest
 
 
@@ -31,8 +32,21 @@ def test_a_mirror_is_copied_whole_and_replaces_what_was_there(mirror: Path, tmp_
     assert hub_root(write_manifest(output, **facts)) == tmp_path / "hub"
 
 
+def test_a_fetched_mirror_says_which_commit_it_holds(mirror: Path, tmp_path: Path):
+    entry = {"asked": "main", "revision": "c0ffee", "complete": True}
+    write_json(mirror / FETCHED, {"owner/name": entry})
+    for revision in (None, "main", "c0ffee"):
+        facts = fetch("owner/name", "dataset", revision, tmp_path / "out")
+        assert facts["revision"] == "c0ffee"
+    with pytest.raises(UserError, match=r"at c0ffee and the experiment wants beef; run `mars fet"):
+        fetch("owner/name", "dataset", "beef", tmp_path / "out")
+    write_json(mirror / FETCHED, {"owner/name": entry | {"complete": False}})
+    with pytest.raises(UserError, match=r"is not complete in .*; run `mars fetch` again"):
+        fetch("owner/name", "dataset", None, tmp_path / "out")
+
+
 def test_what_the_mirror_lacks_is_named(mirror: Path, tmp_path: Path):
-    with pytest.raises(UserError, match=r"has no owner/other; put a snapshot"):
+    with pytest.raises(UserError, match=r"has no owner/other; run `mars fetch`, put a snap"):
         fetch("owner/other", "model", None, tmp_path / "out")
 
 

@@ -1,0 +1,310 @@
+"""Filling a mirror: all repositories of an experiment in one folder, each file checked.
+
+A mirror holds ``<owner>/<name>/...`` and the record ``fetched.json``: the commit of each
+repository, and size and sha256 of each of its files. Files become visible under their name only
+whole and with the hash that the hub states; until then they grow in ``.partial/``, named after
+that hash, so that a fetch that was killed goes on at the byte where it was.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
+
+from httpx2 import HTTPError
+from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers
+
+from mars.data.hub import FETCHED, UNWANTED
+from mars.errors import UserError
+from mars.files import read_json, sha256_file, write_json
+
+ATTEMPTS = 6
+FIRST_WAIT = 0.5  # seconds; doubled after every failed attempt
+SPLITTER = "punkt_tab"
+Result = TypeVar("Result")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A repository that an experiment needs.
+
+    Attributes:
+        revision: commit, tag or branch; None for the newest.
+        benchmark: the experiment's name of the benchmark that it is for, which could be left out.
+    """
+
+    repository: str
+    kind: Literal["dataset", "model"]
+    revision: str | None = None
+    benchmark: str | None = None
+
+    @property
+    def page(self) -> str:
+        """Where a person reads about it and accepts its terms."""
+        folder = "datasets/" if self.kind == "dataset" else ""
+        return f"{constants.ENDPOINT}/{folder}{self.repository}"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository; ``digest`` is its sha256, or of a small file Git's blob hash."""
+
+    path: str
+    size: int
+    digest: str
+
+    def is_at(self, path: Path) -> bool:
+        """Whether ``path`` holds exactly this file."""
+        if not path.is_file() or path.stat().st_size != self.size:
+            return False
+        if len(self.digest) == 64:
+            return sha256_file(path) == self.digest
+        blob = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest() == self.digest
+
+
+class NotAvailableError(Exception):
+    """One repository cannot be had; the others can."""
+
+
+def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
+    """Fetch what is missing of the repositories; one sentence for each that cannot be had.
+
+    What is there is hashed and fetched again if it is not what the record or the hub says. A
+    repository whose record is complete stays at its commit, and the hub is not asked about it.
+
+    Raises:
+        UserError: the hub cannot be reached, the disk is too small, or another fetch is running.
+    """
+    with _alone(mirror):
+        record: dict[str, Any] = read_json(mirror / FETCHED) if (mirror / FETCHED).is_file() else {}
+        problems: list[str] = []
+        missing: list[tuple[Wanted, str, list[RemoteFile]]] = []
+        for item in wanted:
+            try:
+                commit, files = _listing(item, record)
+            except NotAvailableError as error:
+                problems.append(str(error))
+                continue
+            _note(mirror, record, item, commit, files)
+            absent = [f for f in files if not f.is_at(mirror / item.repository / f.path)]
+            size = sum(file.size for file in absent)
+            say(f"{item.repository}: {len(absent)} of {len(files)} files to fetch, {_size(size)}")
+            missing.append((item, commit, absent))
+        _check_disk(mirror, [file for _, _, files in missing for file in files])
+        for item, commit, files in missing:
+            try:
+                for file in files:
+                    _download(mirror, item, commit, file)
+            except NotAvailableError as error:
+                problems.append(str(error))
+                continue
+            _complete(mirror, record, item)
+        if not problems:
+            shutil.rmtree(mirror / ".partial", ignore_errors=True)
+        return problems
+
+
+# --- what there is ------------------------------------------------------------------------------
+
+
+def _listing(item: Wanted, record: dict[str, Any]) -> tuple[str, list[RemoteFile]]:
+    """The commit of a repository and the files wanted of it, from the record or the hub."""
+    entry = record.get(item.repository, {})
+    same = entry and item.revision in (None, entry["asked"], entry["revision"])
+    if same and entry["complete"]:
+        return entry["revision"], [
+            RemoteFile(path, known["bytes"], known["sha256"])
+            for path, known in entry["files"].items()
+        ]
+    revision = record[item.repository]["revision"] if same else item.revision
+    info: Any = _patiently(
+        item,
+        lambda: HfApi().repo_info(
+            item.repository, repo_type=item.kind, revision=revision, files_metadata=True
+        ),
+    )
+    files = [
+        RemoteFile(f.rfilename, f.size, f.lfs.sha256 if f.lfs else f.blob_id)
+        for f in info.siblings or []
+        if not any(fnmatch.fnmatch(f.rfilename, pattern) for pattern in UNWANTED)
+    ]
+    for file in files:
+        if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
+            raise NotAvailableError(f"{item.repository} has a file {file.path!r}; that is no name.")
+    if item.kind == "model" and not any(file.path.endswith(".safetensors") for file in files):
+        raise NotAvailableError(f"{item.repository} has no .safetensors file; no other is read.")
+    return str(info.sha), files
+
+
+def _note(
+    mirror: Path, record: dict[str, Any], item: Wanted, commit: str, files: list[RemoteFile]
+) -> None:
+    """Write down the commit before the first file, so that a fetch goes on where it began."""
+    old = record.get(item.repository, {})
+    for path in set(old.get("files", {})) - {file.path for file in files}:
+        (mirror / item.repository / path).unlink(missing_ok=True)  # of another commit
+    if old.get("complete") and old["revision"] == commit:
+        return
+    record[item.repository] = {
+        "kind": item.kind,
+        "asked": item.revision,
+        "revision": commit,
+        "complete": False,
+        "files": {file.path: {"bytes": file.size} for file in files},
+    }
+    write_json(mirror / FETCHED, record)
+
+
+def _complete(mirror: Path, record: dict[str, Any], item: Wanted) -> None:
+    """Enter the sha256 of every file; from now on the repository can be used."""
+    entry = record[item.repository]
+    if not entry["complete"]:
+        for path, known in entry["files"].items():
+            known["sha256"] = sha256_file(mirror / item.repository / path)
+        entry["complete"] = True
+        write_json(mirror / FETCHED, record)
+
+
+def _check_disk(mirror: Path, files: list[RemoteFile]) -> None:
+    begun = [mirror / ".partial" / file.digest for file in files]
+    size = sum(file.size for file in files)
+    size -= sum(path.stat().st_size for path in begun if path.is_file())
+    free = shutil.disk_usage(mirror).free
+    if size > free:
+        raise UserError(
+            f"{_size(size)} are still to be fetched and {mirror} has {_size(free)} free; free "
+            "some space or choose another folder."
+        )
+
+
+# --- one file -----------------------------------------------------------------------------------
+
+
+def _download(mirror: Path, item: Wanted, commit: str, file: RemoteFile) -> None:
+    """Fetch one file to its place, from the byte where an earlier attempt ended."""
+    partial = mirror / ".partial" / file.digest
+    target = mirror / item.repository / file.path
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    url = hf_hub_url(item.repository, file.path, repo_type=item.kind, revision=commit)
+
+    def attempt() -> None:
+        if not file.is_at(partial):
+            if partial.is_file() and partial.stat().st_size >= file.size:
+                partial.unlink()
+            with open(partial, "ab") as stream:
+                http_get(
+                    url,
+                    stream,
+                    resume_size=stream.tell(),
+                    headers=build_hf_headers(),
+                    expected_size=file.size,
+                    displayed_filename=f"{item.repository}/{file.path}",
+                )
+            if not file.is_at(partial):
+                partial.unlink()
+                raise OSError(f"{file.path} arrived with another hash than the hub states")
+
+    _patiently(item, attempt)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(target)
+
+
+def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
+    """Try again after what passes by itself; what does not is one sentence.
+
+    Raises:
+        NotAvailableError: this repository cannot be had.
+        UserError: nothing can be had now.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return action()
+        except GatedRepoError:
+            raise NotAvailableError(
+                f"{item.repository} is gated: open {item.page}, click 'Agree and access "
+                f"repository', log in with `hf auth login` and run `mars fetch` again{_or(item)}."
+            ) from None
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            raise NotAvailableError(
+                f"{item.repository} at {item.revision or 'its newest commit'} is not on the hub, "
+                "or you may not see it: correct the name, or log in with `hf auth login`"
+                f"{_or(item)}."
+            ) from None
+        except (HTTPError, OSError) as error:
+            status = error.response.status_code if isinstance(error, HfHubHTTPError) else 500
+            final = status < 500 and status not in (408, 429)
+            if final or attempt == ATTEMPTS - 1 or isinstance(error, OfflineModeIsEnabled):
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise UserError(
+                    f"{item.repository} could not be fetched ({reason}); check the connection and "
+                    "run `mars fetch` again: it goes on where it was."
+                ) from None
+            time.sleep(FIRST_WAIT * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _or(item: Wanted) -> str:
+    """What to do without a benchmark's data."""
+    if item.benchmark is None:
+        return ""
+    return (
+        f"; or go on without it, its cells saying 'not run', with an overlay that says "
+        f"`benchmarks: {{{item.benchmark}: null}}`"
+    )
+
+
+# --- NLTK ---------------------------------------------------------------------------------------
+
+
+def fetch_splitter(mirror: Path) -> str | None:
+    """NLTK's sentence splitter, which IFEval counts with, into ``mirror/nltk_data``.
+
+    Returns:
+        None, or one sentence that says what it means that it cannot be had.
+    """
+    import nltk
+
+    folder = mirror / "nltk_data"
+    if (folder / "tokenizers" / SPLITTER / "english").is_dir():
+        return None
+    if nltk.download(SPLITTER, download_dir=str(folder), quiet=True):  # checks the hash
+        return None
+    return (
+        f"NLTK's {SPLITTER} could not be fetched: IFEval will split sentences with an untrained "
+        "model and its records will say so; run `mars fetch` again, or go on."
+    )
+
+
+@contextmanager
+def _alone(mirror: Path) -> Iterator[None]:
+    """No two fetches write to the same mirror; the lock ends with the process."""
+    mirror.mkdir(parents=True, exist_ok=True)
+    with open(mirror / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another `mars fetch` is filling {mirror}; wait for it.") from None
+        yield
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
