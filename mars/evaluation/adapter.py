@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import has_bos_prefix
@@ -47,6 +48,8 @@ class Generation:
 class DecodingLM(HFLM):
     """AR and MARS checkpoints alike; what changes between settings is ``setting``.
 
+    When the GPU's memory runs out, ``slots`` is halved for good, and ``notes`` says so.
+
     Args:
         model: loaded causal LM in evaluation mode.
         tokenizer: with a chat template, and a mask token if ``block_size`` is more than 1.
@@ -81,6 +84,7 @@ class DecodingLM(HFLM):
         self.on_start = on_start
         self.setting: Setting | None = None
         self.generations: dict[tuple[str, int], Generation] = {}
+        self.notes: dict[str, str] = {}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer all requests in one call of the engine; costs are left in ``generations``."""
@@ -103,10 +107,30 @@ class DecodingLM(HFLM):
         self, requests: list[Instance], prompts: list[list[int]], stops: list[list[str]]
     ) -> list[Decoded]:
         """Continue the prompts; a sequence ends early once it holds one of its stop strings."""
-        assert self.setting is not None
         if self.on_start is not None:
             self.on_start()
             self.on_start = None
+        while True:
+            try:
+                return self._decode(prompts, stops)
+            except torch.OutOfMemoryError as error:
+                self._halve_slots(error)
+            torch.cuda.empty_cache()  # the error, and with it the engine's memory, is gone here
+
+    def _halve_slots(self, error: torch.OutOfMemoryError) -> None:
+        if self.slots == 1:
+            raise UserError(
+                "the device has not the memory to decode a single sequence; use another device, "
+                "or a smaller `evaluation.max_new_tokens`."
+            ) from error
+        self.slots //= 2
+        self.notes["memory"] = f"ran out; these answers were decoded {self.slots} side by side"
+        print(f"Out of memory: decoding again, {self.slots} side by side.", flush=True)
+
+    def _decode(self, prompts: list[list[int]], stops: list[list[str]]) -> list[Decoded]:
+        assert self.setting is not None
+        # On a GPU the cache is simply tried, so that too large a one halves the slots as well.
+        memory_limit = torch.iinfo(torch.int64).max if self.device.type == "cuda" else None
         with tqdm(total=len(prompts), desc="decoding", unit="seq") as bar:
             return decode(
                 self.model,
@@ -116,6 +140,7 @@ class DecodingLM(HFLM):
                 eos_token_id=self.eos_token_ids,
                 mask_token_id=self.tokenizer.mask_token_id,
                 slots=self.slots,
+                memory_limit=memory_limit,
                 stop=[self._holds(strings) for strings in stops],
                 progress=lambda _: bar.update(),
             )

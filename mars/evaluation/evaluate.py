@@ -123,7 +123,7 @@ def evaluate_cell(
     from mars.evaluation.adapter import COUNTING
     from mars.evaluation.offline import CODE_EVAL
 
-    lm.setting = setting
+    lm.setting, lm.notes = setting, {}
     CODE_EVAL.allowed = benchmark.unsafe_code
     random.seed(0)  # IFEval's checkers draw what a document leaves open
     started = time.monotonic()
@@ -148,7 +148,7 @@ def evaluate_cell(
     whole = per_task.get(loaded.name) or {
         "metrics": _group_metrics(results["groups"][loaded.name], results["samples"])
     }
-    notes = dict(loaded.notes)
+    notes = {**loaded.notes, **lm.notes}
     if benchmark.unsafe_code:
         notes["network of programs"] = str(CODE_EVAL.network)
     tokens = [sample["tokens"] for sample in samples]

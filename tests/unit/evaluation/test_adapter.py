@@ -8,7 +8,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from mars.config import Setting
-from mars.decoding import decode
+from mars.decoding import Engine, decode
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM, cut, forwards_until, shortest_prefix
 
@@ -179,3 +179,33 @@ def test_tokens_beyond_the_end_are_known_and_not_counted(model, tokenizer):
     for one in lm.generations.values():
         assert one.tokens + one.overrun == 4 * one.forwards
     assert all(one.overrun == 2 for one in to_the_limit)
+
+
+def out_of_memory_above(slots, monkeypatch):
+    """Make the engine run out of memory, in the middle of its work, with more slots than that."""
+    step = Engine.step
+
+    def limited(engine):
+        if engine.slots > slots and engine.times.decode_steps > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", limited)
+
+
+def test_out_of_memory_halves_the_slots_and_changes_no_answer(model, tokenizer, monkeypatch):
+    lm = lm_of(model, tokenizer, slots=4)
+    answers = lm.generate_until(requests_of(PROMPTS))
+    assert (lm.slots, lm.notes) == (4, {})
+    costs = dict(lm.generations)
+    out_of_memory_above(1, monkeypatch)
+    assert lm.generate_until(requests_of(PROMPTS)) == answers
+    assert lm.generations == costs
+    assert lm.slots == 1
+    assert "1 side by side" in lm.notes["memory"]
+
+
+def test_out_of_memory_with_one_slot_is_one_sentence(model, tokenizer, monkeypatch):
+    out_of_memory_above(0, monkeypatch)
+    with pytest.raises(UserError, match="a single sequence"):
+        lm_of(model, tokenizer).generate_until(requests_of(PROMPTS))

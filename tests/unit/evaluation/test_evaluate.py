@@ -4,9 +4,11 @@ import json
 import socket
 
 import pytest
+import torch
 from small_benchmarks import BENCHMARKS, SIZES
 
 from mars.config import Evaluation, Setting
+from mars.decoding import Engine
 from mars.errors import UserError
 from mars.evaluation import evaluate as module
 from mars.evaluation.evaluate import evaluate
@@ -215,3 +217,19 @@ def test_a_task_of_ones_own(checkpoint, hub, benchmarks, tmp_path):
     own = benchmarks["gsm8k"].model_copy(update={"task": str(definition), "filter": "none"})
     out = call(checkpoint, hub, tmp_path, {"own": own})
     assert read_json(out / "tau-0" / "own.json")["documents"] == SIZES.benchmark_documents
+
+
+def test_the_record_notes_that_memory_ran_out(checkpoint, hub, benchmarks, tmp_path, monkeypatch):
+    step = Engine.step
+
+    def limited(engine):
+        if engine.slots > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", limited)
+    out = call(checkpoint, hub, tmp_path, pick(benchmarks, "gsm8k"))
+    first, second = (read_json(out / setting / "gsm8k.json") for setting in SETTINGS)
+    assert first["decoding"]["slots"] == second["decoding"]["slots"] == 2
+    assert "2 side by side" in first["notes"]["memory"]
+    assert "memory" not in second["notes"]  # it began with two
