@@ -162,16 +162,32 @@ def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
 
 
 def _table(experiment: Experiment, number: int) -> dict[str, Any]:
+    from mars.paper.tables import DECLARATIONS, selection
+
+    return selection(DECLARATIONS[number].all_rows(), _for_paper(experiment))
+
+
+def _for_paper(experiment: Experiment) -> dict[str, Any]:
+    """What the paper's tables may depend on: what the evaluated models are, and how they decode."""
+    base_keys = ("source", "repository", "package")
     return {
-        "experiment": experiment.experiment,
         "data": _plain(experiment.data),
-        "scales": {name: _plain(scale) for name, scale in experiment.scales.items()},
-        "models": {name: _plain(experiment.models[name]) for name in experiment.evaluated_models()},
+        "scales": {
+            name: {
+                "stands_for": scale.stands_for,
+                "base": {k: v for k, v in _plain(scale.base).items() if k in base_keys},
+            }
+            for name, scale in experiment.scales.items()
+        },
+        "models": {
+            name: {
+                **_plain(experiment.models[name]),
+                "inverse_t_weighting": experiment.training_of(name).inverse_t_weighting,
+            }
+            for name in experiment.evaluated_models()
+        },
         "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
         "settings": {name: _plain(item) for name, item in experiment.settings.items()},
-        "evaluated": {
-            name: experiment.evaluations_of(name) for name in experiment.evaluated_models()
-        },
     }
 
 
