@@ -24,6 +24,7 @@ QUESTIONS = {
 }
 # Table 7: the stage of the paper is five epochs long; "10 epochs" doubles it.
 STAGE_EPOCHS = 5
+PEAK_MEMORY_OVER_AR = 1.5  # of MARS training, in the paper's text
 SCALES = ("0.5B", "7B")
 
 Scores = dict[str, dict[str, float]]

@@ -24,11 +24,17 @@ QUANTITIES = {
     "accuracy": ("accuracy", ".1f"),
     "delta_from_tau_1": ("change", "+.1f"),
     "tokens_per_forward": ("tokens/forward", ".2f"),
-    "tokens_per_second": ("tokens/s", ".1f"),
+    "tokens_per_second": ("tokens/s", ",.1f"),
     "seconds": ("seconds", ".1f"),
     "speedup_over_ar": ("speed-up", ".2f"),
     "gsm8k_delta": ("change", "+.1f"),
     "tokens_per_forward_as_counted": ("tokens/forward as the authors count", ".2f"),
+    "steps": ("steps", ",.0f"),
+    "tokens": ("tokens", ",.0f"),
+    "device_hours": ("device-hours", ".3f"),
+    "peak_memory_gib": ("peak memory, GiB", ".2f"),
+    "cost_over_ar_sft": ("cost over AR SFT", ".2f"),
+    "peak_memory_over_ar_sft": ("peak memory over AR SFT", ".2f"),
     "accuracy_difference": ("difference", "+.1f"),
 }
 CSV_COLUMNS = (
@@ -47,6 +53,7 @@ FIELDS = {
     "cache_block": ("Cache block", "cache block {}"),
     "sft_loss": ("SFT loss", "{} SFT loss"),
     "finding": ("Finding", "{}"),
+    "part": ("Part", "{}"),
 }
 
 
@@ -248,12 +255,14 @@ def written(ours: Measured | str | None, quantity: str) -> str:
     if isinstance(ours, str):
         return ours
     form = _form(quantity)
+    if ours.stderr is None and ours.n is None:  # measured once, by a clock or a counter
+        return format(ours.value, form)
     error = NONE if ours.stderr is None else format(ours.stderr, form.lstrip("+"))
     return f"{format(ours.value, form)} ± {error}"
 
 
 def _form(quantity: str) -> str:
-    return QUANTITIES[quantity][1] if quantity in QUANTITIES else ",.6g"
+    return QUANTITIES[quantity][1] if quantity in QUANTITIES else ".6g"
 
 
 def _pair(cell: Cell | None, has_paper: bool) -> list[str]:
