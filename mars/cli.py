@@ -439,30 +439,64 @@ def _integers(option: str, text: str) -> list[int]:
 # --- the paper's tables -------------------------------------------------------------------------
 
 
+Evaluated = Annotated[
+    list[Path] | None, typer.Argument(help="manifests of the evaluations, by model")
+]
+
+
+def _evaluations(manifests: list[Path]) -> dict[str, Any]:
+    """Records and samples behind some manifests, as the tables take them."""
+    from mars.paper.evaluations import read_evaluations
+
+    records, samples = read_evaluations({path.parent.name: path.parent for path in manifests})
+    return {"records": records, "samples": samples}
+
+
 @app.command()
-def table(
+def table(spec: Spec, output: Folder, record: Record, evaluations: Evaluated = None) -> None:
+    """Write one of the paper's tables of evaluations as CSV, Markdown and LaTeX."""
+    from mars.paper.tables import write_table
+    from mars.paper.writers import table_files
+    from mars.provenance.record import recorded
+
+    plan, inputs = _stage(spec, "table"), evaluations or []
+    number = plan["number"]
+    with recorded(record, plan, inputs, table_files(output, f"table{number}")):
+        found = _evaluations(inputs)
+        write_table(number, experiment_spec=plan["config"], **found, output=output)
+
+
+@app.command()
+def findings(spec: Spec, output: Folder, record: Record, evaluations: Evaluated = None) -> None:
+    """Write what published numbers may owe to the released code, as CSV, Markdown and LaTeX."""
+    from mars.paper.findings import write_findings
+    from mars.paper.writers import table_files
+    from mars.provenance.record import recorded
+
+    plan, inputs = _stage(spec, "findings"), evaluations or []
+    with recorded(record, plan, inputs, table_files(output, "findings")):
+        write_findings(plan["config"], **_evaluations(inputs), output=output)
+
+
+@app.command()
+def hyperparameters(
     spec: Spec,
     output: Folder,
     record: Record,
-    evaluations: Annotated[list[Path], typer.Argument(help="manifests of the evaluations")],
+    trainings: Annotated[
+        list[Path] | None, typer.Argument(help="records of the training jobs, <model>.json")
+    ] = None,
 ) -> None:
-    """Write one of the paper's tables as CSV, Markdown and LaTeX."""
-    from mars.paper.evaluations import read_evaluations
-    from mars.paper.tables import write_table
+    """Write Table 7, hyper-parameters and cost of training, as CSV, Markdown and LaTeX."""
+    from mars.files import read_json
+    from mars.paper.hyperparameters import write_hyperparameters
+    from mars.paper.writers import table_files
     from mars.provenance.record import recorded
 
-    plan = _stage(spec, "table")
-    number = plan["number"]
-    files = [output / f"table{number}.{suffix}" for suffix in ("csv", "md", "tex")]
-    with recorded(record, plan, evaluations, files):
-        records, samples = read_evaluations({path.parent.name: path.parent for path in evaluations})
-        write_table(
-            number,
-            experiment_spec=plan["config"],
-            records=records,
-            samples=samples,
-            output=output,
-        )
+    plan, inputs = _stage(spec, "hyperparameters"), trainings or []
+    with recorded(record, plan, inputs, table_files(output, "table7")):
+        records = {path.stem: read_json(path) for path in inputs}
+        write_hyperparameters(plan["config"], records, output)
 
 
 @app.command()

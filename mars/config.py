@@ -258,7 +258,7 @@ class Experiment(Strict):
     evaluation: Evaluation
     settings: dict[Name, Setting]
     evaluate: list[Evaluated]
-    artefacts: list[Literal["table2", "table4"]]
+    artefacts: list[Literal["table2", "table3", "table4", "table7", "table8", "table9", "findings"]]
 
     @field_validator("settings")
     @classmethod

@@ -7,9 +7,9 @@ over a rerun and what the stage sees cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -17,6 +17,9 @@ from mars.config import Experiment, GeneratedData, HubData, ScratchBase
 from mars.errors import UserError
 from mars.files import canonical_json, sha256_text
 from mars.provenance.fingerprint import PACKAGE, code_fingerprint, module_hashes
+
+if TYPE_CHECKING:
+    from mars.paper.published import Row
 
 LOCK = PACKAGE.parent / "requirements.lock"
 # The packages whose versions can change a result; the rest of the lock reruns nothing.
@@ -162,13 +165,41 @@ def _evaluate(experiment: Experiment, model: str) -> dict[str, Any]:
 
 
 def _table(experiment: Experiment, number: int) -> dict[str, Any]:
-    from mars.paper.tables import DECLARATIONS, selection
+    from mars.paper.tables import DECLARATIONS
 
-    return selection(DECLARATIONS[number].all_rows(), _for_paper(experiment))
+    return _of_evaluations(experiment, DECLARATIONS[number].all_rows())
+
+
+def _findings(experiment: Experiment) -> dict[str, Any]:
+    from mars.paper.findings import all_rows
+
+    return _of_evaluations(experiment, all_rows())
+
+
+def _of_evaluations(experiment: Experiment, rows: Sequence[Row]) -> dict[str, Any]:
+    """What rows of evaluated models depend on."""
+    from mars.paper.tables import selection
+
+    plain = _for_paper(experiment)
+    evaluated = {name: plain["models"][name] for name in experiment.evaluated_models()}
+    return selection(rows, {**plain, "models": evaluated})
+
+
+def _hyperparameters(experiment: Experiment) -> dict[str, Any]:
+    from mars.paper.measure import IDENTITY
+
+    plain = _for_paper(experiment)
+    models = {name: plain["models"][name] for name in trained_models(experiment)}
+    return {
+        "data": plain["data"],
+        "scales": plain["scales"],
+        "models": {name: {key: model[key] for key in IDENTITY} for name, model in models.items()},
+        "evaluation": {"max_new_tokens": experiment.evaluation.max_new_tokens},
+    }
 
 
 def _for_paper(experiment: Experiment) -> dict[str, Any]:
-    """What the paper's tables may depend on: what the evaluated models are, and how they decode."""
+    """What the paper's tables may depend on: what the models are, and how they decode."""
     base_keys = ("source", "repository", "package")
     return {
         "data": _plain(experiment.data),
@@ -184,7 +215,7 @@ def _for_paper(experiment: Experiment) -> dict[str, Any]:
                 **_plain(experiment.models[name]),
                 "inverse_t_weighting": experiment.training_of(name).inverse_t_weighting,
             }
-            for name in experiment.evaluated_models()
+            for name in experiment.models
         },
         "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
         "settings": {name: _plain(item) for name, item in experiment.settings.items()},
@@ -213,6 +244,8 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     "train": (["mars.training"], _train),
     "evaluate": (["mars.evaluation.evaluate"], _evaluate),
     "table": (["mars.paper.tables", "mars.paper.evaluations"], _table),
+    "findings": (["mars.paper.findings", "mars.paper.evaluations"], _findings),
+    "hyperparameters": (["mars.paper.hyperparameters"], _hyperparameters),
     "training_curves": (["mars.training.curves"], _training_curves),
 }
 

@@ -41,9 +41,9 @@ def write_hyperparameters(
     """
     cells = [*_settings(spec, records), *_costs(spec, records)]
     notes = [
-        "Ours: from the records of the training jobs; paper: Table 7 of arXiv 2604.07023. Cost over "
-        "AR SFT is, for the paper, the quotient of its two printed numbers; peak memory over AR SFT "
-        "is said in its text.",
+        "Ours: from the records of the training jobs; paper: Table 7 of arXiv 2604.07023. Of the "
+        "paper, cost over AR SFT is the quotient of its two printed numbers, and peak memory over "
+        "AR SFT is said in its text.",
         *scale_notes(spec),
         data_note(spec["data"]),
         "Device-hours: hours of training times processes, on the hardware of the table, which is "

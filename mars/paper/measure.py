@@ -18,6 +18,7 @@ from mars.paper.writers import Measured
 Records = Mapping[Key, Mapping[str, Any]]
 Samples = Mapping[Key, Sequence[Mapping[str, Any]]]
 Question = tuple[str, int]  # task, document
+Found = tuple[str | None, str | None]  # model and setting of a row, by name
 
 # One-token mode: a setting is this, but for what it says.
 ONE_TOKEN: dict[str, Any] = {
@@ -152,6 +153,25 @@ class Evaluations:
         errors = [error for _, error in values if error is not None]
         stderr = math.hypot(*errors) if len(errors) == 2 else None
         return _measured(Score(change, stderr), 100, record)
+
+    def difference_by_title(self, after: Found, before: Found) -> dict[str, Measured | None]:
+        """:meth:`difference` of two rows on each of the paper's benchmarks, and the average."""
+        parts: dict[str, Measured | None] = dict.fromkeys(self.keys)
+        if None not in (*after, *before):
+            for title, key in self.keys.items():
+                pair = [(str(model), str(setting), key) for model, setting in (after, before)]
+                parts[title] = self.difference(*pair)
+        none = dict.fromkeys(BENCHMARKS)
+        return {**none, **parts, AVERAGE: average_of(list(parts.values()))}
+
+    def comparable(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """Published scores; their average over the experiment's benchmarks if it has fewer."""
+        if AVERAGE not in scores or len(self.keys) in (0, len(BENCHMARKS)):
+            return dict(scores)
+        parts = {title: score for title, score in scores.items() if title != AVERAGE}
+        if not parts:  # an average of which the paper gives no parts is over six benchmarks
+            return {}
+        return {**parts, AVERAGE: sum(parts[title] for title in self.keys) / len(self.keys)}
 
     def paired_scores(self, one: Key, other: Key) -> list[tuple[float, float]]:
         """Scores of two records question by question; none unless both have the same questions."""

@@ -21,7 +21,7 @@ from mars.paper.measure import (
     setting_for,
 )
 from mars.paper.notes import notes
-from mars.paper.published import AVERAGE, BENCHMARKS, STAGE_EPOCHS, Row
+from mars.paper.published import STAGE_EPOCHS, Row
 from mars.paper.writers import Cell, Table, write
 
 BEYOND = " (beyond the paper)"
@@ -180,7 +180,7 @@ def _row_cells(
     cells = []
     for quantity, scores in row.scores.items():
         ours = evaluations.measure(quantity, model, setting, row.benchmarks)
-        paper = _comparable(scores, evaluations)
+        paper = evaluations.comparable(scores)
         cells += [
             Cell(
                 scale=row.scale,
@@ -196,17 +196,6 @@ def _row_cells(
             for title in row.benchmarks
         ]
     return cells
-
-
-def _comparable(scores: Mapping[str, float], evaluations: Evaluations) -> dict[str, float]:
-    """Published scores; their average over the experiment's benchmarks if it has fewer."""
-    titles = list(evaluations.keys)
-    if AVERAGE not in scores or len(titles) in (0, len(BENCHMARKS)):
-        return dict(scores)
-    parts = {title: score for title, score in scores.items() if title != AVERAGE}
-    if not parts:  # an average of which the paper gives no parts is over six benchmarks
-        return {}
-    return {**parts, AVERAGE: sum(parts[title] for title in titles) / len(titles)}
 
 
 def selection(rows: Sequence[Row], spec: Mapping[str, Any]) -> dict[str, Any]:
