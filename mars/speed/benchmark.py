@@ -131,23 +131,28 @@ def benchmark(
         wanted,
         repeats=repeats,
         output=output,
-        spec={
-            **spec,
-            **subject.identity,
-            "prompts": sha256_text(canonical_json(work.prompts)),
-            "block_size": work.block_size,
-            "max_new_tokens": work.max_new_tokens,
-            "eos": sorted(work.eos),
-            "prescribed": work.prescribed,
-            "repeats": repeats,
-            "threads": torch.get_num_threads(),
-        },
+        spec=subject_spec(subject, repeats) | spec,
         about={"label": subject.label, **about, "gpu_driver": gpu_driver()},
     )
     if profile:
         rows = [profile_steps(_some(work, batch), batch, taus[0]) for batch in batches]
         write_json(output / "profile.json", {"parts": PARTS, "batches": rows})
     write_summary(output)
+
+
+def subject_spec(subject: Subject, repeats: int) -> dict[str, Any]:
+    """What the numbers of a subject depend on, apart from the cell, the code and the versions."""
+    work = subject.work
+    return {
+        **subject.identity,
+        "prompts": sha256_text(canonical_json(work.prompts)),
+        "block_size": work.block_size,
+        "max_new_tokens": work.max_new_tokens,
+        "eos": sorted(work.eos),
+        "prescribed": work.prescribed,
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def gpu_driver() -> str | None:

@@ -15,7 +15,7 @@ from mars.decoding import Decoded, Engine, Request
 from mars.decoding.block_cache import decode_block_cache
 from mars.decoding.requests import Times, finished
 from mars.decoding.transformers_generate import left_padded
-from mars.decoding.window import decode_window
+from mars.decoding.window_batch import decode_window_batch
 from mars.errors import UserError
 from mars.speed.prescribed import PrescribedEngine
 
@@ -201,20 +201,19 @@ def _block_cache(work: Workload, cell: Cell) -> Callable[[], Run]:
 
 def _window(work: Workload, cell: Cell) -> Callable[[], Run]:
     """No cache: every forward sees the whole prefix."""
-    if cell.batch != 1:
-        raise Skip("the un-cached window decodes one sequence at a time")
 
     def run() -> Run:
         with stopwatch(work.model) as seconds:
             done = [
-                decode_window(
+                decoded
+                for batch in _batches(_requests(work, cell), cell.batch)
+                for decoded in decode_window_batch(
                     work.model,
-                    request,
+                    batch,
                     block_size=work.block_size,
                     eos=work.eos,
                     mask_token_id=work.mask_token_id,
                 )
-                for request in _requests(work, cell)
             ]
         return _run(done, seconds(), 0.0)
 
