@@ -394,7 +394,7 @@ def speed(
     import torch
 
     from mars.provenance.fingerprint import code_fingerprint
-    from mars.provenance.record import hardware, versions
+    from mars.provenance.record import versions
     from mars.speed.benchmark import benchmark, checkpoint_subject, random_subject
 
     if threads is not None:
@@ -419,14 +419,110 @@ def speed(
         repeats=repeats,
         output=output,
         spec={"code": code_fingerprint(["mars.speed.measure"]), "versions": versions()},
-        about={
-            "hardware": hardware(),
-            "versions": versions(),
-            "command": shlex.join(["mars", *sys.argv[1:]]),
-        },
+        about=_circumstances(shlex.join(["mars", *sys.argv[1:]])),
         profile=profile,
     )
     print(f"{output / 'summary.md'} and summary.csv are written.")
+
+
+@app.command()
+def speed_sweep(
+    spec: Spec, checkpoint: Folder, output: Folder, record: Record, data: DataManifest
+) -> None:
+    """Time decoding methods, batch sizes and cache granularities: Table 5 and the heat map.
+
+    Started again it measures the batch sizes that are missing.
+    """
+    from mars.data.hub import hub_root
+    from mars.provenance.manifest import write_manifest
+    from mars.provenance.record import recorded
+    from mars.speed.sweep import sweep
+
+    plan = _stage(spec, "speed_sweep")
+    config = plan["config"]
+    inputs = [data, checkpoint / "manifest.json"]
+    with (
+        recorded(record, plan, inputs, [output / "manifest.json"]),
+        tempfile.TemporaryDirectory() as work,
+    ):
+        sweep(
+            **config | {"rounds": {int(batch): n for batch, n in config["rounds"].items()}},
+            checkpoint=checkpoint,
+            hub=hub_root(data),
+            work=Path(work),
+            output=output,
+            spec={key: plan[key] for key in ("code", "lock")},
+            about=_circumstances("mars speed-sweep"),
+        )
+        write_manifest(output)
+
+
+@app.command()
+def speculative(
+    spec: Spec,
+    output: Folder,
+    record: Record,
+    data: DataManifest,
+    checkpoints: Annotated[list[Path], typer.Argument(help="manifests of all models in the pairs")],
+) -> None:
+    """Time MARS together with speculative decoding: Table 6."""
+    from mars.data.hub import hub_root
+    from mars.provenance.manifest import new_folder, write_manifest
+    from mars.provenance.record import recorded
+    from mars.speed.composition import measure_composition
+
+    plan = _stage(spec, "speculative")
+    with (
+        recorded(record, plan, [data, *checkpoints], [output / "manifest.json"]),
+        new_folder(output) as folder,
+        tempfile.TemporaryDirectory() as work,
+    ):
+        measure_composition(
+            **plan["config"],
+            checkpoints={path.parent.name: path.parent for path in checkpoints},
+            hub=hub_root(data),
+            work=Path(work),
+            output=folder,
+            about=_circumstances("mars speculative"),
+        )
+        write_manifest(folder)
+
+
+@app.command()
+def live_tau(
+    spec: Spec, checkpoint: Folder, output: Folder, record: Record, data: DataManifest
+) -> None:
+    """Serve a load that rises and falls with tau fixed and with tau adapted to the queue."""
+    from mars.data.hub import hub_root
+    from mars.provenance.manifest import new_folder, write_manifest
+    from mars.provenance.record import recorded
+    from mars.speed.live_tau import measure_live_tau
+
+    plan = _stage(spec, "live_tau")
+    inputs = [data, checkpoint / "manifest.json"]
+    with (
+        recorded(record, plan, inputs, [output / "manifest.json"]),
+        new_folder(output) as folder,
+        tempfile.TemporaryDirectory() as work,
+    ):
+        measure_live_tau(
+            **plan["config"],
+            checkpoint=checkpoint,
+            hub=hub_root(data),
+            work=Path(work),
+            output=folder,
+            about=_circumstances("mars live-tau"),
+        )
+        write_manifest(folder)
+
+
+def _circumstances(command: str) -> dict[str, Any]:
+    """What a record of a measurement says of the machine, the software and the command."""
+    import torch  # noqa: F401 - so that GPUs are named
+
+    from mars.provenance.record import hardware, versions
+
+    return {"hardware": hardware(), "versions": versions(), "command": command}
 
 
 def _integers(option: str, text: str) -> list[int]:

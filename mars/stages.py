@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from mars.config import Experiment, GeneratedData, HubData, ScratchBase
+from mars.config import Experiment, GeneratedData, HubData, ScratchBase, Setting, Speed
 from mars.errors import UserError
 from mars.files import canonical_json, sha256_text
 from mars.provenance.fingerprint import PACKAGE, code_fingerprint, module_hashes
@@ -222,6 +222,61 @@ def _for_paper(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def _speed_sweep(experiment: Experiment) -> dict[str, Any]:
+    speed, sweep = _timed(experiment, "sweep")
+    return {
+        **_timed_protocol(experiment, sweep.questions),
+        "tau": speed.tau,
+        **_plain_without(sweep, "model", "questions"),
+    }
+
+
+def _speculative(experiment: Experiment) -> dict[str, Any]:
+    speed, speculative = _timed(experiment, "speculative")
+    return {
+        **_timed_protocol(experiment, speculative.questions),
+        "tau": speed.tau,
+        **_plain_without(speculative, "questions"),
+    }
+
+
+def _live_tau(experiment: Experiment) -> dict[str, Any]:
+    speed, live_tau = _timed(experiment, "live_tau")
+    return {
+        **_timed_protocol(experiment, live_tau.questions),
+        "high": speed.tau,
+        **_plain_without(live_tau, "model", "questions"),
+    }
+
+
+def _timed(experiment: Experiment, part: str) -> tuple[Speed, Any]:
+    """The section `speed` and one of its parts."""
+    section = experiment.speed and getattr(experiment.speed, part)
+    if experiment.speed is None or section is None:
+        raise UserError(f"{experiment.experiment} times nothing here: it has no `speed.{part}`.")
+    return experiment.speed, section
+
+
+def _timed_protocol(experiment: Experiment, count: int) -> dict[str, Any]:
+    """The questions that are decoded under the clock, and how they are scored afterwards."""
+    speed = experiment.speed
+    assert speed is not None
+    return {
+        "precision": experiment.evaluation.precision,
+        "asked": {
+            "benchmark": _plain(experiment.benchmarks[speed.benchmark]),
+            "setting": _plain(Setting.model_validate({"threshold": speed.tau})),
+            "count": count,
+            "max_new_tokens": speed.max_new_tokens,
+            "generated_data": isinstance(experiment.data, GeneratedData),
+        },
+    }
+
+
+def _plain_without(section: BaseModel, *keys: str) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=set(keys))
+
+
 def _training_curves(experiment: Experiment) -> dict[str, Any]:
     return {"models": trained_models(experiment)}
 
@@ -246,6 +301,9 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     "table": (["mars.paper.tables", "mars.paper.evaluations"], _table),
     "findings": (["mars.paper.findings", "mars.paper.evaluations"], _findings),
     "hyperparameters": (["mars.paper.hyperparameters"], _hyperparameters),
+    "speed_sweep": (["mars.speed.sweep"], _speed_sweep),
+    "speculative": (["mars.speed.composition"], _speculative),
+    "live_tau": (["mars.speed.live_tau"], _live_tau),
     "training_curves": (["mars.training.curves"], _training_curves),
 }
 

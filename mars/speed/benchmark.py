@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mars.decoding.requests import check_model, eos_set
 from mars.errors import UserError
@@ -47,18 +48,26 @@ def checkpoint_subject(
     """
     tokenizer = load_tokenizer(checkpoint)
     model = load_model(checkpoint, getattr(torch, precision))
+    asked = by_length(load_prompts(prompts, tokenizer, prompt_count))
+    return loaded_subject(checkpoint, model, tokenizer, asked, max_new_tokens, block_size)
+
+
+def loaded_subject(
+    checkpoint: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    block_size: int | None = None,
+) -> Subject:
+    """The same of a checkpoint that is loaded, with prompts as token ids in the order given."""
     block_size = block_size or block_size_of(model)
     check_model(model, block_size, tokenizer.mask_token_id)
-    work = Workload(
-        model,
-        by_length(load_prompts(prompts, tokenizer, prompt_count)),
-        block_size,
-        max_new_tokens,
-        eos_set(eos_token_ids(model, tokenizer)),
-        tokenizer.mask_token_id,
-    )
+    eos = eos_set(eos_token_ids(model, tokenizer))
+    work = Workload(model, prompts, block_size, max_new_tokens, eos, tokenizer.mask_token_id)
     model.generation_config = plain_greedy(model.generation_config)
     weights = {path.name: sha256_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+    precision = str(model.dtype).removeprefix("torch.")
     return Subject(work, checkpoint.name, {"weights": weights, "precision": precision})
 
 

@@ -166,7 +166,7 @@ def _engine(work: Workload, cell: Cell) -> Callable[[], Run]:
             identities = [engine.submit(request) for request in requests]
             engine.run()
         done = [engine.results.pop(identity) for identity in identities]
-        return _run(done, seconds(), engine.times.prefill_seconds)
+        return run_of(done, seconds(), engine.times.prefill_seconds)
 
     return run
 
@@ -194,7 +194,7 @@ def _block_cache(work: Workload, cell: Cell) -> Callable[[], Run]:
                     times=times,
                 )
             ]
-        return _run(done, seconds(), times.prefill_seconds)
+        return run_of(done, seconds(), times.prefill_seconds)
 
     return run
 
@@ -215,7 +215,7 @@ def _window(work: Workload, cell: Cell) -> Callable[[], Run]:
                     mask_token_id=work.mask_token_id,
                 )
             ]
-        return _run(done, seconds(), 0.0)
+        return run_of(done, seconds(), 0.0)
 
     return run
 
@@ -274,7 +274,8 @@ def _batches(items: list, size: int) -> Iterator[list]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _run(done: list[Decoded], seconds: float, prefill_seconds: float) -> Run:
+def run_of(done: list[Decoded], seconds: float, prefill_seconds: float) -> Run:
+    """A pass as its decoded sequences tell it; a prefill of 0 seconds was not timed apart."""
     prefilled = sum(one.accepted[0] for one in done) if prefill_seconds else 0
     return Run(
         [one.tokens for one in done],
