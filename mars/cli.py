@@ -442,7 +442,7 @@ def speed(
     import torch
 
     from mars.provenance.fingerprint import code_fingerprint
-    from mars.provenance.record import hardware, versions
+    from mars.provenance.record import versions
     from mars.speed.benchmark import benchmark, checkpoint_subject, random_subject
 
     if threads is not None:
@@ -467,14 +467,110 @@ def speed(
         repeats=repeats,
         output=output,
         spec={"code": code_fingerprint(["mars.speed.measure"]), "versions": versions()},
-        about={
-            "hardware": hardware(),
-            "versions": versions(),
-            "command": shlex.join(["mars", *sys.argv[1:]]),
-        },
+        about=_circumstances(shlex.join(["mars", *sys.argv[1:]])),
         profile=profile,
     )
     print(f"{output / 'summary.md'} and summary.csv are written.")
+
+
+@app.command()
+def speed_sweep(
+    spec: Spec, checkpoint: Folder, output: Folder, record: Record, data: DataManifest
+) -> None:
+    """Time decoding methods, batch sizes and cache granularities: Table 5 and the heat map.
+
+    Started again it measures the batch sizes that are missing.
+    """
+    from mars.data.hub import hub_root
+    from mars.provenance.manifest import write_manifest
+    from mars.provenance.record import recorded
+    from mars.speed.sweep import sweep
+
+    plan = _stage(spec, "speed_sweep")
+    config = plan["config"]
+    inputs = [data, checkpoint / "manifest.json"]
+    with (
+        recorded(record, plan, inputs, [output / "manifest.json"]),
+        tempfile.TemporaryDirectory() as work,
+    ):
+        sweep(
+            **config | {"rounds": {int(batch): n for batch, n in config["rounds"].items()}},
+            checkpoint=checkpoint,
+            hub=hub_root(data),
+            work=Path(work),
+            output=output,
+            spec={key: plan[key] for key in ("code", "lock")},
+            about=_circumstances("mars speed-sweep"),
+        )
+        write_manifest(output)
+
+
+@app.command()
+def speculative(
+    spec: Spec,
+    output: Folder,
+    record: Record,
+    data: DataManifest,
+    checkpoints: Annotated[list[Path], typer.Argument(help="manifests of all models in the pairs")],
+) -> None:
+    """Time MARS together with speculative decoding: Table 6."""
+    from mars.data.hub import hub_root
+    from mars.provenance.manifest import new_folder, write_manifest
+    from mars.provenance.record import recorded
+    from mars.speed.composition import measure_composition
+
+    plan = _stage(spec, "speculative")
+    with (
+        recorded(record, plan, [data, *checkpoints], [output / "manifest.json"]),
+        new_folder(output) as folder,
+        tempfile.TemporaryDirectory() as work,
+    ):
+        measure_composition(
+            **plan["config"],
+            checkpoints={path.parent.name: path.parent for path in checkpoints},
+            hub=hub_root(data),
+            work=Path(work),
+            output=folder,
+            about=_circumstances("mars speculative"),
+        )
+        write_manifest(folder)
+
+
+@app.command()
+def live_tau(
+    spec: Spec, checkpoint: Folder, output: Folder, record: Record, data: DataManifest
+) -> None:
+    """Serve a load that rises and falls with tau fixed and with tau adapted to the queue."""
+    from mars.data.hub import hub_root
+    from mars.provenance.manifest import new_folder, write_manifest
+    from mars.provenance.record import recorded
+    from mars.speed.live_tau import measure_live_tau
+
+    plan = _stage(spec, "live_tau")
+    inputs = [data, checkpoint / "manifest.json"]
+    with (
+        recorded(record, plan, inputs, [output / "manifest.json"]),
+        new_folder(output) as folder,
+        tempfile.TemporaryDirectory() as work,
+    ):
+        measure_live_tau(
+            **plan["config"],
+            checkpoint=checkpoint,
+            hub=hub_root(data),
+            work=Path(work),
+            output=folder,
+            about=_circumstances("mars live-tau"),
+        )
+        write_manifest(folder)
+
+
+def _circumstances(command: str) -> dict[str, Any]:
+    """What a record of a measurement says of the machine, the software and the command."""
+    import torch  # noqa: F401 - so that GPUs are named
+
+    from mars.provenance.record import hardware, versions
+
+    return {"hardware": hardware(), "versions": versions(), "command": command}
 
 
 def _integers(option: str, text: str) -> list[int]:
@@ -487,30 +583,64 @@ def _integers(option: str, text: str) -> list[int]:
 # --- the paper's tables -------------------------------------------------------------------------
 
 
+Evaluated = Annotated[
+    list[Path] | None, typer.Argument(help="manifests of the evaluations, by model")
+]
+
+
+def _evaluations(manifests: list[Path]) -> dict[str, Any]:
+    """Records and samples behind some manifests, as the tables take them."""
+    from mars.paper.evaluations import read_evaluations
+
+    records, samples = read_evaluations({path.parent.name: path.parent for path in manifests})
+    return {"records": records, "samples": samples}
+
+
 @app.command()
-def table(
+def table(spec: Spec, output: Folder, record: Record, evaluations: Evaluated = None) -> None:
+    """Write one of the paper's tables of evaluations as CSV, Markdown and LaTeX."""
+    from mars.paper.tables import write_table
+    from mars.paper.writers import table_files
+    from mars.provenance.record import recorded
+
+    plan, inputs = _stage(spec, "table"), evaluations or []
+    number = plan["number"]
+    with recorded(record, plan, inputs, table_files(output, f"table{number}")):
+        found = _evaluations(inputs)
+        write_table(number, experiment_spec=plan["config"], **found, output=output)
+
+
+@app.command()
+def findings(spec: Spec, output: Folder, record: Record, evaluations: Evaluated = None) -> None:
+    """Write what published numbers may owe to the released code, as CSV, Markdown and LaTeX."""
+    from mars.paper.findings import write_findings
+    from mars.paper.writers import table_files
+    from mars.provenance.record import recorded
+
+    plan, inputs = _stage(spec, "findings"), evaluations or []
+    with recorded(record, plan, inputs, table_files(output, "findings")):
+        write_findings(plan["config"], **_evaluations(inputs), output=output)
+
+
+@app.command()
+def hyperparameters(
     spec: Spec,
     output: Folder,
     record: Record,
-    evaluations: Annotated[list[Path], typer.Argument(help="manifests of the evaluations")],
+    trainings: Annotated[
+        list[Path] | None, typer.Argument(help="records of the training jobs, <model>.json")
+    ] = None,
 ) -> None:
-    """Write one of the paper's tables as CSV, Markdown and LaTeX."""
-    from mars.paper.evaluations import read_evaluations
-    from mars.paper.tables import write_table
+    """Write Table 7, hyper-parameters and cost of training, as CSV, Markdown and LaTeX."""
+    from mars.files import read_json
+    from mars.paper.hyperparameters import write_hyperparameters
+    from mars.paper.writers import table_files
     from mars.provenance.record import recorded
 
-    plan = _stage(spec, "table")
-    number = plan["number"]
-    files = [output / f"table{number}.{suffix}" for suffix in ("csv", "md", "tex")]
-    with recorded(record, plan, evaluations, files):
-        records, samples = read_evaluations({path.parent.name: path.parent for path in evaluations})
-        write_table(
-            number,
-            experiment_spec=plan["config"],
-            records=records,
-            samples=samples,
-            output=output,
-        )
+    plan, inputs = _stage(spec, "hyperparameters"), trainings or []
+    with recorded(record, plan, inputs, table_files(output, "table7")):
+        records = {path.stem: read_json(path) for path in inputs}
+        write_hyperparameters(plan["config"], records, output)
 
 
 @app.command()

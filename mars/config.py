@@ -258,6 +258,86 @@ class Evaluated(Strict):
     benchmarks: list[Name] | None = Field(None, description="null: all of the experiment")
 
 
+# --- speed --------------------------------------------------------------------------------------
+
+
+class Sweep(Strict):
+    """Table 5 and the heat map: decoding methods, batch sizes, granularities of the block cache."""
+
+    model: Name = Field(description="a MARS model; its one-token mode is the AR baseline")
+    questions: Positive = Field(256, description="at least as many as a batch has room for")
+    rounds: dict[int, Positive] = Field(description="timed rounds of each batch size")
+    methods: list[
+        Literal[
+            "window", "block_cache", "block_cache-authors", "cursor", "cursor-lossless", "hf-static"
+        ]
+    ] = Field(description="beside transformers' `generate` and the engine's AR decoding")
+    cache_blocks: list[Positive] = Field(description="B_cache of `block_cache`")
+    authors_cache_blocks: list[Positive] = Field([], description="of `block_cache-authors` (A5)")
+
+
+class DraftAndTarget(Strict):
+    """One row of Table 6."""
+
+    draft: Name
+    target: Name
+
+
+class Speculative(Strict):
+    """Table 6: MARS together with speculative decoding."""
+
+    pairs: list[DraftAndTarget] = Field(min_length=1, description="speed-ups are over the first")
+    draft_tokens: Positive = Field(4, description="K, tokens drafted per target forward")
+    questions: Positive = 256
+    rounds: Positive = 5
+
+
+class LiveTau(Strict):
+    """One running engine under a load that rises and falls, tau fixed and tau adapted to it."""
+
+    model: Name
+    questions: Positive = 256
+    requests: Positive = Field(description="each asks one of the questions")
+    slots: Positive = Field(16, description="sequences decoded side by side")
+    quiet_load: Annotated[float, Field(gt=0)] = Field(
+        0.4, description="rate of requests at both ends, over what tau = 1 can serve"
+    )
+    peak_load: Annotated[float, Field(gt=0)] = Field(1.6, description="the same in the middle")
+    low: Fraction = Field(0.6, description="tau of the low policy, lowest of the adaptive one")
+    seed: int = 0
+
+
+class Speed(Strict):
+    """What is timed, on the questions of which benchmark."""
+
+    benchmark: Name
+    tau: Fraction = 0.95
+    max_new_tokens: Positive = 256
+    sweep: Sweep | None = None
+    speculative: Speculative | None = None
+    live_tau: LiveTau | None = None
+
+    def models(self) -> dict[str, str]:
+        """The models named here, by the key that names them."""
+        found = {
+            f"{key}.model": part.model
+            for key, part in (("sweep", self.sweep), ("live_tau", self.live_tau))
+            if part is not None
+        }
+        for index, pair in enumerate(self.speculative.pairs if self.speculative else []):
+            found |= {f"speculative.pairs[{index}].{k}": v for k, v in pair.model_dump().items()}
+        return found
+
+
+# Where the configuration of an artefact that is timed stands in the section `speed`.
+TIMED = {
+    "table5": "sweep",
+    "heat_map": "sweep",
+    "table6": "speculative",
+    "live_tau": "live_tau",
+}
+
+
 # --- the experiment -----------------------------------------------------------------------------
 
 
@@ -275,7 +355,20 @@ class Experiment(Strict):
     evaluation: Evaluation
     settings: dict[Name, Setting]
     evaluate: list[Evaluated]
-    artefacts: list[Literal["table2", "table4"]]
+    speed: Speed | None = Field(None, description="wall-clock measurements; null: none")
+    artefacts: list[
+        Literal[
+            "table2",
+            "table3",
+            "table4",
+            "table5",
+            "table6",
+            "table7",
+            "table8",
+            "table9",
+            "findings",
+        ]
+    ]
 
     @field_validator("settings")
     @classmethod
@@ -305,7 +398,23 @@ class Experiment(Strict):
                 _expect(benchmark, self.benchmarks, f"evaluate[{index}].benchmarks")
         for name in self.models:
             self.ancestors(name)
+        self._check_speed()
         return self
+
+    def _check_speed(self) -> None:
+        """What is timed exists and can be timed; what is timed for an artefact is configured."""
+        for artefact in TIMED.keys() & set(self.artefacts):
+            if self.speed is None or getattr(self.speed, TIMED[artefact]) is None:
+                raise ValueError(
+                    f"`artefacts` has {artefact}, which needs `speed.{TIMED[artefact]}`"
+                )
+        if self.speed is None:
+            return
+        _expect(self.speed.benchmark, self.benchmarks, "speed.benchmark")
+        for key, name in self.speed.models().items():
+            _expect(name, self.models, f"speed.{key}")
+            if key.endswith(".model") and self.models[name].method != "mars":
+                raise ValueError(f"`speed.{key}` is {name!r}; it must be a model trained by mars")
 
     def ancestors(self, name: str) -> list[str]:
         """Parent, grandparent... of a model; ValueError if the chain comes back to it."""

@@ -7,17 +7,28 @@ over a rerun and what the stage sees cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from mars.config import Experiment, GeneratedData, HubBase, HubData, ScratchBase
+from mars.config import (
+    Experiment,
+    GeneratedData,
+    HubBase,
+    HubData,
+    ScratchBase,
+    Setting,
+    Speed,
+)
 from mars.errors import UserError
 from mars.files import canonical_json, sha256_file, sha256_text
 from mars.provenance.fingerprint import PACKAGE, code_fingerprint, module_hashes
+
+if TYPE_CHECKING:
+    from mars.paper.published import Row
 
 LOCK = PACKAGE.parent / "requirements.lock"
 # The packages whose versions can change a result; the rest of the lock reruns nothing.
@@ -207,17 +218,116 @@ def _task_files(task: str) -> dict[str, str]:
 
 
 def _table(experiment: Experiment, number: int) -> dict[str, Any]:
+    from mars.paper.tables import DECLARATIONS
+
+    return _of_evaluations(experiment, DECLARATIONS[number].all_rows())
+
+
+def _findings(experiment: Experiment) -> dict[str, Any]:
+    from mars.paper.findings import all_rows
+
+    return _of_evaluations(experiment, all_rows())
+
+
+def _of_evaluations(experiment: Experiment, rows: Sequence[Row]) -> dict[str, Any]:
+    """What rows of evaluated models depend on."""
+    from mars.paper.tables import selection
+
+    plain = _for_paper(experiment)
+    evaluated = {name: plain["models"][name] for name in experiment.evaluated_models()}
+    return selection(rows, {**plain, "models": evaluated})
+
+
+def _hyperparameters(experiment: Experiment) -> dict[str, Any]:
+    from mars.paper.measure import IDENTITY
+
+    plain = _for_paper(experiment)
+    models = {name: plain["models"][name] for name in trained_models(experiment)}
     return {
-        "experiment": experiment.experiment,
+        "data": plain["data"],
+        "scales": plain["scales"],
+        "models": {name: {key: model[key] for key in IDENTITY} for name, model in models.items()},
+        "evaluation": {"max_new_tokens": experiment.evaluation.max_new_tokens},
+    }
+
+
+def _for_paper(experiment: Experiment) -> dict[str, Any]:
+    """What the paper's tables may depend on: what the models are, and how they decode."""
+    base_keys = ("source", "repository", "package")
+    return {
         "data": _plain(experiment.data),
-        "scales": {name: _plain(scale) for name, scale in experiment.scales.items()},
-        "models": {name: _plain(experiment.models[name]) for name in experiment.evaluated_models()},
+        "scales": {
+            name: {
+                "stands_for": scale.stands_for,
+                "base": {k: v for k, v in _plain(scale.base).items() if k in base_keys},
+            }
+            for name, scale in experiment.scales.items()
+        },
+        "models": {
+            name: {
+                **_plain(experiment.models[name]),
+                "inverse_t_weighting": experiment.training_of(name).inverse_t_weighting,
+            }
+            for name in experiment.models
+        },
         "benchmarks": {name: _plain(item) for name, item in experiment.benchmarks.items()},
         "settings": {name: _plain(item) for name, item in experiment.settings.items()},
-        "evaluated": {
-            name: experiment.evaluations_of(name) for name in experiment.evaluated_models()
+    }
+
+
+def _speed_sweep(experiment: Experiment) -> dict[str, Any]:
+    speed, sweep = _timed(experiment, "sweep")
+    return {
+        **_timed_protocol(experiment, sweep.questions),
+        "tau": speed.tau,
+        **_plain_without(sweep, "model", "questions"),
+    }
+
+
+def _speculative(experiment: Experiment) -> dict[str, Any]:
+    speed, speculative = _timed(experiment, "speculative")
+    return {
+        **_timed_protocol(experiment, speculative.questions),
+        "tau": speed.tau,
+        **_plain_without(speculative, "questions"),
+    }
+
+
+def _live_tau(experiment: Experiment) -> dict[str, Any]:
+    speed, live_tau = _timed(experiment, "live_tau")
+    return {
+        **_timed_protocol(experiment, live_tau.questions),
+        "high": speed.tau,
+        **_plain_without(live_tau, "model", "questions"),
+    }
+
+
+def _timed(experiment: Experiment, part: str) -> tuple[Speed, Any]:
+    """The section `speed` and one of its parts."""
+    section = experiment.speed and getattr(experiment.speed, part)
+    if experiment.speed is None or section is None:
+        raise UserError(f"{experiment.experiment} times nothing here: it has no `speed.{part}`.")
+    return experiment.speed, section
+
+
+def _timed_protocol(experiment: Experiment, count: int) -> dict[str, Any]:
+    """The questions that are decoded under the clock, and how they are scored afterwards."""
+    speed = experiment.speed
+    assert speed is not None
+    return {
+        "precision": experiment.evaluation.precision,
+        "asked": {
+            "benchmark": _plain(experiment.benchmarks[speed.benchmark]),
+            "setting": _plain(Setting.model_validate({"threshold": speed.tau})),
+            "count": count,
+            "max_new_tokens": speed.max_new_tokens,
+            "generated_data": isinstance(experiment.data, GeneratedData),
         },
     }
+
+
+def _plain_without(section: BaseModel, *keys: str) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=set(keys))
 
 
 def _training_curves(experiment: Experiment) -> dict[str, Any]:
@@ -249,6 +359,11 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     "train": (["mars.training"], _train),
     "evaluate": (["mars.evaluation.evaluate"], _evaluate),
     "table": (["mars.paper.tables", "mars.paper.evaluations"], _table),
+    "findings": (["mars.paper.findings", "mars.paper.evaluations"], _findings),
+    "hyperparameters": (["mars.paper.hyperparameters"], _hyperparameters),
+    "speed_sweep": (["mars.speed.sweep"], _speed_sweep),
+    "speculative": (["mars.speed.composition"], _speculative),
+    "live_tau": (["mars.speed.live_tau"], _live_tau),
     "training_curves": (["mars.training.curves"], _training_curves),
 }
 

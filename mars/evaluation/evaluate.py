@@ -73,7 +73,7 @@ def evaluate(
     missing_cells = _missing_cells(wanted, output, cell_spec)
     if not missing_cells:
         return
-    _prepare_process(work, protocol.code_timeout)
+    prepare_process(work, protocol.code_timeout)
 
     import torch
 
@@ -335,7 +335,7 @@ def _section(value: Any) -> Any:
     return SimpleNamespace(**(value if isinstance(value, Mapping) else value.model_dump()))
 
 
-def _prepare_process(work: Path, code_timeout: float) -> None:
+def prepare_process(work: Path, code_timeout: float) -> None:
     """No network, no caches outside ``work``, no noise."""
     from mars.evaluation.offline import CODE_EVAL, forbid_network
 

@@ -80,6 +80,8 @@ class Records:
                 self.records[name] = record
         self._maker: dict[str, tuple[str, str]] = {}  # of each file: its record, its sha256
         for name, record in self.records.items():
+            # A record is made by the job it is of; its seal stands for its content.
+            self._maker[name] = (name, sha256_file(self.root / name))
             for output, digest in record["outputs"].items():
                 self._maker[output] = (name, digest)
                 for listed, listed_digest in self._listed(output).items():

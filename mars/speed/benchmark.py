@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mars.decoding.requests import check_model, eos_set
 from mars.errors import UserError
@@ -47,18 +48,26 @@ def checkpoint_subject(
     """
     tokenizer = load_tokenizer(checkpoint)
     model = load_model(checkpoint, getattr(torch, precision))
+    asked = by_length(load_prompts(prompts, tokenizer, prompt_count))
+    return loaded_subject(checkpoint, model, tokenizer, asked, max_new_tokens, block_size)
+
+
+def loaded_subject(
+    checkpoint: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    block_size: int | None = None,
+) -> Subject:
+    """The same of a checkpoint that is loaded, with prompts as token ids in the order given."""
     block_size = block_size or block_size_of(model)
     check_model(model, block_size, tokenizer.mask_token_id)
-    work = Workload(
-        model,
-        by_length(load_prompts(prompts, tokenizer, prompt_count)),
-        block_size,
-        max_new_tokens,
-        eos_set(eos_token_ids(model, tokenizer)),
-        tokenizer.mask_token_id,
-    )
+    eos = eos_set(eos_token_ids(model, tokenizer))
+    work = Workload(model, prompts, block_size, max_new_tokens, eos, tokenizer.mask_token_id)
     model.generation_config = plain_greedy(model.generation_config)
     weights = {path.name: sha256_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+    precision = str(model.dtype).removeprefix("torch.")
     return Subject(work, checkpoint.name, {"weights": weights, "precision": precision})
 
 
@@ -131,23 +140,28 @@ def benchmark(
         wanted,
         repeats=repeats,
         output=output,
-        spec={
-            **spec,
-            **subject.identity,
-            "prompts": sha256_text(canonical_json(work.prompts)),
-            "block_size": work.block_size,
-            "max_new_tokens": work.max_new_tokens,
-            "eos": sorted(work.eos),
-            "prescribed": work.prescribed,
-            "repeats": repeats,
-            "threads": torch.get_num_threads(),
-        },
+        spec=subject_spec(subject, repeats) | spec,
         about={"label": subject.label, **about, "gpu_driver": gpu_driver()},
     )
     if profile:
         rows = [profile_steps(_some(work, batch), batch, taus[0]) for batch in batches]
         write_json(output / "profile.json", {"parts": PARTS, "batches": rows})
     write_summary(output)
+
+
+def subject_spec(subject: Subject, repeats: int) -> dict[str, Any]:
+    """What the numbers of a subject depend on, apart from the cell, the code and the versions."""
+    work = subject.work
+    return {
+        **subject.identity,
+        "prompts": sha256_text(canonical_json(work.prompts)),
+        "block_size": work.block_size,
+        "max_new_tokens": work.max_new_tokens,
+        "eos": sorted(work.eos),
+        "prescribed": work.prescribed,
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def gpu_driver() -> str | None:

@@ -10,22 +10,34 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from mars.errors import UserError
+from mars.evaluation.scores import Score
 from mars.files import read_json, write_json
 from mars.speed.methods import BASELINES, METHODS, Cell, Run, Skip, Workload, runner
 
+
+class Named(Protocol):
+    """Whatever takes turns goes by a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Turn = TypeVar("Turn", bound=Named)
 Runners = dict[Cell, Callable[[], Run]]
+Scorer = Callable[[list[list[int]]], Score]
+"""The accuracy of a workload's continuations, in the order of its prompts."""
 
 
 def cells(
@@ -60,6 +72,7 @@ def measure(
     output: Path,
     spec: dict[str, Any],
     about: dict[str, Any],
+    score: Scorer | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Write ``output/batch-NNN/<cell>.json`` for every cell that is not there with its spec.
@@ -69,6 +82,7 @@ def measure(
         repeats: rounds, after one to warm up.
         spec: whatever the numbers depend on, apart from the cell; compared on the next run.
         about: facts to be written into every record (model, hardware, versions).
+        score: puts the accuracy into every record, outside the clock.
 
     Raises:
         UserError: fewer than 1 repeat, or a setting that cannot be decoded.
@@ -88,7 +102,7 @@ def measure(
         if load[0] > (os.cpu_count() or 1) / 2:
             say(f"the machine is busy (load {load[0]:.1f}): these numbers will be noisy")
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        outputs, rounds = _rounds(runners, repeats, partial(_said, say, batch))
+        outputs, rounds = take_turns(runners, repeats, partial(_said, say, batch))
         load.append(os.getloadavg()[0])
         shared = {**about, "started": started, "load_average": load}
         for cell in together:
@@ -96,6 +110,8 @@ def measure(
                 result: dict[str, Any] = {"skipped": skipped[cell]}
             else:
                 result = _result(cell, outputs, rounds) | shared
+                if score is not None:
+                    result["accuracy"] = score(outputs[cell].tokens)._asdict()
             write_json(output / cell.file, {"spec": spec | {"cell": cell.as_dict()}, **result})
 
 
@@ -119,10 +135,10 @@ def _runners(work: Workload, together: Iterable[Cell]) -> tuple[Runners, dict[Ce
     return runners, skipped
 
 
-def _rounds(
-    runners: Runners, repeats: int, say: Callable[[str], None]
-) -> tuple[dict[Cell, Run], list[dict[Cell, Run]]]:
-    """The warm-up pass of each cell, and the timed rounds."""
+def take_turns(
+    runners: Mapping[Turn, Callable[[], Run]], repeats: int, say: Callable[[str], None]
+) -> tuple[dict[Turn, Run], list[dict[Turn, Run]]]:
+    """A warm-up pass of each runner, then rounds in which each takes its turn; both results."""
     start = monotonic()
     warm_up = {}
     for cell, run in runners.items():

@@ -1,4 +1,5 @@
 # The experiment, and where its files are. Only this file reads the configuration.
+import json
 from pathlib import Path
 
 import yaml
@@ -6,10 +7,9 @@ from snakemake.exceptions import WorkflowError
 
 from mars.config import GeneratedData, ScratchBase, parse_experiment
 from mars.errors import UserError
+from mars.paper.writers import SUFFIXES
 from mars.provenance import ledger
 from mars.stages import datasets_of, released_models, spec, trained_models
-
-TABLE_SUFFIXES = ["csv", "md", "tex"]
 
 
 def experiment_of_this_run():
@@ -29,6 +29,7 @@ EXPERIMENT = experiment_of_this_run()
 RESULTS = f"results/{EXPERIMENT.experiment}"
 HUB = f"{RESULTS}/data/hub"
 GENERATED = isinstance(EXPERIMENT.data, GeneratedData)
+TABLES = [name for name in EXPERIMENT.artefacts if name == "findings" or name.startswith("table")]
 TRAINED = trained_models(EXPERIMENT)
 PRETRAINED = [name for name in TRAINED if EXPERIMENT.models[name].method == "base"]
 FINE_TUNED = [name for name in TRAINED if name not in PRETRAINED]

@@ -1,11 +1,15 @@
-# The paper's tables and figures from the evaluation records.
+# The paper's tables and figures from the records of evaluations and trainings.
+
+
+def evaluations_behind(stage, **target):
+    """The evaluations of the models that an artefact shows."""
+    models = json.loads(spec(EXPERIMENT, stage, **target))["config"]["models"]
+    return expand(f"{RESULTS}/evaluations/{{model}}/manifest.json", model=models)
 
 
 rule table:
     input:
-        evaluations=expand(
-            f"{RESULTS}/evaluations/{{model}}/manifest.json", model=EXPERIMENT.evaluated_models()
-        ),
+        evaluations=lambda wildcards: evaluations_behind("table", number=int(wildcards.number)),
     output:
         multiext(f"{RESULTS}/tables/table{{number}}", csv=".csv", md=".md", tex=".tex"),
         record=f"{RESULTS}/provenance/table/table{{number}}.json",
@@ -13,6 +17,8 @@ rule table:
         f"{RESULTS}/logs/table/table{{number}}.log",
     benchmark:
         f"{RESULTS}/logs/table/table{{number}}.tsv"
+    wildcard_constraints:
+        number="[23489]",
     conda:
         "../../environment.yml"
     params:
@@ -22,6 +28,48 @@ rule table:
     shell:
         "python -m mars table --spec {params.spec:q} --output $(dirname {output.csv})"
         " --record {output.record} {input.evaluations} > {log} 2>&1"
+
+
+rule findings:
+    input:
+        evaluations=evaluations_behind("findings"),
+    output:
+        multiext(f"{RESULTS}/tables/findings", csv=".csv", md=".md", tex=".tex"),
+        record=f"{RESULTS}/provenance/findings.json",
+    log:
+        f"{RESULTS}/logs/findings.log",
+    benchmark:
+        f"{RESULTS}/logs/findings.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        spec=stage_spec("findings"),
+    message:
+        "Write what published numbers may owe to the released code"
+    shell:
+        "python -m mars findings --spec {params.spec:q} --output $(dirname {output.csv})"
+        " --record {output.record} {input.evaluations} > {log} 2>&1"
+
+
+rule hyperparameters:
+    input:
+        trainings=expand(f"{RESULTS}/provenance/train/{{model}}.json", model=TRAINED),
+    output:
+        multiext(f"{RESULTS}/tables/table7", csv=".csv", md=".md", tex=".tex"),
+        record=f"{RESULTS}/provenance/hyperparameters.json",
+    log:
+        f"{RESULTS}/logs/hyperparameters.log",
+    benchmark:
+        f"{RESULTS}/logs/hyperparameters.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        spec=stage_spec("hyperparameters"),
+    message:
+        "Write table 7"
+    shell:
+        "python -m mars hyperparameters --spec {params.spec:q} --output $(dirname {output.csv})"
+        " --record {output.record} {input.trainings} > {log} 2>&1"
 
 
 rule training_curves:

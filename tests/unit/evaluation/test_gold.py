@@ -10,7 +10,7 @@ from mars.config import Benchmark, Setting
 from mars.data.generate import build_families, test_examples
 from mars.decoding import Decoded
 from mars.evaluation.adapter import DecodingLM
-from mars.evaluation.evaluate import _prepare_process, _section, evaluate_cell
+from mars.evaluation.evaluate import _section, evaluate_cell, prepare_process
 from mars.evaluation.scores import headline
 from mars.evaluation.tasks import load_benchmark
 
@@ -77,7 +77,7 @@ IFEVAL = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _process(tmp_path_factory):
-    _prepare_process(tmp_path_factory.mktemp("work"), code_timeout=60)
+    prepare_process(tmp_path_factory.mktemp("work"), code_timeout=60)
 
 
 def run(model, tokenizer, answer, benchmark: Benchmark, hub: Path, work: Path, generated: bool):

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from mars.evaluation.evaluate import _prepare_process
+from mars.evaluation.evaluate import prepare_process
 from mars.evaluation.offline import UNTRAINED
 from mars.evaluation.tasks import chance_by_document, load_benchmark, read_documents
 
 
 @pytest.fixture(autouse=True)
 def _process(tmp_path):
-    _prepare_process(tmp_path / "work", code_timeout=5)
+    prepare_process(tmp_path / "work", code_timeout=5)
 
 
 def gpqa(benchmarks, hub, tmp_path):

@@ -7,6 +7,7 @@ import statistics
 def experiment(titles=("IFEval", "BBH", "MMLU-Pro", "GPQA", "GSM8K", "HumanEval")):
     def model(scale, method, **keys):
         defaults = {"block_size": None, "ar_weight": 1.0, "epochs_factor": 1}
+        defaults["inverse_t_weighting"] = False
         return {"scale": scale, "method": method, **defaults, **keys}
 
     scratch = {"source": "scratch"}

@@ -18,12 +18,36 @@ def test_unknown_table():
         published.table(1)
 
 
-def test_typed_rows_cover_the_tables():
-    assert len(published.table2()) == 9
-    assert len(published.table4()) == 6
-    assert all(len(row.scores) == 3 for row in published.table4())
-    assert {row.tau for row in published.table2()} == {None}
-    assert {row.tau for row in published.table4()} == {0.95}
+@pytest.mark.parametrize("number", [2, 3, 4, 8, 9])
+def test_typed_rows_hold_every_published_number(number):
+    """Independent of how a row is laid out: all numbers, counted with multiplicity."""
+    printed = published.table(number)
+    columns = [*BENCHMARKS, AVERAGE, "accuracy", "tokens_per_forward"]
+    columns = [name for name in columns if name in printed.columns]
+    rows = {2: published.table2, 3: published.table3, 4: published.table4}
+    rows |= {8: published.table8, 9: published.table9}
+    typed = [
+        score
+        for row in rows[number]()
+        for scores in row.scores.values()
+        for score in scores.values()
+    ]
+    assert sorted(typed) == sorted(printed[columns].to_numpy().ravel())
+
+
+def test_tau_1_is_one_token_mode():
+    assert all(not row.decoding for row in (*published.table2(), *published.table3()))
+    assert {row.decoding["threshold"] for row in published.table4()} == {0.95}
+    taus = {row.extra["tau"]: row.decoding.get("threshold") for row in published.table8()}
+    assert taus == {"1": None, "0.95": 0.95, **{f"0.{n}": n / 10 for n in range(5, 10)}}
+
+
+def test_tables_8_and_4_agree_on_the_same_cells():
+    sweep = {(r.scale, r.block_size, r.extra["tau"]): r for r in published.table8() if r.sft_loss}
+    for row in published.table4():
+        same = sweep[row.scale, row.block_size, "0.95"]
+        for quantity, scores in same.scores.items():
+            assert scores == {title: row.scores[quantity][title] for title in scores}
 
 
 @pytest.mark.parametrize(("number", "tolerance"), [(2, 0.051), (3, 0.051), (4, 0.051), (9, 0.051)])

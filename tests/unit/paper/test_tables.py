@@ -17,7 +17,8 @@ from mars.paper import published
 from mars.paper.evaluations import read_evaluations
 from mars.paper.published import AVERAGE, BENCHMARKS
 from mars.paper.show import WIDTH, show
-from mars.paper.tables import NOT_RUN, latex, write_table
+from mars.paper.tables import write_table
+from mars.paper.writers import NOT_RUN, latex
 
 MARS = "MARS-0.5B (B=4)"
 quick = settings(

@@ -1,0 +1,88 @@
+"""The sliding window without a cache for a batch: what the paper's Table 5 calls "no cache".
+
+The same forwards as :mod:`mars.decoding.window`, of several sequences at once. Rows stand on the
+left with lengths of their own; what fills them up on the right comes after everything a window
+looks at, so causal attention hides it and no padding mask is needed. The output embedding is
+applied to the window only, and a sequence that has ended leaves the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mars.decoding.acceptance import accepted_run, certainty, cutoff, forbid
+from mars.decoding.cache import take
+from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
+
+
+@torch.inference_mode()
+def decode_window_batch(
+    model: PreTrainedModel,
+    requests: list[Request],
+    *,
+    block_size: int,
+    eos: frozenset[int],
+    mask_token_id: int | None,
+    metric: str = "probability",
+    strict: bool = False,
+) -> list[Decoded]:
+    """Continue one batch of prompts; the arguments are those of :func:`mars.decoding.decode`.
+
+    Raises:
+        UserError: a request or setting that cannot be decoded.
+    """
+    check_model(model, block_size, mask_token_id)
+    for request in requests:
+        request.check(metric)
+        check_vocabulary(model, request.prompt)
+    cutoffs = torch.tensor(
+        [cutoff(request.threshold, metric) for request in requests], device=model.device
+    )
+    ids = _buffer(requests, block_size, mask_token_id or 0).to(model.device)
+    tokens: list[list[int]] = [[] for _ in requests]
+    accepted: list[list[int]] = [[] for _ in requests]
+    results: dict[int, Decoded] = {}
+    going = list(range(len(requests)))
+    while going:
+        lengths = [len(requests[row].prompt) + len(tokens[row]) for row in going]
+        logits = _logits(model, ids[going], lengths, block_size, mask_token_id)
+        runs = accepted_run(certainty(logits, metric), cutoffs[going, None], strict).tolist()
+        for row, length, predicted, run in zip(
+            going, lengths, logits.argmax(-1).tolist(), runs, strict=True
+        ):
+            gained, finish = finished(tokens[row], predicted[:run], requests[row], eos)
+            ids[row, length : length + len(gained)] = torch.tensor(gained, device=model.device)
+            tokens[row] += gained
+            accepted[row].append(len(gained))
+            if finish is not None:
+                steps, overrun = accepted[row], run - len(gained)
+                results[row] = Decoded(tokens[row], len(steps), steps, finish, overrun)
+        going = [row for row in going if row not in results]
+    return [results[row] for row in range(len(requests))]
+
+
+def _buffer(requests: list[Request], block_size: int, fill: int) -> Tensor:
+    """Prompts on the left, masks wherever nothing is known yet: [rows, longest sequence]."""
+    longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
+    ids = torch.full((len(requests), longest + block_size), fill)
+    for row, request in enumerate(requests):
+        ids[row, : len(request.prompt)] = torch.tensor(request.prompt)
+    return ids
+
+
+def _logits(
+    model: PreTrainedModel,
+    ids: Tensor,
+    lengths: list[int],
+    block_size: int,
+    mask_token_id: int | None,
+) -> Tensor:
+    """Float32 logits of each row's window, [rows, block_size, vocabulary], masks forbidden."""
+    width = max(lengths) + block_size - 1
+    hidden = model.get_decoder()(input_ids=ids[:, :width], use_cache=False).last_hidden_state
+    start = torch.tensor(lengths, device=ids.device)[:, None] - 1
+    window = take(hidden, start + torch.arange(block_size, device=ids.device))
+    logits = model.get_output_embeddings()(window).float()
+    return logits if mask_token_id is None else forbid(logits, mask_token_id)

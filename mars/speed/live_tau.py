@@ -1,0 +1,369 @@
+"""tau as a live knob: one running engine, a load that rises and falls, three ways to set tau.
+
+The same requests arrive at the same moments under each policy: tau fixed at 1, tau fixed low, and
+tau set by a small controller from the length of the queue. Nothing is restarted in between; the
+controller changes tau of the running engine between two steps.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from mars.decoding import Engine, Request
+from mars.decoding.cache import attention_of
+from mars.evaluation.scores import mean
+from mars.files import write_json
+from mars.models import load_model, load_tokenizer
+from mars.speed.benchmark import gpu_driver, loaded_subject
+from mars.speed.methods import stopwatch
+from mars.speed.questions import Questions
+
+Policy = Callable[[int], float | None]
+"""Requests waiting -> tau; None is one-token mode, the paper's tau = 1."""
+
+INTERVAL = 0.1  # seconds between two entries of a timeline
+
+
+class Clock(Protocol):
+    """Where the time comes from; tests have one that computes it."""
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+
+class WallClock:
+    """Real time."""
+
+    now = staticmethod(time.perf_counter)
+    sleep = staticmethod(time.sleep)
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """When a request comes, in seconds from the start, and which question it asks."""
+
+    time: float
+    question: int
+
+
+@dataclass
+class Served:
+    """One request as it went: moments in seconds from the start, its answer, its forwards."""
+
+    arrival: float
+    question: int
+    start: float = 0.0
+    end: float = 0.0
+    tokens: list[int] = field(default_factory=list)
+    forwards: int = 0
+
+    @property
+    def latency(self) -> float:
+        return self.end - self.arrival
+
+
+def trace(
+    *,
+    requests: int,
+    questions: int,
+    capacity: float,
+    quiet_load: float,
+    peak_load: float,
+    seed: int,
+) -> list[Arrival]:
+    """Requests at random moments whose rate rises from quiet to peak and falls back.
+
+    Args:
+        requests: how many; the middle one arrives at the peak.
+        questions: how many there are to ask; all are asked about equally often.
+        capacity: requests per second that the engine can serve at tau = 1.
+        quiet_load, peak_load: rates as multiples of ``capacity``.
+    """
+    rng = random.Random(seed)
+    asked: list[int] = []
+    while len(asked) < requests:
+        asked += rng.sample(range(questions), questions)
+    now, arrivals = 0.0, []
+    for number in range(requests):
+        height = 1 - abs(2 * number / requests - 1)
+        load = quiet_load + (peak_load - quiet_load) * height
+        now += rng.expovariate(capacity * load)
+        arrivals.append(Arrival(now, asked[number]))
+    return arrivals
+
+
+def fixed(tau: float | None) -> Policy:
+    """The same tau whatever the load."""
+    return lambda waiting: tau
+
+
+def adaptive(*, high: float, low: float, slots: int) -> Policy:
+    """The controller: tau falls as the queue grows.
+
+    One token per forward while no more than a quarter of the slots' number wait (the engine
+    collects that many before it admits them); then from ``high`` down to ``low``, in steps of 0.05,
+    which is reached when two rounds of requests wait for every slot.
+    """
+
+    def tau(waiting: int) -> float | None:
+        if waiting <= slots // 4:
+            return None
+        share = min(1.0, waiting / (2 * slots))
+        return round((high - share * (high - low)) * 20) / 20
+
+    return tau
+
+
+def serve(
+    engine: Engine,
+    prompts: Sequence[Sequence[int]],
+    arrivals: Sequence[Arrival],
+    policy: Policy,
+    *,
+    max_new_tokens: int,
+    clock: Clock,
+    interval: float = INTERVAL,
+) -> tuple[list[Served], list[dict[str, Any]]]:
+    """Feed the requests to the engine as they arrive, until all are answered.
+
+    Returns:
+        The requests in order of arrival, and the timeline: every ``interval`` seconds tau, the
+        requests that wait and run, and the tokens per second since the entry before.
+    """
+    desk = _Desk(engine, prompts, arrivals, policy, max_new_tokens, clock)
+    timeline: list[dict[str, Any]] = []
+    with attention_of(engine.cached.model):
+        while desk.open:
+            desk.admit()
+            desk.step()
+            last = timeline[-1]["time"] if timeline else 0.0
+            if desk.now() >= last + interval or not desk.open:
+                timeline.append(desk.entry(last))
+    return desk.served, timeline
+
+
+class _Desk:
+    """Between the arrivals and the engine: submits what is due and notes what happens when."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Sequence[Sequence[int]],
+        arrivals: Sequence[Arrival],
+        policy: Policy,
+        max_new_tokens: int,
+        clock: Clock,
+    ):
+        self.engine, self.prompts, self.policy = engine, prompts, policy
+        self.max_new_tokens, self.clock = max_new_tokens, clock
+        self.expected = deque(arrivals)
+        self.served: list[Served] = []
+        self.waiting: dict[int, Served] = {}
+        self.running: dict[int, Served] = {}
+        self.tau = policy(0)
+        self.tokens = 0  # since the last entry of the timeline
+        self.start = clock.now()
+
+    @property
+    def open(self) -> bool:
+        return bool(self.expected or self.waiting or self.running)
+
+    def now(self) -> float:
+        return self.clock.now() - self.start
+
+    def admit(self) -> None:
+        """Queue the requests that have arrived; with nothing else to do, wait for the next."""
+        if not (self.waiting or self.running):
+            self.clock.sleep(max(0.0, self.expected[0].time - self.now()))
+        while self.expected and self.expected[0].time <= self.now():
+            arrival = self.expected.popleft()
+            request = Request(self.prompts[arrival.question], self.tau, self.max_new_tokens)
+            served = Served(arrival.time, arrival.question)
+            self.served.append(served)
+            self.waiting[self.engine.submit(request)] = served
+
+    def step(self) -> None:
+        """Let the policy set tau, then one step of the engine."""
+        if not (self.waiting or self.running):
+            return  # a sleep may end a moment early
+        tau = self.policy(len(self.waiting))
+        if tau != self.tau:
+            self.tau = tau
+            self.engine.set_threshold(tau)
+        before = self.now()
+        new = self.engine.step()
+        after = self.now()
+        self.tokens += sum(map(len, new.values()))
+        for identity in [identity for identity in new if identity in self.waiting]:
+            self.running[identity] = self.waiting.pop(identity)
+            self.running[identity].start = before
+        for identity in self.engine.ended:
+            served, done = self.running.pop(identity), self.engine.results.pop(identity)
+            served.end, served.tokens, served.forwards = after, done.tokens, done.forwards
+
+    def entry(self, last: float) -> dict[str, Any]:
+        """The timeline's entry for the time since ``last``."""
+        now, tokens, self.tokens = self.now(), self.tokens, 0
+        return {
+            "time": now,
+            "tau": 1.0 if self.tau is None else self.tau,
+            "queue": len(self.waiting),
+            "active": len(self.running),
+            "tokens_per_second": tokens / (now - last),
+        }
+
+
+def measure_live_tau(
+    *,
+    checkpoint: Path,
+    precision: str,
+    asked: Mapping[str, Any],
+    hub: Path,
+    work: Path,
+    slots: int,
+    requests: int,
+    quiet_load: float,
+    peak_load: float,
+    high: float,
+    low: float,
+    seed: int,
+    output: Path,
+    about: Mapping[str, Any],
+) -> None:
+    """Serve the trace under each policy: ``tau-1.json``, ``tau-low.json``, ``adaptive.json``.
+
+    Args:
+        checkpoint: of a MARS model.
+        asked: the questions, as :class:`mars.speed.questions.Questions` takes them.
+        slots: of the engine.
+        requests, quiet_load, peak_load, seed: of the trace; the capacity is measured first.
+        high, low: of the controller; the policy ``tau-low`` is fixed at ``low``.
+        about: facts to be written into every record (hardware, versions, command).
+    """
+    model = load_model(checkpoint, getattr(torch, precision))
+    tokenizer = load_tokenizer(checkpoint)
+    questions = Questions(model, tokenizer, **asked, hub=hub, work=work)
+    subject = loaded_subject(
+        checkpoint, model, tokenizer, questions.prompts, asked["max_new_tokens"]
+    )
+    prompts, budget = subject.work.prompts, subject.work.max_new_tokens
+    engine = Engine(
+        model,
+        block_size=subject.work.block_size,
+        mask_token_id=subject.work.mask_token_id,
+        eos=subject.work.eos,
+        slots=slots,
+        max_length=max(map(len, prompts)) + budget,
+    )
+    for warm_up in (low, None):
+        capacity(engine, prompts, warm_up, budget)
+    measured = {
+        "tau-1": capacity(engine, prompts, None, budget),
+        "tau-low": capacity(engine, prompts, low, budget),
+    }
+    load = {"requests": requests, "quiet_load": quiet_load, "peak_load": peak_load, "seed": seed}
+    arrivals = trace(questions=len(prompts), capacity=measured["tau-1"], **load)  # type: ignore[arg-type]
+    policies = {
+        "tau-1": fixed(None),
+        "tau-low": fixed(low),
+        "adaptive": adaptive(high=high, low=low, slots=slots),
+    }
+    for name, policy in policies.items():
+        print(f"{name}: {requests} requests in {arrivals[-1].time:.1f} s", flush=True)
+        served, timeline = serve(
+            engine, prompts, arrivals, policy, max_new_tokens=budget, clock=WallClock()
+        )
+        record = {
+            "policy": name,
+            **summary(served, correctness(questions, served)),
+            "timeline": timeline,
+            "tau": {"high": high, "low": low},
+            "trace": {**load, "questions": len(prompts)},
+            "capacity_requests_per_second": measured,
+            "slots": slots,
+            "block_size": subject.work.block_size,
+            "max_new_tokens": budget,
+            "benchmark": asked["benchmark"]["task"],
+            "model": subject.label,
+            **subject.identity,
+            "threads": torch.get_num_threads(),
+            **about,
+            "gpu_driver": gpu_driver(),
+        }
+        write_json(output / f"{name}.json", record)
+
+
+def capacity(
+    engine: Engine, prompts: Sequence[Sequence[int]], tau: float | None, max_new_tokens: int
+) -> float:
+    """Requests per second with all prompts in the queue from the start."""
+    with stopwatch(engine.cached.model) as seconds:
+        for prompt in prompts:
+            engine.submit(Request(prompt, tau, max_new_tokens))
+        engine.run()
+    engine.results.clear()
+    return len(prompts) / seconds()
+
+
+def correctness(questions: Questions, served: Sequence[Served]) -> list[float]:
+    """The benchmark's score of every request; each question's n-th request is in the n-th pass."""
+    passes: list[dict[int, int]] = []  # question -> index in ``served``
+    for index, request in enumerate(served):
+        free = next((one for one in passes if request.question not in one), None)
+        if free is None:
+            free = {}
+            passes.append(free)
+        free[request.question] = index
+    scores = [0.0] * len(served)
+    for one in passes:
+        answers = [
+            served[one[question]].tokens if question in one else []
+            for question in range(len(questions))
+        ]
+        for question, score in enumerate(questions.scores(answers)):
+            if question in one:
+                scores[one[question]] = score
+    return scores
+
+
+def summary(served: Sequence[Served], scores: Sequence[float]) -> dict[str, Any]:
+    """Requests one by one and what is said of all: latencies, throughput, accuracy."""
+    latencies = [request.latency for request in served]
+    median, p95 = np.percentile(latencies, [50, 95])
+    tokens = sum(len(request.tokens) for request in served)
+    forwards = sum(request.forwards for request in served)
+    span = max(request.end for request in served) - served[0].arrival
+    accuracy = mean(scores)
+    return {
+        "latency": {"median": float(median), "p95": float(p95), "max": max(latencies)},
+        "throughput": tokens / span,
+        "accuracy": accuracy.value,
+        "accuracy_stderr": accuracy.stderr,
+        "tokens_per_forward": tokens / forwards,
+        "requests": [
+            {
+                "arrival": request.arrival,
+                "start": request.start,
+                "end": request.end,
+                "question": request.question,
+                "tokens": len(request.tokens),
+                "forwards": request.forwards,
+                "correct": score,
+            }
+            for request, score in zip(served, scores, strict=True)
+        ],
+    }

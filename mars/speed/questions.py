@@ -1,0 +1,115 @@
+"""The questions of a benchmark as prompts to be timed, and lm-eval's verdict on the answers.
+
+Speed says nothing where the answers have become worse, so what was decoded under the clock is put
+through the benchmark's own lm-eval task afterwards: prompts are those the task writes, and decoded
+tokens are replayed to it as if a model were generating them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mars.decoding import Decoded
+from mars.decoding.requests import eos_set
+from mars.errors import UserError
+from mars.evaluation.adapter import DecodingLM
+from mars.evaluation.evaluate import evaluate_cell, prepare_process
+from mars.evaluation.scores import headline
+from mars.evaluation.tasks import load_benchmark
+from mars.models import eos_token_ids
+
+Answers = list[list[int]]
+
+
+class Questions:
+    """The first questions of a benchmark that generates one answer per question.
+
+    Args:
+        model, tokenizer: of any checkpoint; it sets the chat format and the room for a prompt.
+        benchmark: section of the experiment, plain.
+        setting: a decoding setting of the experiment, plain; lm-eval's record names it.
+        count: how many questions; all of them if there are fewer.
+        max_new_tokens: budget of an answer.
+        hub, work: data sets in hub layout; a folder for temporary files.
+        generated_data: whether ``hub`` holds this project's miniature benchmarks.
+
+    Raises:
+        UserError: the task or its data are missing.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        benchmark: Mapping[str, Any],
+        setting: Mapping[str, Any],
+        count: int,
+        max_new_tokens: int,
+        hub: Path,
+        work: Path,
+        generated_data: bool,
+    ):
+        prepare_process(work, code_timeout=10)
+        self.benchmark = SimpleNamespace(**{**benchmark, "limit": count})
+        self.setting = SimpleNamespace(**setting)
+        self.loaded = load_benchmark(self.benchmark, hub, work, generated_data)  # type: ignore[arg-type]
+        self.lm = _Replay(
+            model,
+            tokenizer,
+            block_size=None,
+            eos_token_ids=eos_token_ids(model, tokenizer),
+            max_new_tokens=max_new_tokens,
+        )
+        self.eos = eos_set(self.lm.eos_token_ids)
+        self.mask_token_id = tokenizer.mask_token_id
+        self._known: dict[tuple[tuple[int, ...], ...], list[float]] = {}
+        self._evaluate()
+        self.prompts: list[list[int]] = self.lm.prompts
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def scores(self, answers: Sequence[Sequence[int]]) -> list[float]:
+        """The benchmark's score of each answer, 0 or 1 for GSM8K.
+
+        Args:
+            answers: token ids up to and including EOS, one list per question, in their order; if
+                there are fewer, they answer the first questions. The same answers are scored once.
+        """
+        key = tuple(map(tuple, answers))
+        if key not in self._known:
+            self.lm.answers = [list(answer) for answer in answers]
+            self._known[key] = self._evaluate()[: len(answers)]
+        return self._known[key]
+
+    def _evaluate(self) -> list[float]:
+        record, samples = evaluate_cell(self.lm, self.loaded, self.benchmark, self.setting)  # type: ignore[arg-type]
+        if len(samples) != len(self.lm.prompts):
+            raise UserError(
+                f"{self.loaded.name} does not ask for one text per question, so its answers "
+                "cannot be timed; choose another `speed.benchmark`, such as gsm8k."
+            )
+        headline(record, vars(self.benchmark))  # the score that tables show is there
+        metric, name = self.benchmark.metric, self.benchmark.filter
+        return [float(sample["scores"][name][metric]) for sample in samples]
+
+
+class _Replay(DecodingLM):
+    """Notes the prompts and gives back answers decoded elsewhere, empty ones beyond those."""
+
+    prompts: Answers
+    answers: Answers = []  # noqa: RUF012 - replaced, never changed
+
+    def decode_all(
+        self, requests: list[Instance], prompts: Answers, stops: list[list[str]]
+    ) -> list[Decoded]:
+        self.prompts = prompts
+        silent: Answers = [[]] * (len(prompts) - len(self.answers))
+        return [Decoded(one, 1, [len(one)], "eos") for one in (*self.answers, *silent)]

@@ -1,0 +1,86 @@
+# What is timed: Table 5 with its heat map, Table 6, the live tau. Whoever times something wants the
+# machine for itself, so these jobs take all cores; they come after everything that does not.
+SPEED = EXPERIMENT.speed
+TIMED_DATA = data_manifests([EXPERIMENT.benchmarks[SPEED.benchmark].dataset] if SPEED else [])
+
+
+def timed_models(part):
+    """The manifests of the models that a part of the section `speed` names."""
+    names = SPEED.models() if SPEED else {}
+    chosen = [name for key, name in names.items() if key.startswith(f"{part}.")]
+    return [f"{checkpoint(name)}/manifest.json" for name in dict.fromkeys(chosen)]
+
+
+rule speed_sweep:
+    input:
+        data=TIMED_DATA,
+        checkpoint=timed_models("sweep"),
+    output:
+        manifest=f"{RESULTS}/speed/table5/manifest.json",
+        record=f"{RESULTS}/provenance/speed_sweep.json",
+    log:
+        f"{RESULTS}/logs/speed_sweep.log",
+    benchmark:
+        f"{RESULTS}/logs/speed_sweep.tsv"
+    priority: -1
+    conda:
+        "../../environment.yml"
+    threads: workflow.cores
+    params:
+        spec=stage_spec("speed_sweep"),
+    message:
+        "Time decoding methods, batch sizes and cache granularities"
+    shell:
+        "OMP_NUM_THREADS={threads} python -m mars speed-sweep --spec {params.spec:q}"
+        " --checkpoint $(dirname {input.checkpoint}) --data {input.data}"
+        " --output $(dirname {output.manifest}) --record {output.record} > {log} 2>&1"
+
+
+rule speculative:
+    input:
+        data=TIMED_DATA,
+        checkpoints=timed_models("speculative"),
+    output:
+        manifest=f"{RESULTS}/speed/speculative/manifest.json",
+        record=f"{RESULTS}/provenance/speculative.json",
+    log:
+        f"{RESULTS}/logs/speculative.log",
+    benchmark:
+        f"{RESULTS}/logs/speculative.tsv"
+    priority: -1
+    conda:
+        "../../environment.yml"
+    threads: workflow.cores
+    params:
+        spec=stage_spec("speculative"),
+    message:
+        "Time MARS together with speculative decoding"
+    shell:
+        "OMP_NUM_THREADS={threads} python -m mars speculative --spec {params.spec:q}"
+        " --data {input.data} --output $(dirname {output.manifest}) --record {output.record}"
+        " {input.checkpoints} > {log} 2>&1"
+
+
+rule live_tau:
+    input:
+        data=TIMED_DATA,
+        checkpoint=timed_models("live_tau"),
+    output:
+        manifest=f"{RESULTS}/speed/live_tau/manifest.json",
+        record=f"{RESULTS}/provenance/live_tau.json",
+    log:
+        f"{RESULTS}/logs/live_tau.log",
+    benchmark:
+        f"{RESULTS}/logs/live_tau.tsv"
+    priority: -1
+    conda:
+        "../../environment.yml"
+    threads: workflow.cores
+    params:
+        spec=stage_spec("live_tau"),
+    message:
+        "Serve a load that rises and falls, tau fixed and tau adapted"
+    shell:
+        "OMP_NUM_THREADS={threads} python -m mars live-tau --spec {params.spec:q}"
+        " --checkpoint $(dirname {input.checkpoint}) --data {input.data}"
+        " --output $(dirname {output.manifest}) --record {output.record} > {log} 2>&1"
