@@ -466,6 +466,27 @@ def table(
 
 
 @app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="3 or 6, as in the paper")],
+    spec: Spec,
+    output: Folder,
+    record: Record,
+    inputs: Annotated[list[Path], typer.Argument(help="manifests of the evaluations")],
+) -> None:
+    """Draw one of the paper's figures as PDF and PNG, with its points as CSV."""
+    from mars.paper.evaluations import read_evaluations
+    from mars.paper.figures import acceptance, pareto
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, f"figure_{name}")
+    drawing = {"3": pareto, "6": acceptance}[name]
+    files = [output / f"figure{name}.{suffix}" for suffix in ("pdf", "png", "csv")]
+    with recorded(record, plan, inputs, files):
+        records, _ = read_evaluations({path.parent.name: path.parent for path in inputs})
+        drawing.draw(plan["config"], records, output)
+
+
+@app.command()
 def show(config: Config, results: Folder = Path("results")) -> None:
     """Print the main table of an experiment and the files it wrote."""
     from mars.config import load_experiment

@@ -175,6 +175,54 @@ def _table(experiment: Experiment, number: int) -> dict[str, Any]:
     }
 
 
+def _figure_3(experiment: Experiment) -> dict[str, Any]:
+    """Sweeps of every MARS model beside the AR SFT models that they start from."""
+    return _sweep(experiment, swept_models(experiment, "3"), ("GSM8K", "HumanEval"))
+
+
+def _figure_6(experiment: Experiment) -> dict[str, Any]:
+    return _sweep(experiment, swept_models(experiment, "6"), ("GSM8K",))
+
+
+def _sweep(experiment: Experiment, models: list[str], titles: tuple[str, ...]) -> dict[str, Any]:
+    """What places the evaluation records of some models in a figure."""
+    settings = {name for model in models for name in experiment.settings_of(model)}
+    return {
+        "scales": {n: {"stands_for": s.stands_for} for n, s in experiment.scales.items()},
+        "models": {name: _plain(experiment.models[name]) for name in models},
+        "benchmarks": {
+            name: _plain(item)
+            for name, item in experiment.benchmarks.items()
+            if item.title in titles
+        },
+        "settings": {n: _plain(s) for n, s in experiment.settings.items() if n in settings},
+    }
+
+
+def swept_models(experiment: Experiment, figure: str) -> list[str]:
+    """The evaluated models that a figure is about.
+
+    Figure 3: MARS with and without SFT loss, and AR SFT of one stage's length. Figures 1 and 6:
+    MARS with B = 4 and SFT loss where it stands for the paper's 0.5B.
+    """
+    models = {name: experiment.models[name] for name in experiment.evaluated_models()}
+    mars = [name for name, model in models.items() if model.method == "mars"]
+    if figure == "3":
+        started = [
+            name
+            for name, model in models.items()
+            if model.method == "ar_sft" and model.epochs_factor == 1
+        ]
+        return [*started, *mars]
+    return [
+        name
+        for name in mars
+        if models[name].block_size == 4
+        and models[name].ar_weight > 0
+        and experiment.scales[models[name].scale].stands_for == "0.5B"
+    ]
+
+
 def _training_curves(experiment: Experiment) -> dict[str, Any]:
     return {"models": trained_models(experiment)}
 
@@ -197,6 +245,8 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     "train": (["mars.training"], _train),
     "evaluate": (["mars.evaluation.evaluate"], _evaluate),
     "table": (["mars.paper.tables", "mars.paper.evaluations"], _table),
+    "figure_3": (["mars.paper.figures.pareto", "mars.paper.evaluations"], _figure_3),
+    "figure_6": (["mars.paper.figures.acceptance", "mars.paper.evaluations"], _figure_6),
     "training_curves": (["mars.training.curves"], _training_curves),
 }
 

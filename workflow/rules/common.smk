@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 from mars.config import GeneratedData, ScratchBase, parse_experiment
 from mars.errors import UserError
 from mars.provenance import ledger
-from mars.stages import datasets_of, spec, trained_models
+from mars.stages import datasets_of, spec, swept_models, trained_models
 
 TABLE_SUFFIXES = ["csv", "md", "tex"]
 

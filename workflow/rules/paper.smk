@@ -24,6 +24,34 @@ rule table:
         " --record {output.record} {input.evaluations} > {log} 2>&1"
 
 
+# Figures 3 and 6: from the evaluations of the models that they are about.
+rule figure:
+    input:
+        evaluations=lambda wildcards: expand(
+            f"{RESULTS}/evaluations/{{model}}/manifest.json",
+            model=swept_models(EXPERIMENT, wildcards.number),
+        ),
+    output:
+        multiext(f"{RESULTS}/figures/figure{{number}}", pdf=".pdf", png=".png", csv=".csv"),
+        record=f"{RESULTS}/provenance/figure/figure{{number}}.json",
+    log:
+        f"{RESULTS}/logs/figure/figure{{number}}.log",
+    benchmark:
+        f"{RESULTS}/logs/figure/figure{{number}}.tsv"
+    wildcard_constraints:
+        number="3|6",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=lambda wildcards: spec(EXPERIMENT, f"figure_{wildcards.number}"),
+    message:
+        "Draw figure {wildcards.number}"
+    shell:
+        "python -m mars figure {wildcards.number} --spec {params.spec:q}"
+        " --output $(dirname {output.pdf}) --record {output.record} {input.evaluations}"
+        " > {log} 2>&1"
+
+
 rule training_curves:
     input:
         curves=expand(f"{RESULTS}/checkpoints/{{model}}/training.jsonl", model=TRAINED),
