@@ -258,7 +258,9 @@ class Experiment(Strict):
     evaluation: Evaluation
     settings: dict[Name, Setting]
     evaluate: list[Evaluated]
-    artefacts: list[Literal["table2", "table4"]]
+    artefacts: list[
+        Literal["table2", "table4", "figure1", "figure3", "figure6", "heat_map", "live_tau"]
+    ]
 
     @field_validator("settings")
     @classmethod

@@ -1,4 +1,5 @@
 # The experiment, and where its files are. Only this file reads the configuration.
+import json
 from pathlib import Path
 
 import yaml
@@ -89,3 +90,20 @@ def training_inputs(wildcards):
         "parent": f"{start}/manifest.json",
         "dataset": f"{RESULTS}/data/tokens/{entry.scale}/{kind}/manifest.json",
     }
+
+
+def example_inputs(wildcards):
+    """What Figure 1 is decoded from."""
+    shown = json.loads(spec(EXPERIMENT, "figure_1"))["config"]
+    return {
+        "checkpoint": f"{checkpoint(shown['model'])}/manifest.json",
+        "evaluation": f"{RESULTS}/evaluations/{shown['model']}/manifest.json",
+        "data": data_manifests([shown["task"]["dataset"]]),
+    }
+
+
+def files_of(artefact):
+    """The files of a table or figure that people open."""
+    if artefact.startswith("table"):
+        return [f"{RESULTS}/tables/{artefact}.{suffix}" for suffix in TABLE_SUFFIXES]
+    return [f"{RESULTS}/figures/{artefact}.{suffix}" for suffix in ("pdf", "png")]

@@ -1,4 +1,4 @@
-# The paper's tables and figures from the evaluation records.
+# The paper's tables from the evaluation records.
 
 
 rule table:
@@ -7,7 +7,14 @@ rule table:
             f"{RESULTS}/evaluations/{{model}}/manifest.json", model=EXPERIMENT.evaluated_models()
         ),
     output:
-        multiext(f"{RESULTS}/tables/table{{number}}", csv=".csv", md=".md", tex=".tex"),
+        csv=report(
+            f"{RESULTS}/tables/table{{number}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{number}"},
+        ),
+        md=f"{RESULTS}/tables/table{{number}}.md",
+        tex=f"{RESULTS}/tables/table{{number}}.tex",
         record=f"{RESULTS}/provenance/table/table{{number}}.json",
     log:
         f"{RESULTS}/logs/table/table{{number}}.log",
@@ -24,51 +31,29 @@ rule table:
         " --record {output.record} {input.evaluations} > {log} 2>&1"
 
 
-# Figures 3 and 6: from the evaluations of the models that they are about.
-rule figure:
+# All of it on one page; what the experiment does not make is said to be not run.
+rule report:
     input:
-        evaluations=lambda wildcards: expand(
-            f"{RESULTS}/evaluations/{{model}}/manifest.json",
-            model=swept_models(EXPERIMENT, wildcards.number),
+        artefacts=[file for name in EXPERIMENT.artefacts for file in files_of(name)],
+        curves=f"{RESULTS}/figures/training_curves.png",
+    output:
+        page=report(
+            f"{RESULTS}/report.html",
+            caption="../report/report.rst",
+            category="The whole experiment",
+            labels={"page": "report"},
         ),
-    output:
-        multiext(f"{RESULTS}/figures/figure{{number}}", pdf=".pdf", png=".png", csv=".csv"),
-        record=f"{RESULTS}/provenance/figure/figure{{number}}.json",
+        record=f"{RESULTS}/provenance/report.json",
     log:
-        f"{RESULTS}/logs/figure/figure{{number}}.log",
+        f"{RESULTS}/logs/report.log",
     benchmark:
-        f"{RESULTS}/logs/figure/figure{{number}}.tsv"
-    wildcard_constraints:
-        number="3|6",
+        f"{RESULTS}/logs/report.tsv"
     conda:
         "../../environment.yml"
     params:
-        spec=lambda wildcards: spec(EXPERIMENT, f"figure_{wildcards.number}"),
+        spec=stage_spec("report"),
     message:
-        "Draw figure {wildcards.number}"
+        "Write the report"
     shell:
-        "python -m mars figure {wildcards.number} --spec {params.spec:q}"
-        " --output $(dirname {output.pdf}) --record {output.record} {input.evaluations}"
-        " > {log} 2>&1"
-
-
-rule training_curves:
-    input:
-        curves=expand(f"{RESULTS}/checkpoints/{{model}}/training.jsonl", model=TRAINED),
-    output:
-        pdf=f"{RESULTS}/figures/training_curves.pdf",
-        png=f"{RESULTS}/figures/training_curves.png",
-        record=f"{RESULTS}/provenance/training_curves.json",
-    log:
-        f"{RESULTS}/logs/training_curves.log",
-    benchmark:
-        f"{RESULTS}/logs/training_curves.tsv"
-    conda:
-        "../../environment.yml"
-    params:
-        spec=stage_spec("training_curves"),
-    message:
-        "Plot the training losses"
-    shell:
-        "python -m mars training-curves --spec {params.spec:q} --output {output.pdf}"
-        " --record {output.record} {input.curves} > {log} 2>&1"
+        "python -m mars report --spec {params.spec:q} --output {output.page}"
+        " --record {output.record} > {log} 2>&1"

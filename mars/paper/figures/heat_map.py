@@ -73,7 +73,5 @@ def _cells(panel: Axes, grid: pd.DataFrame):
     for (line, column), value in np.ndenumerate(values):
         dark = abs(norm(value) - 0.5) > 0.3
         text = "not run" if np.isnan(value) else f"{value:.2f}"
-        panel.text(
-            column, line, text, ha="center", va="center", color="white" if dark else "black"
-        )
+        panel.text(column, line, text, ha="center", va="center", color="white" if dark else "black")
     return image

@@ -22,7 +22,7 @@ CAPTION = (
 )
 SCALES, TITLES = ("0.5B", "7B"), ("GSM8K", "HumanEval")
 SIZES = (4, 8, 16)  # the paper's block sizes; any other one shares a look
-Curves = dict[tuple[int, bool], list[Point]]
+Curves = dict[tuple[int, bool, str], list[Point]]
 
 
 def draw(
@@ -92,11 +92,12 @@ def _published(
 
 
 def curves(points: Iterable[Point]) -> Curves:
-    """The points of MARS models by block size and SFT loss, in the order given."""
+    """The points of MARS models by block size, SFT loss and name, in the order given."""
     found: Curves = {}
     for point in points:
         if point.block_size is not None:
-            found.setdefault((point.block_size, bool(point.sft_loss)), []).append(point)
+            key = (point.block_size, bool(point.sft_loss), point.model)
+            found.setdefault(key, []).append(point)
     return dict(sorted(found.items(), key=lambda item: (item[0][0], not item[0][1])))
 
 
@@ -119,7 +120,7 @@ def _panel(panel: Axes, points: list[Point]) -> None:
     for point in points:
         if point.method == "ar_sft" and point.threshold is None:
             panel.axhline(point.accuracy, color=BLACK, linestyle=":", linewidth=1)
-    for (block_size, sft_loss), curve in curves(points).items():
+    for (block_size, sft_loss, _), curve in curves(points).items():
         panel.errorbar(
             [point.tokens_per_forward for point in curve],
             [point.accuracy for point in curve],
@@ -134,6 +135,6 @@ def _keys(points: list[Point]) -> list[Line2D]:
     """One entry of the legend per curve that is somewhere in the figure."""
     keys = [
         Line2D([], [], label=f"B={size}" + ("" if sft else ", no SFT loss"), **look(size, sft))
-        for size, sft in curves(points)
+        for size, sft in dict.fromkeys((size, sft) for size, sft, _ in curves(points))
     ]
     return [*keys, Line2D([], [], color=BLACK, linestyle=":", label="AR SFT")]

@@ -14,6 +14,7 @@ from mars.paper.evaluations import Cell
 # A setting of a sweep sets threshold and metric; everything else is as the paper decodes.
 AS_PUBLISHED = {
     "method": None,
+    "block_size": None,
     "cache_block": None,
     "authors_window": False,
     "verify": False,

@@ -10,7 +10,7 @@ OTHERS = {"entropy": (0.25, 0.3, 0.35, 0.4, 0.45), "margin": (0.5, 0.6, 0.7, 0.8
 
 def setting(threshold, metric="probability", **keys):
     defaults = {"method": None, "cache_block": None, "authors_window": False, "verify": False}
-    defaults |= {"extra_mask": False, "repetition_penalty": 1.0}
+    defaults |= {"extra_mask": False, "repetition_penalty": 1.0, "block_size": None}
     return {"threshold": threshold, "metric": metric, **defaults, **keys}
 
 
