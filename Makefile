@@ -18,7 +18,7 @@ SNAKEMAKE  = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake \
 STAMP     := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce plan test lint lock known-experiment
+.PHONY: help install reproduce report plan test lint lock known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -27,6 +27,7 @@ help:
 	@echo "make reproduce EXPERIMENT=smollm2 OVERLAY=config/overlays/smollm2-cpu.yaml"
 	@echo "                                   the same with a configuration merged over another"
 	@echo "make plan [EXPERIMENT=]            what 'make reproduce' would run, why, and its cost; runs nothing"
+	@echo "make report [EXPERIMENT=]          one HTML page of all that was run: results/<experiment>/report.html"
 	@echo "make test                          install, run the tests"
 	@echo "make install                       virtual environment in .venv from requirements.lock"
 	@echo "make lint                          style, types and workflow checks"
@@ -65,6 +66,12 @@ reproduce: known-experiment install
 
 plan: known-experiment install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars plan $(addprefix --config ,$(CONFIG) $(OVERLAY))
+
+# From what is there; `make reproduce` writes it too, after everything it shows.
+report: known-experiment install
+	@$(BIN)/mars report --spec "$$($(BIN)/mars spec report $(addprefix --config ,$(CONFIG) $(OVERLAY)))" \
+	  --output results/$(EXPERIMENT)/report.html --record results/$(EXPERIMENT)/provenance/report.json
+	@echo "results/$(EXPERIMENT)/report.html is written; open it in a browser."
 
 known-experiment:
 	@test -f $(CONFIG) || { echo "EXPERIMENT=$(EXPERIMENT) is not known; choose one of:" \

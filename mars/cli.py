@@ -28,6 +28,7 @@ app = typer.Typer(
     help="MARS-repro: train, decode, evaluate and compare with arXiv 2604.07023.",
 )
 
+Configs = Annotated[list[Path], typer.Option(help="the experiment, then overlays")]
 Config = Annotated[Path, typer.Option(help="the experiment, config/<name>.yaml")]
 Spec = Annotated[str, typer.Option(help="the stage's spec: JSON, or a file that holds it")]
 Record = Annotated[Path, typer.Option(help="where to write the provenance record")]
@@ -82,7 +83,7 @@ def _text_of(path: str) -> str:
 
 @app.command()
 def spec(
-    config: Config,
+    config: Configs,
     stage: Annotated[str, typer.Argument(help="e.g. train")],
     target: Annotated[list[str] | None, typer.Argument(help="e.g. model=mars-b4-small")] = None,
 ) -> None:
@@ -92,7 +93,7 @@ def spec(
 
     pairs = [item.partition("=") for item in target or []]
     values = {key: int(value) if value.isdigit() else value for key, _, value in pairs}
-    print(stage_spec(load_experiment(config), stage, **values))
+    print(stage_spec(load_experiment(*config), stage, **values))
 
 
 @app.command()
@@ -644,6 +645,62 @@ def hyperparameters(
 
 
 @app.command()
+def figure(
+    name: Annotated[str, typer.Argument(help="1, 3, 6, heat_map or live_tau")],
+    spec: Spec,
+    output: Folder,
+    record: Record,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(help="what it shows; of figure 1 the checkpoint, its evaluations, the data"),
+    ],
+) -> None:
+    """Draw a figure as PDF and PNG, with what is drawn as CSV or JSON beside it."""
+    from mars.paper.evaluations import read_evaluations
+    from mars.paper.figures import acceptance, heat_map, live_tau, pareto
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, f"figure_{name}")
+    outputs: list[Path] = []
+    with recorded(record, plan, inputs, outputs):
+        if name == "1":
+            outputs += _decoded_example(plan["config"], inputs, output)
+        elif name == "heat_map":
+            outputs += heat_map.draw(inputs[0], output)
+        elif name == "live_tau":
+            outputs += live_tau.draw(inputs, output)
+        else:
+            records, _ = read_evaluations({path.parent.name: path.parent for path in inputs})
+            drawing = {"3": pareto, "6": acceptance}[name]
+            outputs += drawing.draw(plan["config"], records, output)
+
+
+def _decoded_example(config: dict[str, Any], inputs: list[Path], output: Path) -> list[Path]:
+    from mars.data.hub import hub_root
+    from mars.paper.decoded_example import decode_example
+    from mars.paper.figures import generation
+
+    checkpoint, evaluation, data = inputs
+    example = decode_example(config, checkpoint.parent, evaluation.parent, hub_root(data))
+    return generation.draw(example, output)
+
+
+@app.command()
+def report(
+    spec: Spec,
+    output: Annotated[Path, typer.Option(help="the page; the results are those beside it")],
+    record: Record,
+) -> None:
+    """Write one HTML page of all that is in a folder of results, and where it came from."""
+    from mars.paper.report import shown_files, write_report
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, "report")
+    with recorded(record, plan, shown_files(output.parent), [output]):
+        write_report(plan["config"], output.parent, output)
+
+
+@app.command()
 def show(config: Config, results: Folder = Path("results")) -> None:
     """Print the main table of an experiment and the files it wrote."""
     from mars.config import load_experiment
@@ -654,7 +711,6 @@ def show(config: Config, results: Folder = Path("results")) -> None:
 
 # --- provenance ---------------------------------------------------------------------------------
 
-Configs = Annotated[list[Path], typer.Option(help="the experiment, then overlays")]
 Root = Annotated[Path, typer.Option(help="folder in which the workflow ran")]
 TINY = [Path("config/tiny.yaml")]
 

@@ -367,6 +367,11 @@ class Experiment(Strict):
             "table8",
             "table9",
             "findings",
+            "figure1",
+            "figure3",
+            "figure6",
+            "heat_map",
+            "live_tau",
         ]
     ]
 

@@ -330,6 +330,94 @@ def _plain_without(section: BaseModel, *keys: str) -> dict[str, Any]:
     return section.model_dump(mode="json", exclude=set(keys))
 
 
+def _figure_1(experiment: Experiment) -> dict[str, Any]:
+    """One answer of the paper's small MARS model to GSM8K at the tau of Table 4."""
+    for model in swept_models(experiment, "1"):
+        for setting, benchmarks in experiment.evaluations_of(model).items():
+            for benchmark in benchmarks:
+                decoding, task = experiment.settings[setting], experiment.benchmarks[benchmark]
+                if decoding == Setting(threshold=0.95) and task.title == "GSM8K":
+                    return {
+                        "model": model,
+                        "block_size": experiment.models[model].block_size,
+                        "setting": setting,
+                        "decoding": _plain(decoding),
+                        "benchmark": benchmark,
+                        "task": _plain(task),
+                        "evaluation": _plain(experiment.evaluation),
+                        "generated_data": isinstance(experiment.data, GeneratedData),
+                    }
+    raise UserError(
+        "figure1 shows MARS B=4 for 0.5B at tau 0.95 on GSM8K, which this experiment does not "
+        "evaluate; add it to `evaluate` or take figure1 out of `artefacts`."
+    )
+
+
+def _figure_3(experiment: Experiment) -> dict[str, Any]:
+    """Sweeps of every MARS model beside the AR SFT models that they start from."""
+    return _sweep(experiment, swept_models(experiment, "3"), ("GSM8K", "HumanEval"))
+
+
+def _figure_6(experiment: Experiment) -> dict[str, Any]:
+    return _sweep(experiment, swept_models(experiment, "6"), ("GSM8K",))
+
+
+def _sweep(experiment: Experiment, models: list[str], titles: tuple[str, ...]) -> dict[str, Any]:
+    """What places the evaluation records of some models in a figure."""
+    settings = {name for model in models for name in experiment.evaluations_of(model)}
+    return {
+        "scales": {n: {"stands_for": s.stands_for} for n, s in experiment.scales.items()},
+        "models": {name: _plain(experiment.models[name]) for name in models},
+        "benchmarks": {
+            name: _plain(item)
+            for name, item in experiment.benchmarks.items()
+            if item.title in titles
+        },
+        "settings": {n: _plain(s) for n, s in experiment.settings.items() if n in settings},
+    }
+
+
+def swept_models(experiment: Experiment, figure: str) -> list[str]:
+    """The evaluated models that a figure is about; none trained with the authors' 1/t weights.
+
+    Figure 3: MARS with and without SFT loss, and AR SFT of one stage's length. Figures 1 and 6:
+    MARS with B = 4 and SFT loss where it stands for the paper's 0.5B.
+    """
+    models = {
+        name: experiment.models[name]
+        for name in experiment.evaluated_models()
+        if not experiment.training_of(name).inverse_t_weighting
+    }
+    mars = [name for name, model in models.items() if model.method == "mars"]
+    if figure == "3":
+        started = [
+            name
+            for name, model in models.items()
+            if model.method == "ar_sft" and model.epochs_factor == 1
+        ]
+        return [*started, *mars]
+    return [
+        name
+        for name in mars
+        if models[name].block_size == 4
+        and models[name].ar_weight > 0
+        and experiment.scales[models[name].scale].stands_for == "0.5B"
+    ]
+
+
+def _report(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "experiment": experiment.experiment,
+        "description": experiment.description,
+        "scales": {name: _plain(scale) for name, scale in experiment.scales.items()},
+    }
+
+
+def _nothing(experiment: Experiment) -> dict[str, Any]:
+    """For stages whose input files say all."""
+    return {}
+
+
 def _training_curves(experiment: Experiment) -> dict[str, Any]:
     return {"models": trained_models(experiment)}
 
@@ -364,6 +452,12 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     "speed_sweep": (["mars.speed.sweep"], _speed_sweep),
     "speculative": (["mars.speed.composition"], _speculative),
     "live_tau": (["mars.speed.live_tau"], _live_tau),
+    "figure_1": (["mars.paper.decoded_example", "mars.paper.figures.generation"], _figure_1),
+    "figure_3": (["mars.paper.figures.pareto", "mars.paper.evaluations"], _figure_3),
+    "figure_6": (["mars.paper.figures.acceptance", "mars.paper.evaluations"], _figure_6),
+    "figure_heat_map": (["mars.paper.figures.heat_map"], _nothing),
+    "figure_live_tau": (["mars.paper.figures.live_tau"], _nothing),
+    "report": (["mars.paper.report"], _report),
     "training_curves": (["mars.training.curves"], _training_curves),
 }
 

@@ -63,7 +63,7 @@ class Tables:
         results = Path("results") / records.experiment.experiment
         self.cells: list[Cell] = []
         self.missing: list[Finding] = []
-        for table in records.experiment.artefacts:
+        for table in (a for a in records.experiment.artefacts if a.startswith("table")):
             file = str(results / f"tables/{table}.csv")
             if records.maker(file) is None or not (records.root / file).is_file():
                 self.missing.append(Finding("missing", file, "the table or its record is not here"))

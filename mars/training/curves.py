@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 
 from mars.errors import UserError
+from mars.figure_style import COLOURS, PAGE, figure_for
 from mars.files import read_jsonl
 
 _STREAMS = {"loss_ar": "next-token loss (clean stream)", "loss_mask": "mask loss (noisy stream)"}
@@ -26,34 +27,34 @@ def plot_curves(logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
         UserError: a log that is empty or not there.
     """
     runs = {name: _read(Path(path)) for name, path in logs.items()}
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, (key, title) in zip(panels, _STREAMS.items(), strict=True):
-        for number, (name, rows) in enumerate(runs.items()):
-            points = [(row["step"], row[key]) for row in rows if row[key] is not None]
-            if not points:
-                continue
-            steps, losses = np.array(points, dtype=float).T
-            colour = f"C{number % 10}"
-            panel.plot(steps, losses, color=colour, alpha=0.12, linewidth=0.6)
-            panel.plot(steps, _smooth(losses), color=colour, linewidth=1.6, label=name)
-        panel.set_title(title, fontsize=10)
-        panel.set_xlabel("optimiser step")
-        panel.grid(alpha=0.3)
-    panels[0].set_yscale("log")  # the first steps would flatten all that comes after
-    panels[0].yaxis.set_major_formatter(ScalarFormatter())
-    panels[0].set_ylabel("nats per token")
-    handles = {
-        label: handle
-        for panel in panels
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
-    for output in map(Path, outputs):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        # Without its date, so that the same curves are the same bytes.
-        metadata = {"CreationDate": None} if output.suffix == ".pdf" else None
-        figure.savefig(output, dpi=200, metadata=metadata)
+    with figure_for(outputs, PAGE, 3) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for panel, (key, title) in zip(panels, _STREAMS.items(), strict=True):
+            _draw(panel, runs, key)
+            panel.set_title(title)
+            panel.set_xlabel("optimiser step")
+        panels[0].set_yscale("log")  # the first steps would flatten all that comes after
+        panels[0].yaxis.set_major_formatter(ScalarFormatter())
+        panels[0].set_ylabel("nats per token")
+        handles = {
+            label: handle
+            for panel in panels
+            for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+
+
+def _draw(panel: Axes, runs: Mapping[str, list[dict]], key: str) -> None:
+    """One stream of all runs; colour and line style together tell any number of them apart."""
+    for number, (name, rows) in enumerate(runs.items()):
+        points = [(row["step"], row[key]) for row in rows if row[key] is not None]
+        if not points:
+            continue
+        steps, losses = np.array(points, dtype=float).T
+        colour = COLOURS[number % len(COLOURS)]
+        line = ("-", "--", ":")[number // len(COLOURS) % 3]
+        panel.plot(steps, losses, color=colour, alpha=0.12, linewidth=0.4)
+        panel.plot(steps, _smooth(losses), color=colour, linestyle=line, label=name)
 
 
 def _smooth(losses: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from mars.config import GeneratedData, ScratchBase, parse_experiment
 from mars.errors import UserError
 from mars.paper.writers import SUFFIXES
 from mars.provenance import ledger
-from mars.stages import datasets_of, released_models, spec, trained_models
+from mars.stages import datasets_of, released_models, spec, swept_models, trained_models
 
 
 def experiment_of_this_run():
@@ -91,3 +91,20 @@ def training_inputs(wildcards):
         "parent": f"{start}/manifest.json",
         "dataset": f"{RESULTS}/data/tokens/{entry.scale}/{kind}/manifest.json",
     }
+
+
+def example_inputs(wildcards):
+    """What Figure 1 is decoded from."""
+    shown = json.loads(spec(EXPERIMENT, "figure_1"))["config"]
+    return {
+        "checkpoint": f"{checkpoint(shown['model'])}/manifest.json",
+        "evaluation": f"{RESULTS}/evaluations/{shown['model']}/manifest.json",
+        "data": data_manifests([shown["task"]["dataset"]]),
+    }
+
+
+def files_of(artefact):
+    """The files of a table or figure that people open."""
+    if artefact in TABLES:
+        return [f"{RESULTS}/tables/{artefact}.{suffix}" for suffix in SUFFIXES]
+    return [f"{RESULTS}/figures/{artefact}.{suffix}" for suffix in ("pdf", "png")]

@@ -11,7 +11,14 @@ rule table:
     input:
         evaluations=lambda wildcards: evaluations_behind("table", number=int(wildcards.number)),
     output:
-        multiext(f"{RESULTS}/tables/table{{number}}", csv=".csv", md=".md", tex=".tex"),
+        csv=report(
+            f"{RESULTS}/tables/table{{number}}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{number}"},
+        ),
+        md=f"{RESULTS}/tables/table{{number}}.md",
+        tex=f"{RESULTS}/tables/table{{number}}.tex",
         record=f"{RESULTS}/provenance/table/table{{number}}.json",
     log:
         f"{RESULTS}/logs/table/table{{number}}.log",
@@ -72,23 +79,29 @@ rule hyperparameters:
         " --record {output.record} {input.trainings} > {log} 2>&1"
 
 
-rule training_curves:
+# All of it on one page; what the experiment does not make is said to be not run.
+rule report:
     input:
-        curves=expand(f"{RESULTS}/checkpoints/{{model}}/training.jsonl", model=TRAINED),
+        artefacts=[file for name in EXPERIMENT.artefacts for file in files_of(name)],
+        curves=[f"{RESULTS}/figures/training_curves.png"] if TRAINED else [],
     output:
-        pdf=f"{RESULTS}/figures/training_curves.pdf",
-        png=f"{RESULTS}/figures/training_curves.png",
-        record=f"{RESULTS}/provenance/training_curves.json",
+        page=report(
+            f"{RESULTS}/report.html",
+            caption="../report/report.rst",
+            category="The whole experiment",
+            labels={"page": "report"},
+        ),
+        record=f"{RESULTS}/provenance/report.json",
     log:
-        f"{RESULTS}/logs/training_curves.log",
+        f"{RESULTS}/logs/report.log",
     benchmark:
-        f"{RESULTS}/logs/training_curves.tsv"
+        f"{RESULTS}/logs/report.tsv"
     conda:
         "../../environment.yml"
     params:
-        spec=stage_spec("training_curves"),
+        spec=stage_spec("report"),
     message:
-        "Plot the training losses"
+        "Write the report"
     shell:
-        "python -m mars training-curves --spec {params.spec:q} --output {output.pdf}"
-        " --record {output.record} {input.curves} > {log} 2>&1"
+        "python -m mars report --spec {params.spec:q} --output {output.page}"
+        " --record {output.record} > {log} 2>&1"

@@ -1,0 +1,1 @@
+"""The paper's figures from our records; each module draws one of them."""

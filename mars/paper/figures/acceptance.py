@@ -1,0 +1,71 @@
+"""Figure 6: three acceptance metrics on GSM8K, each over its own thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from mars.figure_style import BLACK, COLOURS, COLUMN, MARKERS, figure_for
+from mars.files import write_atomic
+from mars.paper.evaluations import Cell
+from mars.paper.figures.sweep import Point, as_csv, sweep_points
+
+CAPTION = (
+    "Acceptance metrics: accuracy (%) over tokens per forward on GSM8K of MARS B=4 at the small "
+    "scale, as the threshold of each metric is loosened from left to right. Bars are one standard "
+    "error. The paper shows this as a plot only, without numbers to set beside it."
+)
+METRICS = {
+    "probability": "probability ≥ τ",
+    "entropy": "entropy ≤ threshold",
+    "margin": "top-2 margin ≥ threshold",
+}
+
+
+def draw(
+    spec: Mapping[str, Any], records: Mapping[Cell, Mapping[str, Any]], output: Path
+) -> list[Path]:
+    """Write ``figure6.pdf``, ``.png`` and the points drawn, ``.csv``, into the folder ``output``.
+
+    Arguments as of :func:`mars.paper.figures.sweep.sweep_points`.
+    """
+    points = sweep_points(spec, records)
+    files = [Path(output) / f"figure6.{suffix}" for suffix in ("pdf", "png", "csv")]
+    with figure_for(files[:2], COLUMN, 2.8) as figure:
+        panel = figure.subplots()
+        _draw_points(panel, points)
+        panel.set(xlabel="tokens per forward", ylabel="GSM8K accuracy (%)")
+        if points:
+            figure.legend(loc="outside lower center", ncols=2)
+    write_atomic(files[2], as_csv(points))
+    return files
+
+
+def _draw_points(panel: Axes, points: list[Point]) -> None:
+    if not points:
+        panel.text(0.5, 0.5, "not run", ha="center", va="center", transform=panel.transAxes)
+    start = [point for point in points if point.threshold is None]
+    for number, (metric, label) in enumerate(METRICS.items()):
+        swept = [point for point in points if point.metric == metric and point not in start]
+        if swept:
+            _errorbar(panel, [*start, *swept], COLOURS[number], MARKERS[number], label)
+    if start:  # on top: it belongs to all three curves
+        _errorbar(panel, start, BLACK, "*", "one token")
+
+
+def _errorbar(panel: Axes, curve: list[Point], colour: str, marker: str, label: str) -> None:
+    panel.errorbar(
+        [point.tokens_per_forward for point in curve],
+        [point.accuracy for point in curve],
+        xerr=[point.tokens_per_forward_stderr or 0 for point in curve],
+        yerr=[point.accuracy_stderr or 0 for point in curve],
+        color=colour,
+        marker=marker,
+        markersize=8 if marker == "*" else None,
+        linestyle="none" if marker == "*" else "-",
+        elinewidth=0.5,
+        label=label,
+    )

@@ -1,0 +1,152 @@
+"""Figure 1: one answer, tokens that were accepted in the same forward shaded together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mars.figure_style import PAGE, figure_for
+from mars.files import write_atomic, write_json
+
+CAPTION = (
+    "One GSM8K answer of MARS B=4 at tau = 0.95. Tokens accepted in the same forward are shaded "
+    "together, in two shades by turns; ↵ is a new line and ■ the token that ends the answer."
+)
+SHADES = ("#BFDDF2", "#F6D7A8")  # light blue and light orange: apart for every eye, and in grey
+END = "■"
+COLUMNS = 96  # letters in a line
+LETTER, LINE = 0.0695, 0.155  # inches; of DejaVu Sans Mono at 8 points
+STYLE = (
+    ".forward{border-radius:3px;padding:.08em 0;color:#000}"
+    f".forward.a{{background:{SHADES[0]}}}.forward.b{{background:{SHADES[1]}}}"
+    ".answer{font-family:ui-monospace,monospace;white-space:pre-wrap;line-height:1.7}"
+)
+
+
+def draw(example: Mapping[str, Any], output: Path) -> list[Path]:
+    """Write ``figure1.pdf``, ``.png``, ``.html`` and the runs drawn, ``.json``, into ``output``.
+
+    Args:
+        example: of :func:`mars.paper.decoded_example.decode_example`.
+    """
+    files = [Path(output) / f"figure1.{suffix}" for suffix in ("pdf", "png", "html", "json")]
+    question = list(_wrapped([(example["question"], None)]))
+    answer = list(_wrapped(_shaded(example)))
+    rows = 1 + max(row for row, *_ in question), 1 + max(row for row, *_ in answer)
+    height = (sum(rows) + 3) * LINE
+    with figure_for(files[:2], PAGE, height) as figure:
+        figure.set_layout_engine("none")
+        _letters(figure, question, 0.5, "#555555")
+        _letters(figure, answer, rows[0] + 1.2, "black")
+        _text(figure, 0, sum(rows) + 2, summary(example), color="#555555", style="italic")
+    write_atomic(files[2], _page(example))
+    write_json(files[3], dict(example))
+    return files
+
+
+def summary(example: Mapping[str, Any]) -> str:
+    """Tokens and forwards of the answer in one line."""
+    tokens, forwards = example["tokens"], example["forwards"]
+    return f"{tokens} tokens in {forwards} forwards: {tokens / forwards:.2f} per forward"
+
+
+def fragment(example: Mapping[str, Any]) -> Markup:
+    """The figure as HTML, for a page that has :data:`STYLE`."""
+    span = Markup('<span class="forward {}" title="{}">{}</span>')
+    words = {1: "1 token"}
+    shaded = zip(_shaded(example), example["runs"], strict=True)
+    spans = [
+        span.format(
+            "ab"[SHADES.index(shade)],
+            words.get(run["tokens"], f"{run['tokens']} tokens"),
+            text.replace("\n", "↵\n"),
+        )
+        for (text, shade), run in shaded
+    ]
+    return Markup(
+        '<p class="question">{}</p><p class="answer">{}</p><p>{}. The answer is {}. Chosen by rule:'
+        " {}.{}</p>"
+    ).format(
+        example["question"],
+        Markup("").join(spans),
+        summary(example),
+        "correct" if example["correct"] else "not correct",
+        example["rule"],
+        "" if example["as_evaluated"] else " Decoded again, it differs from the one evaluated.",
+    )
+
+
+def _page(example: Mapping[str, Any]) -> str:
+    return Markup(
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<title>Figure 1</title><style>body{{max-width:50rem;margin:2rem auto;padding:0 1rem;"
+        "font-family:system-ui,sans-serif}}{}</style></head><body><h1>Figure 1</h1>{}<p>{}</p>"
+        "</body></html>\n"
+    ).format(Markup(STYLE), fragment(example), CAPTION)
+
+
+def _shaded(example: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Text and shade of each forward; the end of the answer, which has no text, gets a sign."""
+    runs = [(run["text"], SHADES[number % 2]) for number, run in enumerate(example["runs"])]
+    if runs and example["finish"] == "eos":
+        text, shade = runs[-1]
+        runs[-1] = (text + END, shade)
+    return runs
+
+
+def _wrapped(runs: list[tuple[str, str | None]]) -> Iterator[tuple[int, int, str, str | None]]:
+    """(row, column, letter, shade) of each letter, lines broken between words where possible."""
+    letters = [(letter, shade) for text, shade in runs for letter in text]
+    row = column = 0
+    for index, (letter, shade) in enumerate(letters):
+        if not letter.isspace() and column and letters[index - 1][0].isspace():
+            word = "".join(following for following, _ in letters[index : index + COLUMNS])
+            if column + len(word.split()[0]) > COLUMNS:
+                row, column = row + 1, 0
+        if column == COLUMNS:
+            row, column = row + 1, 0
+        yield row, column, "↵" if letter == "\n" else letter, shade
+        row, column = (row + 1, 0) if letter == "\n" else (row, column + 1)
+
+
+def _letters(
+    figure: Figure, letters: list[tuple[int, int, str, str | None]], top: float, colour: str
+) -> None:
+    """Letters in a grid, ``top`` lines below the upper edge, each on its shade."""
+    width, height = figure.get_size_inches()
+    rows: dict[int, list[str]] = {}
+    for row, column, letter, shade in letters:
+        rows.setdefault(row, []).append(letter)
+        if shade is not None:
+            corner = (0.05 + column * LETTER) / width, 1 - (top + row + 0.98) * LINE / height
+            box = Rectangle(
+                corner,
+                1.03 * LETTER / width,  # overlapping, or there are seams
+                0.9 * LINE / height,
+                facecolor=shade,
+                linewidth=0,
+                transform=figure.transFigure,
+            )
+            figure.add_artist(box)
+    for row, line in rows.items():
+        for column, letter in enumerate(line):
+            _text(figure, column, top + row, letter, color=colour)
+
+
+def _text(figure: Figure, column: int, row: float, text: str, **look: Any) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(
+        (0.05 + column * LETTER) / width,
+        1 - (row + 0.5) * LINE / height,
+        text.replace("$", r"\$"),
+        family="DejaVu Sans Mono",
+        size=8,
+        va="center_baseline",
+        **look,
+    )

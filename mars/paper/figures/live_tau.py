@@ -1,0 +1,88 @@
+"""tau as a live knob: the same arrivals served under three policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from mars.errors import UserError
+from mars.figure_style import BLACK, COLOURS, PAGE, figure_for
+from mars.files import read_json
+
+CAPTION = (
+    "tau changed while requests are served: arrivals per second, requests waiting, tau, and the "
+    "share of requests answered within a given time (legend: median and 95th percentile), for tau "
+    "fixed at 1, fixed low, and adapted to the length of the queue."
+)
+NAMES = {"tau-1": "τ = 1", "tau-low": "low τ", "adaptive": "adaptive τ"}
+LINES = ("-", "--", "-.")
+BINS = 30
+
+
+def draw(records: Sequence[Path], output: Path) -> list[Path]:
+    """Write ``live_tau.pdf`` and ``.png`` into the folder ``output``.
+
+    Args:
+        records: one JSON file per policy: ``policy``; ``requests`` with ``arrival``, ``end``
+            (seconds); ``timeline`` with ``time``, ``tau``, ``queue``; ``latency`` with ``median``,
+            ``p95`` (seconds).
+
+    Raises:
+        UserError: a policy without any request.
+    """
+    runs = {run["policy"]: run for run in map(read_json, records)}
+    for path, run in zip(records, runs.values(), strict=True):
+        if not run["requests"]:
+            raise UserError(f"{path} has no requests; measure this policy again.")
+    known = [*NAMES, *(policy for policy in runs if policy not in NAMES)]
+    runs = {policy: runs[policy] for policy in known if policy in runs}
+    files = [Path(output) / f"live_tau.{suffix}" for suffix in ("pdf", "png")]
+    with figure_for(files, PAGE, 3.6) as figure:
+        panels = figure.subplot_mosaic(
+            [["arrivals", "latency"], ["queue", "latency"], ["tau", "latency"]]
+        )
+        _over_time(panels, runs)
+        figure.align_ylabels([panels[name] for name in ("arrivals", "queue", "tau")])
+        _latency(panels["latency"], runs)
+    return files
+
+
+def _over_time(panels: Mapping[str, Axes], runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Arrivals, which are the same for all policies; then queue and tau of each."""
+    arrivals = [request["arrival"] for request in next(iter(runs.values()))["requests"]]
+    counts, edges = np.histogram(arrivals, bins=BINS)
+    panels["arrivals"].stairs(counts / np.diff(edges), edges, color=BLACK, fill=True, alpha=0.4)
+    for number, (policy, run) in enumerate(runs.items()):
+        times = [moment["time"] for moment in run["timeline"]]
+        taus = [1.0 if moment["tau"] is None else moment["tau"] for moment in run["timeline"]]
+        look = {"color": COLOURS[number], "linestyle": LINES[number % len(LINES)]}
+        queue = [moment["queue"] for moment in run["timeline"]]
+        panels["queue"].step(times, queue, where="post", **look)
+        panels["tau"].step(times, taus, where="post", **look)
+    for name, label in (("arrivals", "arrivals/s"), ("queue", "waiting"), ("tau", "τ")):
+        panels[name].set_ylabel(label)
+        panels[name].sharex(panels["tau"])
+        panels[name].tick_params(labelbottom=name == "tau")
+    panels["tau"].set_ylim(0, 1.05)
+    panels["tau"].set_xlabel("seconds")
+
+
+def _latency(panel: Axes, runs: Mapping[str, Mapping[str, Any]]) -> None:
+    for number, (policy, run) in enumerate(runs.items()):
+        latencies = sorted(request["end"] - request["arrival"] for request in run["requests"])
+        shares = 100 * np.arange(1, len(latencies) + 1) / len(latencies)
+        median, p95 = run["latency"]["median"], run["latency"]["p95"]
+        panel.step(
+            latencies,
+            shares,
+            where="post",
+            color=COLOURS[number],
+            linestyle=LINES[number % len(LINES)],
+            label=f"{NAMES.get(policy, policy)}: {median:.2g} s, {p95:.2g} s",
+        )
+    panel.set(xlabel="latency (s)", ylabel="requests answered (%)", ylim=(0, 101))
+    panel.legend(loc="lower right")
