@@ -38,7 +38,8 @@ def show(results: Path) -> None:
     for folder in ("tables", "figures"):
         for file in sorted((Path(results) / folder).glob("*.*")):
             print(f"  {file}")
-    print(f"  {scores}, the score of every benchmark" if scores.is_file() else "", end="\n")
+    if scores.is_file():
+        print(f"  {scores}, the scores of all benchmarks")
 
 
 def _table(tables: Path, number: int) -> str:
