@@ -109,6 +109,8 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
                 problems.append(str(error))
                 continue
             _note(mirror, record, item, commit, files)
+            if (mirror / item.repository).is_dir():
+                say(f"{item.repository}: checking the files that are there")
             absent = [f for f in files if not f.is_at(mirror / item.repository / f.path)]
             size = sum(file.size for file in absent)
             say(f"{item.repository}: {len(absent)} of {len(files)} files to fetch, {_size(size)}")
