@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mars.config import json_schema, load_experiment, merged, parse_experiment
+from mars.config import Setting, json_schema, load_experiment, merged, parse_experiment
 from mars.errors import UserError
 from mars.paper.published import STAGE_EPOCHS, table, table2
 
@@ -66,7 +66,7 @@ MISTAKES = [
     ("models/ar-small/method", "sft", ["models.ar-small.method", "'sft'"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
     ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
-    ("models/ar-small", None, ["models.mars-b4-small.parent", "'ar-small', which does not exist"]),
+    ("models/ar-small", None, [".parent` names 'ar-small', which does not exist"]),
 ]
 
 
@@ -88,6 +88,7 @@ def test_null_removes_an_entry_and_what_stands_on_it(tiny: dict):
     whole = parse_experiment(tiny, "tiny")
     assert set(experiment.scales) == {"small"}
     assert set(experiment.benchmarks) == set(whole.benchmarks) - {"gpqa"}
+    assert experiment.speed.sweep is None, "it timed a model of the removed scale"
     small = [name for name, model in whole.models.items() if model.scale == "small"]
     assert list(experiment.models) == small
     for name in small:
@@ -141,9 +142,7 @@ def test_paper_evaluates_every_cell_of_its_threshold_sweep():
         )
         wanted = None if line["tau"] == 1 else line["tau"]
         (setting,) = (
-            key
-            for key, value in experiment.settings.items()
-            if value.threshold == wanted and value.metric == "probability" and not value.method
+            key for key, value in experiment.settings.items() if value == Setting(threshold=wanted)
         )
         assert titles[line["benchmark"]] in experiment.evaluations_of(name)[setting]
 
