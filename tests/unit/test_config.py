@@ -12,6 +12,7 @@ import yaml
 from mars.config import Setting, json_schema, load_experiment, merged, parse_experiment
 from mars.errors import UserError
 from mars.paper.published import STAGE_EPOCHS, table, table2
+from mars.stages import spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
@@ -171,3 +172,17 @@ def test_epochs_factor_multiplies_the_epochs(tiny: dict):
         experiment.training_of("ar-2x-small").epochs
         == 2 * experiment.training_of("ar-small").epochs
     )
+
+
+def test_a_model_has_one_stage_that_makes_it():
+    """Else an audit would take an old training for the maker of a released checkpoint."""
+    whole = load_experiment(ROOT / "config/paper.yaml")
+    released = load_experiment(
+        ROOT / "config/paper.yaml", ROOT / "config/overlays/paper-released.yaml"
+    )
+    spec(whole, "train", model="mars-b4-7B")
+    with pytest.raises(UserError, match="it is imported, not trained"):
+        spec(released, "train", model="mars-b4-7B")
+    spec(released, "import_released", model="mars-b4-7B")
+    with pytest.raises(UserError, match="there is no released checkpoint to import"):
+        spec(whole, "import_released", model="mars-b4-7B")
