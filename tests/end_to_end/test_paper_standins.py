@@ -122,7 +122,7 @@ def test_the_paper_runs_from_released_checkpoints(project: Path, tmp_path: Path)
     table = pd.read_csv(results / "tables/table2.csv")
     missing = table[table["value"] == "not run"]["row"].unique()
     assert list(missing) == ["AR SFT (10 ep)"]
-    assert f"Trained here: {TRAINED}." in (results / "tables/table2.md").read_text()
+    assert f"Trained here: {TRAINED}." in (results / "tables/table3.md").read_text()
     assert "Nothing to be done" in run(project, work, configs, mirror, "--dry-run")
     audit = [sys.executable, "-m", "mars", "audit", "--all", "--root", str(work)]
     for config in configs:
