@@ -11,6 +11,8 @@ PIP       := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install
 CONFIG     = config/$(EXPERIMENT).yaml
 # Merged over the experiment's configuration, e.g. config/overlays/smollm2-cpu.yaml.
 OVERLAY    ?=
+# What `make fetch` brought is used, unless the environment names another mirror.
+export MARS_HUB_MIRROR ?= $(if $(wildcard mirror/fetched.json),$(CURDIR)/mirror)
 # Rules call `mars`, so the environment's programs come first on the path.
 SNAKEMAKE  = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake \
              --profile workflow/profiles/$(PROFILE) --configfile $(CONFIG) $(OVERLAY)
@@ -18,7 +20,7 @@ SNAKEMAKE  = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake \
 STAMP     := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install reproduce report plan test lint lock known-experiment
+.PHONY: help install fetch reproduce report plan test lint lock known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -26,6 +28,7 @@ help:
 	@echo "                                   the same for config/paper.yaml on a GPU machine"
 	@echo "make reproduce EXPERIMENT=smollm2 OVERLAY=config/overlays/smollm2-cpu.yaml"
 	@echo "                                   the same with a configuration merged over another"
+	@echo "make fetch [EXPERIMENT=]           what it needs from the hub into mirror/, for a run without network"
 	@echo "make plan [EXPERIMENT=]            what 'make reproduce' would run, why, and its cost; runs nothing"
 	@echo "make report [EXPERIMENT=]          one HTML page of all that was run: results/<experiment>/report.html"
 	@echo "make test                          install, run the tests"
@@ -62,7 +65,11 @@ reproduce: known-experiment install
 	  test $$code -ne 75 || echo "Another run, or the last jobs of a killed one, is busy here; wait for it."; \
 	  exit $$code; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars ledger $(addprefix --config ,$(CONFIG) $(OVERLAY))
-	@$(BIN)/mars show --config $(CONFIG)
+	@$(BIN)/mars show $(addprefix --config ,$(CONFIG) $(OVERLAY))
+
+# Into the mirror, from which the other targets then take everything, with the hub switched off.
+fetch: known-experiment install
+	@$(BIN)/mars fetch $(addprefix --config ,$(CONFIG) $(OVERLAY)) --to "$${MARS_HUB_MIRROR:-mirror}"
 
 plan: known-experiment install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars plan $(addprefix --config ,$(CONFIG) $(OVERLAY))

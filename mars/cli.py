@@ -701,12 +701,15 @@ def report(
 
 
 @app.command()
-def show(config: Config, results: Folder = Path("results")) -> None:
+def show(
+    config: Annotated[list[Path], typer.Option(help="the experiment, then overlays")],
+    results: Folder = Path("results"),
+) -> None:
     """Print the main table of an experiment and the files it wrote."""
     from mars.config import load_experiment
     from mars.paper.show import show as run
 
-    run(results / load_experiment(config).experiment)
+    run(results / load_experiment(*config).experiment)
 
 
 # --- provenance ---------------------------------------------------------------------------------

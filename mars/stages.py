@@ -170,13 +170,13 @@ def _tokenize(experiment: Experiment, scale: str, kind: str) -> dict[str, Any]:
 
 
 def _train(experiment: Experiment, model: str) -> dict[str, Any]:
+    if model not in trained_models(experiment):
+        raise UserError(f"{model} is a ready checkpoint; it is imported, not trained.")
     entry = experiment.models[model]
     base = experiment.scales[entry.scale].base
     pretrains = entry.method == "base"
     architecture = None
-    if pretrains:
-        if not isinstance(base, ScratchBase):
-            raise UserError(f"{model} is a ready base model; it is imported, not trained.")
+    if pretrains and isinstance(base, ScratchBase):
         architecture = _plain(base.architecture)
     training = _plain(experiment.training_of(model))
     training.pop("checkpoint_minutes")  # when to save changes no result

@@ -90,6 +90,7 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
 
     What is there is hashed and fetched again if it is not what the record or the hub says. A
     repository whose record is complete stays at its commit, and the hub is not asked about it.
+    A folder that no fetch made is the user's own and left as it is.
 
     Raises:
         UserError: the hub cannot be reached, the disk is too small, or another fetch is running.
@@ -99,12 +100,17 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
         problems: list[str] = []
         missing: list[tuple[Wanted, str, list[RemoteFile]]] = []
         for item in wanted:
+            if item.repository not in record and (mirror / item.repository).is_dir():
+                say(f"{item.repository}: your own folder, left as it is")
+                continue
             try:
                 commit, files = _listing(item, record)
             except NotAvailableError as error:
                 problems.append(str(error))
                 continue
             _note(mirror, record, item, commit, files)
+            if (mirror / item.repository).is_dir():
+                say(f"{item.repository}: checking the files that are there")
             absent = [f for f in files if not f.is_at(mirror / item.repository / f.path)]
             size = sum(file.size for file in absent)
             say(f"{item.repository}: {len(absent)} of {len(files)} files to fetch, {_size(size)}")

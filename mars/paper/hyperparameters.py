@@ -45,7 +45,7 @@ def write_hyperparameters(
         "paper, cost over AR SFT is the quotient of its two printed numbers, and peak memory over "
         "AR SFT is said in its text.",
         *scale_notes(spec),
-        data_note(spec["data"]),
+        *([data_note(spec["data"])] if records else []),
         "Device-hours: hours of training times processes, on the hardware of the table, which is "
         "not the paper's; tokens are those that the model read, masks included.",
         *missing_notes(cells),

@@ -25,11 +25,12 @@ def show(results: Path) -> None:
         results: folder of the experiment, with ``tables/table<N>.{csv,md}``.
 
     Raises:
-        UserError: there is no table yet.
+        UserError: nothing has been evaluated yet.
     """
     tables = Path(results) / "tables"
     numbers = [number for number in SHOWN if (tables / f"table{number}.csv").is_file()]
-    if not numbers:
+    scores = Path(results) / "metrics.json"
+    if not numbers and not scores.is_file():
         raise UserError(f"{tables} has no table yet; run the experiment first (make reproduce).")
     for number in numbers:
         print(_table(tables, number), end="\n\n")
@@ -37,6 +38,8 @@ def show(results: Path) -> None:
     for folder in ("tables", "figures"):
         for file in sorted((Path(results) / folder).glob("*.*")):
             print(f"  {file}")
+    if scores.is_file():
+        print(f"  {scores}, the scores of all benchmarks")
 
 
 def _table(tables: Path, number: int) -> str:

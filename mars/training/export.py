@@ -39,10 +39,13 @@ def export(
     temporary.mkdir(parents=True)
     dtype = _stored_type(parent)
     model.generation_config = _generation_config(model, tokenizer, settings)
-    model.config.dtype = dtype
-    model.save_pretrained(
-        temporary, state_dict={name: value.to(dtype) for name, value in state.items()}
-    )
+    # In another type a tied tensor would be a second one beside the one it is tied to.
+    tied = model.all_tied_weights_keys
+    own = {name: value.to(dtype) for name, value in state.items() if name not in tied}
+    model.save_pretrained(temporary, state_dict=own)
+    # `save_pretrained` writes the type of the weights in memory.
+    config = read_json(temporary / "config.json")
+    write_json(temporary / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
     tokenizer.save_pretrained(temporary)
     summary["parameters"] = _parameters(temporary)
     if summary["parameters"] != summary["parameters_before"]:

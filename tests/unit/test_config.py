@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mars.config import json_schema, load_experiment, merged, parse_experiment
+from mars.config import Setting, json_schema, load_experiment, merged, parse_experiment
 from mars.errors import UserError
 from mars.paper.published import STAGE_EPOCHS, table, table2
+from mars.stages import spec
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
@@ -66,7 +67,7 @@ MISTAKES = [
     ("models/ar-small/method", "sft", ["models.ar-small.method", "'sft'"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
     ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
-    ("models/ar-small", None, ["models.mars-b4-small.parent", "'ar-small', which does not exist"]),
+    ("models/ar-small", None, [".parent` names 'ar-small', which does not exist"]),
 ]
 
 
@@ -88,6 +89,7 @@ def test_null_removes_an_entry_and_what_stands_on_it(tiny: dict):
     whole = parse_experiment(tiny, "tiny")
     assert set(experiment.scales) == {"small"}
     assert set(experiment.benchmarks) == set(whole.benchmarks) - {"gpqa"}
+    assert experiment.speed.sweep is None, "it timed a model of the removed scale"
     small = [name for name, model in whole.models.items() if model.scale == "small"]
     assert list(experiment.models) == small
     for name in small:
@@ -141,9 +143,7 @@ def test_paper_evaluates_every_cell_of_its_threshold_sweep():
         )
         wanted = None if line["tau"] == 1 else line["tau"]
         (setting,) = (
-            key
-            for key, value in experiment.settings.items()
-            if value.threshold == wanted and value.metric == "probability" and not value.method
+            key for key, value in experiment.settings.items() if value == Setting(threshold=wanted)
         )
         assert titles[line["benchmark"]] in experiment.evaluations_of(name)[setting]
 
@@ -172,3 +172,17 @@ def test_epochs_factor_multiplies_the_epochs(tiny: dict):
         experiment.training_of("ar-2x-small").epochs
         == 2 * experiment.training_of("ar-small").epochs
     )
+
+
+def test_a_model_has_one_stage_that_makes_it():
+    """Else an audit would take an old training for the maker of a released checkpoint."""
+    whole = load_experiment(ROOT / "config/paper.yaml")
+    released = load_experiment(
+        ROOT / "config/paper.yaml", ROOT / "config/overlays/paper-released.yaml"
+    )
+    spec(whole, "train", model="mars-b4-7B")
+    with pytest.raises(UserError, match="it is imported, not trained"):
+        spec(released, "train", model="mars-b4-7B")
+    spec(released, "import_released", model="mars-b4-7B")
+    with pytest.raises(UserError, match="there is no released checkpoint to import"):
+        spec(whole, "import_released", model="mars-b4-7B")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_standin import write_released
+from hub_standins import write_released
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -73,15 +73,11 @@ PAPER = {
 
 @pytest.mark.parametrize("overlays", PAPER, ids=lambda names: "+".join(names) or "whole")
 def test_the_paper_is_planned_offline(overlays: tuple[str, ...], tmp_path: Path):
-    files = [ROOT / "config/paper.yaml"]
-    files += [ROOT / f"config/overlays/paper-{name}.yaml" for name in overlays]
-    configs = ["--configfile", *map(str, files)]
+    files = ["paper.yaml", *(f"overlays/paper-{name}.yaml" for name in overlays)]
+    configs = ["--configfile", *(str(ROOT / "config" / file) for file in files)]
     done = snakemake("-n", "-s", str(ROOT / "Snakefile"), *configs, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = planned_jobs(done.stdout)
-    assert jobs["table"] == sum(
-        name.startswith("table") for name in load_experiment(*files).artefacts
-    )
     others = {name: count for name, count in jobs.items() if name in ALL_STAGES}
     assert others == PAPER[overlays]
 

@@ -149,6 +149,15 @@ def test_an_unknown_repository_is_one_sentence(here: Hub, tmp_path: Path):
     assert "owner/nothing at its newest commit is not on the hub" in problem
 
 
+def test_a_folder_of_ones_own_is_left_alone(here: Hub, tmp_path: Path):
+    own = tmp_path / "mirror/me/mine/train.jsonl"
+    own.parent.mkdir(parents=True)
+    own.write_text("{}")
+    assert fill(tmp_path / "mirror", [Wanted("me/mine", "dataset"), *WANTED], print) == []
+    assert own.read_text() == "{}"
+    assert not [request for request in here.requests if "me/mine" in request]
+
+
 def test_a_full_disk_is_noticed_before_anything_is_fetched(
     here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

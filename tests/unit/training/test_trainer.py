@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -90,6 +91,22 @@ def test_exports_a_plain_checkpoint(
     assert all(line["loss"] == pytest.approx(line["loss_ar"] + line["loss_mask"]) for line in log)
     assert summary["steps"] == 17
     assert not list(output.parent.glob(".*partial"))
+
+
+def test_a_tied_parent_in_bfloat16_stays_both(
+    parent: Path, tmp_path: Path, run: Callable[..., Path], settings: Settings
+) -> None:
+    """As Qwen2.5-0.5B is."""
+    before = AutoModelForCausalLM.from_pretrained(parent, dtype=torch.bfloat16)
+    assert before.config.tie_word_embeddings
+    small = shutil.copytree(parent, tmp_path / "small")
+    before.save_pretrained(small)
+    output = run("run", "ar_sft", settings(), parent=small)
+    model = AutoModelForCausalLM.from_pretrained(output, dtype="auto")
+    assert model.dtype == torch.bfloat16
+    assert model.num_parameters() == before.num_parameters()
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert not torch.equal(model.lm_head.weight, before.lm_head.weight)
 
 
 @pytest.mark.parametrize("method", ["pretrain", "ar_sft", "mars", "block_diffusion"])

@@ -1,11 +1,18 @@
-"""A checkpoint like the authors' released ones, at a toy's size: Qwen2 weights, foreign names."""
+"""Models as hub repositories hold them, at a toy's size: random weights, the real layout."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
 
 from mars.data.tokenizer import END, PAD, train_tokenizer
 from mars.files import read_json, write_json
@@ -59,6 +66,30 @@ def write_base(folder: Path, *, mask: bool = False, seed: int = 0) -> Qwen2ForCa
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", config | {"dtype": "bfloat16"})
     return model
+
+
+def write_llama(folder: Path) -> None:
+    """A Llama with a tokenizer of no architecture's own, without mask, with spare rows."""
+    tokenizer = write_tokenizer(folder, mask=False)
+    plain = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), eos_token=END, pad_token=PAD
+    )
+    plain.chat_template = tokenizer.chat_template
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=plain.eos_token_id,
+        pad_token_id=plain.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    plain.save_pretrained(folder)
 
 
 def write_released(folder: Path, *, mask: bool = True, seed: int = 0) -> Qwen2ForCausalLM:
