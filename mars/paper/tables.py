@@ -19,7 +19,7 @@ from mars.paper.measure import (
     Records,
     Samples,
     models_for,
-    setting_for,
+    settings_for,
 )
 from mars.paper.notes import notes
 from mars.paper.published import STAGE_EPOCHS, Row
@@ -165,9 +165,9 @@ def table_cells(rows: Sequence[Row], evaluations: Evaluations) -> list[Cell]:
     """The cells of some rows, in their order."""
     cells = []
     for row in rows:
-        setting = setting_for(row.decoding, evaluations.spec)
         models: list[str | None] = [*models_for(row, evaluations.spec)]
         for model in models or [None]:
+            setting = evaluations.setting_of(model, row.decoding)
             label = row.label if len(models) < 2 else f"{row.label} [{model}]"
             found = _row_cells(replace(row, label=label), model, setting, evaluations)
             if not row.beyond or any(cell.ours is not None for cell in found):
@@ -206,7 +206,8 @@ def selection(rows: Sequence[Row], spec: Mapping[str, Any]) -> dict[str, Any]:
         spec: plain values: ``data``, ``scales``, ``models``, ``benchmarks`` and ``settings``.
     """
     models = {name for row in rows for name in models_for(row, spec)}
-    found = {setting_for(row.decoding, spec) for row in rows} | {setting_for({}, spec)}
+    found = {name for row in rows for name in settings_for(row.decoding, spec)}
+    found |= set(settings_for({}, spec))
     titles = {title for row in rows for title in row.benchmarks}
     scales = {spec["models"][name]["scale"] for name in models}
     return {

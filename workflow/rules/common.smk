@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from mars.config import GeneratedData, ScratchBase, parse_experiment
 from mars.errors import UserError
+from mars.paper.comparison import COMPARED
 from mars.paper.writers import SUFFIXES
 from mars.provenance import ledger
 from mars.stages import datasets_of, released_models, spec, swept_models, trained_models

@@ -1,0 +1,41 @@
+"""What an interval says of a bound: it holds, it does not, or the numbers allow both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mars.paper.significance import Interval
+from mars.paper.writers import NOT_RUN
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+MARGIN = 2.0  # points: about two standard errors of a difference of two published averages
+
+
+def combined(verdicts: Iterable[str]) -> str:
+    """The verdict over several parts: the worst known, and holds only if all parts hold."""
+    verdicts = list(verdicts)
+    for word in (FAILS, UNDECIDED):
+        if word in verdicts:
+            return word
+    return HOLDS if verdicts else NOT_RUN
+
+
+def above(value: Interval, bound: float) -> str:
+    """Whether a value is above a bound, with the certainty of its interval."""
+    if value.lower >= bound:
+        return HOLDS
+    return FAILS if value.upper < bound else UNDECIDED
+
+
+def below(value: Interval, bound: float) -> str:
+    """Whether a value is below a bound, with the certainty of its interval."""
+    if value.upper <= bound:
+        return HOLDS
+    return FAILS if value.lower > bound else UNDECIDED
+
+
+def no_worse(difference: Interval) -> str:
+    """Whether a difference in points is no loss beyond the margin."""
+    if difference.lower >= -MARGIN:
+        return HOLDS
+    return FAILS if difference.upper < 0 else UNDECIDED
