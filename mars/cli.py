@@ -726,7 +726,7 @@ def claims(
         list[Path] | None,
         typer.Argument(
             help="evaluations/<model>/manifest.json, checkpoints/<model>/manifest.json, "
-            "tables/table<N>.csv, speed/live_tau/<policy>.json: what there is of them"
+            "tables/table<N>.csv, speed/live_tau/manifest.json: what there is of them"
         ),
     ] = None,
 ) -> None:
@@ -737,6 +737,7 @@ def claims(
     from mars.paper.claims_report import write_claims
     from mars.paper.measure import Evaluations
     from mars.paper.writers import read_csv
+    from mars.provenance.manifest import listed_files
     from mars.provenance.record import recorded
 
     plan, files = _stage(spec, "claims"), inputs or []
@@ -744,10 +745,12 @@ def claims(
     with recorded(record, plan, files, outputs):
         evaluated = [path for path in files if path.parent.parent.name == "evaluations"]
         trained = [path for path in files if path.parent.parent.name == "checkpoints"]
+        served = [path for path in files if path.parent.name == "live_tau"]
+        policies = [file for path in served for file in listed_files(path)]
         results = Results(
             Evaluations(plan["config"], **_evaluations(evaluated)),
             tables={f.stem: read_csv(f) for f in files if f.parent.name == "tables"},
-            live_tau={f.stem: read_json(f) for f in files if f.parent.name == "live_tau"},
+            live_tau={file.stem: read_json(file) for file in policies},
             checkpoints={path.parent.name: describe(path.parent) for path in trained},
         )
         write_claims(results, output)

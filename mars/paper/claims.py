@@ -22,9 +22,20 @@ from mars.paper.significance import (
     bootstrap_mean,
     combined_test,
     paired_test,
+    stderr_of,
 )
 from mars.paper.tradeoff import gap, tradeoffs
-from mars.paper.verdicts import FAILS, HOLDS, MARGIN, UNDECIDED, above, below, combined, no_worse
+from mars.paper.verdicts import (
+    FAILS,
+    HOLDS,
+    MARGIN,
+    UNDECIDED,
+    above,
+    below,
+    combined,
+    no_worse,
+    trusted,
+)
 from mars.paper.writers import NONE, NOT_RUN, Measured
 
 # What the rules compare with.
@@ -129,7 +140,7 @@ def one_token_matches_ar(results: Results) -> Judged:
         if test is None:
             continue
         tests.append(test)
-        verdicts.append(no_worse(test.difference))
+        verdicts.append(no_worse(test))
         matched = _test(f"{scale}: MARS (B=4) minus AR SFT (10 ep)", results, mars, _ar(scale, 10))
         doubled += [matched] if matched else []
     if not tests:
@@ -148,7 +159,8 @@ def several_tokens_at_a_small_loss(results: Results) -> Judged:
         if test is None or speed is None:
             continue
         tests.append(test)
-        verdicts += [above(speed, TOKENS_PER_FORWARD), no_worse(test.difference)]
+        fast = trusted(test, above(speed, TOKENS_PER_FORWARD))
+        verdicts += [fast, no_worse(test)]
         parts.append(f"{row.label}: {_range(speed)} tokens per forward, change {test}")
     return Judged(combined(verdicts), "; ".join(parts), tests) if tests else NOTHING
 
@@ -178,7 +190,7 @@ def sft_loss_keeps_larger_blocks(results: Results) -> Judged:
     tests = [one for one in (test, *parts) if one is not None]
     if test is None:
         return NOTHING
-    return Judged(above(test.difference, 0.0), _listed(tests), tests)
+    return Judged(trusted(test, above(test.difference, 0.0)), _listed(tests), tests)
 
 
 def block_diffusion_collapses(results: Results) -> Judged:
@@ -190,7 +202,10 @@ def block_diffusion_collapses(results: Results) -> Judged:
     )
     if fall is None or lead is None:
         return NOTHING
-    verdicts = [below(fall.difference, -MARGIN), above(lead.difference, 0.0)]
+    verdicts = [
+        trusted(fall, below(fall.difference, -MARGIN)),
+        trusted(lead, above(lead.difference, 0.0)),
+    ]
     return Judged(combined(verdicts), _listed([fall, lead]), [fall, lead])
 
 
@@ -243,7 +258,7 @@ def composes_with_speculative_decoding(results: Results) -> Judged:
     speed = {
         line["row"]: value
         for line in results.tables.get("table6", ())
-        if line["quantity"] == "speedup_over_ar" and (value := _interval(line)) is not None
+        if line["quantity"] == "speedup" and (value := _interval(line)) is not None
     }
     measured = {row: speed[row] for row in others if row in speed}
     if not measured:
@@ -425,8 +440,7 @@ def _interval(line: Mapping[str, str]) -> Interval | None:
     """The value of a tidy line with its interval."""
     if line["value"] in (NOT_RUN, NONE):
         return None
-    error = None if line["stderr"] in (NOT_RUN, NONE) else float(line["stderr"])
-    return Interval.of(float(line["value"]), error)
+    return Interval.of(float(line["value"]), stderr_of(line))
 
 
 def _range(value: Interval) -> str:
@@ -438,4 +452,4 @@ def _listed(tests: Iterable[PairedTest]) -> str:
 
 
 def _accuracy(policy: Mapping[str, Any]) -> str:
-    return NONE if policy.get("accuracy") is None else f"{policy['accuracy']:.1f}"
+    return NONE if policy.get("accuracy") is None else f"{100 * policy['accuracy']:.1f} %"

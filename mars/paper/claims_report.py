@@ -10,6 +10,7 @@ from typing import Any
 from mars.files import read_json, write_atomic, write_json
 from mars.paper.claims import CLAIMS, Results
 from mars.paper.notes import scale_notes
+from mars.paper.verdicts import FEWEST, FLOOR
 from mars.paper.writers import NONE
 
 NO_CAVEAT = "the paper's models"
@@ -52,7 +53,9 @@ def _as_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
         claims[0]["caveat"],
         _table(verdicts),
         "## Rules",
-        "Intervals are of 95 %; differences are paired, over the same questions.",
+        "Intervals are of 95 %; differences are paired, over the same questions. With fewer than "
+        f"{FEWEST} questions in a benchmark a difference decides nothing, and with less than "
+        f"{FLOOR:g} % of accuracy to lose it proves no lack of loss: undecided.",
         rules,
         "## Paired tests",
         "Points: the average over the benchmarks, with its bootstrap interval over questions. "

@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from mars.paper.measure import Evaluations, Found
+from mars.paper.writers import NONE, NOT_RUN
 
 DRAWS = 10_000
 SEED = 0
 CONFIDENCE = 0.95
 Z = 1.96  # standard errors on either side of a value that make the same interval
+# Of a median of normally spread rounds: standard errors in a distance of the quartiles, times the
+# root of the number of rounds: sqrt(pi / 2) / 1.349.
+MEDIAN_STDERR = 0.929
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class PairedTest:
     Attributes:
         titles: the benchmarks over which ``difference`` is the average.
         questions: how many, over all of them.
+        fewest: questions of the benchmark that has the fewest.
+        reference: average accuracy of the run that the other one is compared with, in percent.
         gained, lost: questions that only the first (only the second) run has right.
         p: of McNemar's exact test over all questions; None where scores are not right or wrong.
     """
@@ -59,6 +65,8 @@ class PairedTest:
     what: str
     titles: list[str]
     questions: int
+    fewest: int
+    reference: float | None
     difference: Interval
     gained: int | None
     lost: int | None
@@ -71,6 +79,20 @@ class PairedTest:
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+def stderr_of(line: Mapping[str, str]) -> float | None:
+    """Standard error of a cell of a tidy table; of a median over rounds, from its quartiles.
+
+    None where there is none, as of a single round.
+    """
+    if line["stderr"] not in (NOT_RUN, NONE):
+        return float(line["stderr"])
+    rounds = line.get("rounds", NONE)
+    if rounds in (NONE, "", "1"):
+        return None
+    distance = float(line["three_quarters"]) - float(line["quarter"])
+    return MEDIAN_STDERR * distance / math.sqrt(int(rounds))
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -155,11 +177,25 @@ def combined_test(
         what=what,
         titles=list(groups),
         questions=len(differences),
+        fewest=min(map(len, groups.values())),
+        reference=_reference(evaluations, terms, list(groups)) if len(terms) == 2 else None,
         difference=bootstrap_mean([[100 * value for value in group] for group in groups.values()]),
         gained=gained,
         lost=lost,
         p=mcnemar(gained, lost) if gained is not None and lost is not None else None,
     )
+
+
+def _reference(
+    evaluations: Evaluations, terms: Mapping[Found, int], titles: Sequence[str]
+) -> float:
+    """Average accuracy of the row that is taken off."""
+    ((model, setting),) = (found for found, sign in terms.items() if sign < 0)
+    means = []
+    for title in titles:
+        scores = evaluations.question_scores((str(model), str(setting), evaluations.keys[title]))
+        means.append(100 * sum(scores.values()) / len(scores))
+    return sum(means) / len(means)
 
 
 def _signed_sums(evaluations: Evaluations, terms: Mapping[Found, int]) -> dict[str, list[float]]:

@@ -77,13 +77,17 @@ def with_inverse_t(row: Row) -> Row:
 
 
 def lossless(row: Row) -> Row:
-    """Multi-token decoding whose output is that of one-token mode."""
-    return variant(row, "lossless", decoding={"verify": True})
+    """Multi-token decoding whose output is that of one-token mode, at any tau."""
+    return variant(row, "lossless", decoding={"verify": True, "threshold": _is_tau})
 
 
 def with_extra_mask(row: Row) -> Row:
     """Multi-token decoding that reads the logits of one mask more."""
     return variant(row, "extra mask", decoding={"extra_mask": True})
+
+
+def _is_tau(threshold: float | None) -> bool:
+    return threshold is not None
 
 
 def is_ar(row: Row) -> bool:
@@ -168,11 +172,20 @@ def table_cells(rows: Sequence[Row], evaluations: Evaluations) -> list[Cell]:
         models: list[str | None] = [*models_for(row, evaluations.spec)]
         for model in models or [None]:
             setting = evaluations.setting_of(model, row.decoding)
-            label = row.label if len(models) < 2 else f"{row.label} [{model}]"
+            label = _label(row, setting, evaluations)
+            label = label if len(models) < 2 else f"{label} [{model}]"
             found = _row_cells(replace(row, label=label), model, setting, evaluations)
             if not row.beyond or any(cell.ours is not None for cell in found):
                 cells += found
     return cells
+
+
+def _label(row: Row, setting: str | None, evaluations: Evaluations) -> str:
+    """The row's name; with tau, where the row admits any."""
+    if setting is None or not callable(row.decoding.get("threshold")):
+        return row.label
+    tau = evaluations.spec["settings"][setting]["threshold"]
+    return f"{row.label.removesuffix(BEYOND)}, tau = {tau:g}{BEYOND}"
 
 
 def _row_cells(

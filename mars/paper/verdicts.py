@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mars.paper.significance import Interval
+from mars.paper.significance import Interval, PairedTest
 from mars.paper.writers import NOT_RUN
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 MARGIN = 2.0  # points: about two standard errors of a difference of two published averages
+FEWEST = 30  # questions per benchmark below which an interval is not to be trusted
+FLOOR = 5.0  # percent of accuracy below which there is too little to lose
 
 
 def combined(verdicts: Iterable[str]) -> str:
@@ -34,8 +36,15 @@ def below(value: Interval, bound: float) -> str:
     return FAILS if value.lower > bound else UNDECIDED
 
 
-def no_worse(difference: Interval) -> str:
-    """Whether a difference in points is no loss beyond the margin."""
-    if difference.lower >= -MARGIN:
-        return HOLDS
-    return FAILS if difference.upper < 0 else UNDECIDED
+def no_worse(test: PairedTest) -> str:
+    """Whether a paired difference is no loss beyond the margin."""
+    difference = test.difference
+    if difference.lower < -MARGIN:
+        return trusted(test, FAILS if difference.upper < 0 else UNDECIDED)
+    could_lose = test.reference is not None and test.reference >= FLOOR
+    return trusted(test, HOLDS if could_lose else UNDECIDED)
+
+
+def trusted(test: PairedTest, verdict: str) -> str:
+    """The verdict, if the test has the questions to bear it."""
+    return verdict if test.fewest >= FEWEST else UNDECIDED

@@ -44,7 +44,7 @@ def audit_all(tables: Tables) -> Report:
     findings += [found for one in audited for found in one.findings]
     word = worst(findings)
     lines, counts = [], {}
-    for table in (a for a in records.experiment.artefacts if a.startswith("table")):
+    for table in tables.names:
         cells = [one for one in audited if one.cell.table == table]
         words = Counter(NOT_RUN if one.cell.value == NOT_RUN else one.word for one in cells)
         counts[table] = dict(words)

@@ -108,10 +108,7 @@ rule claims:
         manifests_behind("evaluations", "claims"),
         manifests_behind("checkpoints", "claims"),
         [f"{RESULTS}/tables/{name}.csv" for name in TABLES if name in ("table5", "table6")],
-        expand(
-            f"{RESULTS}/speed/live_tau/{{policy}}.json",
-            policy=["tau-1", "tau-low", "adaptive"] if "live_tau" in EXPERIMENT.artefacts else [],
-        ),
+        [f"{RESULTS}/speed/live_tau/manifest.json"] if SPEED and SPEED.live_tau else [],
     output:
         json=f"{RESULTS}/claims.json",
         md=f"{RESULTS}/claims.md",
