@@ -240,16 +240,29 @@ def tau_is_a_live_knob(results: Results) -> Judged:
     ]
     saved = [before - after for before, after in zip(*latencies, strict=True)]
     interval = bootstrap_mean([saved])
-    gain = adaptive["throughput"] / fixed["throughput"]
+    rates = _busy_rate(fixed), _busy_rate(adaptive)
+    if rates[0] is None or rates[1] is None:
+        return Judged(UNDECIDED, "the load never kept all slots busy")
+    gain = rates[1] / rates[0]
     verdict = combined([above(interval, 0.0), HOLDS if gain > 1 else FAILS])
     return Judged(
         verdict,
-        f"the same {len(saved)} requests: throughput {gain:.2f} times that of tau = 1 "
-        f"({adaptive['throughput']:.1f} against {fixed['throughput']:.1f} tokens/s), median "
-        f"latency {adaptive['latency']['median']:.2f} against {fixed['latency']['median']:.2f} s, "
-        f"mean latency shorter by {_range(interval)} s, "
+        f"the same {len(saved)} requests, tau adapted against tau = 1: {rates[1]:.1f} against "
+        f"{rates[0]:.1f} tokens/s while all slots are busy ({gain:.2f} times), median latency "
+        f"{adaptive['latency']['median']:.2f} against {fixed['latency']['median']:.2f} s, mean "
+        f"latency shorter by {_range(interval)} s, "
         f"accuracy {_accuracy(adaptive)} against {_accuracy(fixed)}",
     )
+
+
+def _busy_rate(policy: Mapping[str, Any]) -> float | None:
+    """Tokens per second while all slots are busy: what the engine can serve, not what is asked."""
+    rates = [
+        entry["tokens_per_second"]
+        for entry in policy["timeline"]
+        if entry["active"] >= policy["slots"]
+    ]
+    return sum(rates) / len(rates) if rates else None
 
 
 def composes_with_speculative_decoding(results: Results) -> Judged:
@@ -376,8 +389,8 @@ CLAIMS = (
     Claim(
         6,
         "tau is a live knob: lowered under load, throughput rises without a restart.",
-        "The adaptive policy beside tau = 1 on the same requests: more throughput, and the mean "
-        "saving of latency has a lower end of at least 0.",
+        "The adaptive policy beside tau = 1 on the same requests: more tokens per second while all "
+        "slots are busy, and the mean saving of latency has a lower end of at least 0.",
         "speed/live_tau",
         tau_is_a_live_knob,
     ),
