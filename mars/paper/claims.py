@@ -345,9 +345,9 @@ CLAIMS = (
     Claim(
         1,
         "One token per forward, MARS matches or exceeds AR SFT on the average of the benchmarks.",
-        f"MARS (B=4) minus AR SFT, paired, per scale: holds if the interval's lower end is at "
-        f"least -{MARGIN:g} points, does not hold if its upper end is below 0. AR SFT of twice the "
-        "epochs is shown beside it and decides nothing.",
+        f"MARS (B=4) minus AR SFT, paired, per scale: holds if the interval is at least "
+        f"-{MARGIN:g} points, does not hold if it is below. AR SFT of twice the epochs is shown "
+        "beside it and decides nothing.",
         "tables/table2",
         one_token_matches_ar,
     ),
@@ -355,9 +355,8 @@ CLAIMS = (
         2,
         "At tau = 0.95 MARS emits 1.5 to 1.7 tokens per forward at a small loss of accuracy.",
         f"For every block size run: the interval of the average tokens per forward is at least "
-        f"{TOKENS_PER_FORWARD:g} (does not hold: below), and the change from one token per "
-        f"forward has a lower end of at least -{MARGIN:g} points (does not hold: upper end "
-        "below 0).",
+        f"{TOKENS_PER_FORWARD:g}, and that of the change from one token per forward at least "
+        f"-{MARGIN:g} points; does not hold if one is below.",
         "tables/table4",
         several_tokens_at_a_small_loss,
     ),
@@ -365,16 +364,15 @@ CLAIMS = (
         3,
         "The SFT loss keeps larger blocks from degrading.",
         "The change from B=4 to B=16 with SFT loss minus the same change without, paired: holds "
-        "if the interval's lower end is at least 0, does not hold if its upper end is below.",
+        "if the interval is at least 0, does not hold if it is below.",
         "tables/table3",
         sft_loss_keeps_larger_blocks,
     ),
     Claim(
         4,
         "Block diffusion collapses where MARS does not.",
-        f"Block diffusion minus AR SFT has an upper end of at most -{MARGIN:g} points, and MARS "
-        "minus block diffusion a lower end of at least 0; does not hold if an interval lies on "
-        "the other side.",
+        f"The interval of block diffusion minus AR SFT is at most -{MARGIN:g} points, and that of "
+        "MARS minus block diffusion at least 0; does not hold if one lies on the other side.",
         "tables/table2",
         block_diffusion_collapses,
     ),
@@ -390,7 +388,7 @@ CLAIMS = (
         6,
         "tau is a live knob: lowered under load, throughput rises without a restart.",
         "The adaptive policy beside tau = 1 on the same requests: more tokens per second while all "
-        "slots are busy, and the mean saving of latency has a lower end of at least 0.",
+        "slots are busy, and the interval of the mean saving of latency is at least 0.",
         "speed/live_tau",
         tau_is_a_live_knob,
     ),

@@ -37,12 +37,10 @@ def below(value: Interval, bound: float) -> str:
 
 
 def no_worse(test: PairedTest) -> str:
-    """Whether a paired difference is no loss beyond the margin."""
-    difference = test.difference
-    if difference.lower < -MARGIN:
-        return trusted(test, FAILS if difference.upper < 0 else UNDECIDED)
+    """Whether a paired difference is no loss of more than the margin."""
+    verdict = above(test.difference, -MARGIN)
     could_lose = test.reference is not None and test.reference >= FLOOR
-    return trusted(test, HOLDS if could_lose else UNDECIDED)
+    return trusted(test, verdict if could_lose or verdict != HOLDS else UNDECIDED)
 
 
 def trusted(test: PairedTest, verdict: str) -> str:
