@@ -17,7 +17,7 @@ from mars.files import canonical_json, read_json, read_jsonl
 from mars.provenance.audit import Finding, Link, Records, worst
 from mars.stages import cell_spec
 
-NOT_RUN = "not run"  # as the tables write it
+NOT_RUN, NONE = "not run", "n/a"  # as the tables write them
 # Stages whose cells are scores of evaluations, and can be derived from their records again.
 FROM_EVALUATIONS = ("table", "findings")
 
@@ -38,10 +38,28 @@ class Cell:
     stderr: str
     n: str
     against: str = ""
+    cache_block: str = ""
+    batch_size: str = ""
+
+    @property
+    def row_name(self) -> str:
+        """The row, with what else tells it from its neighbours in a table of speed."""
+        more = [
+            f"{name.replace('_', ' ')} {value}"
+            for name in ("cache_block", "batch_size")
+            if (value := getattr(self, name)) not in ("", NONE)
+        ]
+        return f"{self.row} ({', '.join(more)})" if more else self.row
+
+    @property
+    def column(self) -> str:
+        """What its column is called: the benchmark, or of a cost what was measured."""
+        return self.quantity if self.benchmark == NONE else self.benchmark
 
     @property
     def title(self) -> str:
-        return f"{self.table}, {self.scale} {self.row}, {self.benchmark}, {self.quantity}"
+        parts = (self.table, f"{self.scale} {self.row_name}", self.column, self.quantity)
+        return ", ".join(dict.fromkeys(parts))
 
 
 @dataclass(frozen=True)
@@ -97,7 +115,7 @@ class Tables:
         # Rows that were run come first: a name may fit the same row of a scale that was not.
         run = [cell for cell in found if cell.value != NOT_RUN]
         found = _choose("row", row, run if _matches(row, run, _row_names) else found, _row_names)
-        found = _choose("column", column, found, lambda cell: [cell.benchmark])
+        found = _choose("column", column, found, lambda cell: [cell.column])
         wanted = quantity or found[0].quantity
         return _choose("quantity", wanted, found, lambda cell: [cell.quantity])[0]
 
@@ -243,7 +261,7 @@ Names = Callable[[Cell], list[str]]
 
 
 def _row_names(cell: Cell) -> list[str]:
-    return [f"{cell.scale} {cell.row}", f"{cell.scale} {cell.model}"]
+    return [f"{cell.scale} {cell.row_name}", f"{cell.scale} {cell.model}"]
 
 
 def _words(text: str) -> set[str]:

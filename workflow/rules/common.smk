@@ -109,3 +109,9 @@ def files_of(artefact):
     if artefact in TABLES:
         return [f"{RESULTS}/tables/{artefact}.{suffix}" for suffix in SUFFIXES]
     return [f"{RESULTS}/figures/{artefact}.{suffix}" for suffix in ("pdf", "png")]
+
+
+def manifests_behind(folder, stage, **target):
+    """The manifests in a folder of results, one per model that an artefact shows."""
+    models = json.loads(spec(EXPERIMENT, stage, **target))["config"]["models"]
+    return expand(f"{RESULTS}/{folder}/{{model}}/manifest.json", model=models)

@@ -1,12 +1,6 @@
 # The paper's tables and figures from the records of evaluations and trainings.
 
 
-def manifests_behind(folder, stage, **target):
-    """The manifests in a folder of results, one per model that an artefact shows."""
-    models = json.loads(spec(EXPERIMENT, stage, **target))["config"]["models"]
-    return expand(f"{RESULTS}/{folder}/{{model}}/manifest.json", model=models)
-
-
 rule table:
     input:
         evaluations=lambda wildcards: manifests_behind(
