@@ -701,6 +701,62 @@ def report(
 
 
 @app.command()
+def compare(
+    spec: Spec,
+    output: Folder,
+    record: Record,
+    tables: Annotated[list[Path] | None, typer.Argument(help="table<N>.csv of each table")] = None,
+) -> None:
+    """Write every published number beside ours with a verdict (comparison.csv and .md)."""
+    from mars.paper.comparison import write_comparison
+    from mars.provenance.record import recorded
+
+    plan, inputs = _stage(spec, "comparison"), tables or []
+    outputs = [output / f"comparison.{suffix}" for suffix in ("csv", "md")]
+    with recorded(record, plan, inputs, outputs):
+        write_comparison(plan["config"], {path.stem: path for path in inputs}, output)
+
+
+@app.command()
+def claims(
+    spec: Spec,
+    output: Folder,
+    record: Record,
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="evaluations/<model>/manifest.json, checkpoints/<model>/manifest.json, "
+            "tables/table<N>.csv, speed/live_tau/manifest.json: what there is of them"
+        ),
+    ] = None,
+) -> None:
+    """Judge the ten claims of the paper by our numbers (claims.json and .md)."""
+    from mars.files import read_json
+    from mars.paper.checkpoints import describe
+    from mars.paper.claims import Results
+    from mars.paper.claims_report import write_claims
+    from mars.paper.measure import Evaluations
+    from mars.paper.writers import read_csv
+    from mars.provenance.manifest import listed_files
+    from mars.provenance.record import recorded
+
+    plan, files = _stage(spec, "claims"), inputs or []
+    outputs = [output / f"claims.{suffix}" for suffix in ("json", "md")]
+    with recorded(record, plan, files, outputs):
+        evaluated = [path for path in files if path.parent.parent.name == "evaluations"]
+        trained = [path for path in files if path.parent.parent.name == "checkpoints"]
+        served = [path for path in files if path.parent.name == "live_tau"]
+        policies = [file for path in served for file in listed_files(path)]
+        results = Results(
+            Evaluations(plan["config"], **_evaluations(evaluated)),
+            tables={f.stem: read_csv(f) for f in files if f.parent.name == "tables"},
+            live_tau={file.stem: read_json(file) for file in policies},
+            checkpoints={path.parent.name: describe(path.parent) for path in trained},
+        )
+        write_claims(results, output)
+
+
+@app.command()
 def show(
     config: Annotated[list[Path], typer.Option(help="the experiment, then overlays")],
     results: Folder = Path("results"),

@@ -229,6 +229,37 @@ def _findings(experiment: Experiment) -> dict[str, Any]:
     return _of_evaluations(experiment, all_rows())
 
 
+def _comparison(experiment: Experiment) -> dict[str, Any]:
+    from mars.paper.measure import benchmark_keys
+    from mars.paper.notes import is_of_the_paper
+
+    plain = _for_paper(experiment)
+    generated = isinstance(experiment.data, GeneratedData)
+    scales = plain["scales"].values()
+    return {
+        "scales": plain["scales"],
+        "same_models": {
+            size: all(is_of_the_paper(s) for s in scales if s["stands_for"] == size)
+            and not generated
+            for size in sorted({scale["stands_for"] for scale in scales})
+        },
+        "titles": list(benchmark_keys(plain)),
+    }
+
+
+def _claims(experiment: Experiment) -> dict[str, Any]:
+    from mars.paper.claims import rows
+
+    # The acceptance metrics are compared over all their thresholds.
+    thresholds = {
+        name: _plain(setting)
+        for name, setting in experiment.settings.items()
+        if setting.threshold is not None
+    }
+    config = _of_evaluations(experiment, rows())
+    return {**config, "settings": {**config["settings"], **thresholds}}
+
+
 def _of_evaluations(experiment: Experiment, rows: Sequence[Row]) -> dict[str, Any]:
     """What rows of evaluated models depend on."""
     from mars.paper.tables import selection
@@ -458,6 +489,11 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     "figure_heat_map": (["mars.paper.figures.heat_map"], _nothing),
     "figure_live_tau": (["mars.paper.figures.live_tau"], _nothing),
     "report": (["mars.paper.report"], _report),
+    "comparison": (["mars.paper.comparison"], _comparison),
+    "claims": (
+        ["mars.paper.claims_report", "mars.paper.checkpoints", "mars.paper.evaluations"],
+        _claims,
+    ),
     "training_curves": (["mars.training.curves"], _training_curves),
 }
 

@@ -50,18 +50,19 @@ def models_for(row: Row, spec: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def setting_for(decoding: Mapping[str, Any], spec: Mapping[str, Any]) -> str | None:
-    """Name of the setting that differs from one-token mode by ``decoding`` alone.
+def settings_for(decoding: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that differ from one-token mode by ``decoding`` alone.
 
     A predicate as a value admits all values for which it is true.
     """
-    for name, setting in spec["settings"].items():
+    return [
+        name
+        for name, setting in spec["settings"].items()
         if all(
             _admits(decoding.get(key, default), setting.get(key, default))
             for key, default in ONE_TOKEN.items()
-        ):
-            return name
-    return None
+        )
+    ]
 
 
 def _admits(wanted: Any, value: Any) -> bool:
@@ -91,6 +92,12 @@ class Evaluations:
         self.samples = samples or {}
         self.keys = benchmark_keys(spec)
 
+    def setting_of(self, model: str | None, decoding: Mapping[str, Any]) -> str | None:
+        """The setting of a row; of several that fit it, one that the model was run under."""
+        fitting = settings_for(decoding, self.spec)
+        run = {setting for name, setting, _ in self.records if name == model}
+        return next((name for name in fitting if name in run), fitting[0] if fitting else None)
+
     def measure(
         self, quantity: str, model: str | None, setting: str | None, titles: Iterable[str]
     ) -> dict[str, Measured | None]:
@@ -119,7 +126,7 @@ class Evaluations:
             return None if counted is None else _measured(tokens_per_forward(record), 1, record)
         if quantity == "tokens_per_forward_as_counted":
             return self._as_counted(model, setting, key)
-        one_token = setting_for({}, self.spec)
+        one_token = self.setting_of(model, {})
         if one_token is None:
             return None
         return self.difference((model, setting, key), (model, one_token, key))

@@ -35,7 +35,7 @@ TABLES = {
     "table7": "Table 7: hyper-parameters and cost",
     "table8": "Table 8: threshold sweep",
     "table9": "Table 9: Jacobi decoding",
-    "audit": "The authors' released code: numbers both ways",
+    "findings": "The authors' released code: numbers both ways",
 }
 FIGURES = {
     "figure1": ("Figure 1: tokens accepted together", generation.CAPTION),

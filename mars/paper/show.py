@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from mars.errors import UserError
+from mars.paper.claims_report import short
 from mars.paper.published import AVERAGE, BENCHMARKS
 from mars.paper.tables import DECLARATIONS
 from mars.paper.writers import NONE, NOT_RUN, QUANTITIES
@@ -19,7 +20,7 @@ CELL = (WIDTH - STUB) // 7
 
 
 def show(results: Path) -> None:
-    """Print the experiment's tables, their notes, and the files that it wrote.
+    """Print the experiment's main tables, the verdicts on the claims, and the files it wrote.
 
     Args:
         results: folder of the experiment, with ``tables/table<N>.{csv,md}``.
@@ -34,9 +35,11 @@ def show(results: Path) -> None:
         raise UserError(f"{tables} has no table yet; run the experiment first (make reproduce).")
     for number in numbers:
         print(_table(tables, number), end="\n\n")
+    if (claims := Path(results) / "claims.json").is_file():
+        print(short(claims, WIDTH), end="\n\n")
     print("Written:")
-    for folder in ("tables", "figures"):
-        for file in sorted((Path(results) / folder).glob("*.*")):
+    for pattern in ("claims.*", "comparison.*", "tables/*.*", "figures/*.*"):
+        for file in sorted(Path(results).glob(pattern)):
             print(f"  {file}")
     if scores.is_file():
         print(f"  {scores}, the scores of all benchmarks")
@@ -66,7 +69,10 @@ def _row(title: str, cells: list[dict[str, str]]) -> list[str]:
         name, form = QUANTITIES[quantity]
         ordered = [of_quantity[benchmark] for benchmark in (*BENCHMARKS, AVERAGE)]
         ours = [_number(cell, form) for cell in ordered]
-        paper = [format(float(cell["published"]), form) for cell in ordered]
+        paper = [
+            NONE if cell["published"] == NONE else format(float(cell["published"]), form)
+            for cell in ordered
+        ]
         for label, whose, numbers in ((name, "ours", ours), ("", "paper", paper)):
             stub = f"{label:>{STUB - 7}}  {whose:<5}"
             lines.append(stub + "".join(f"{text:>{CELL}}" for text in numbers))

@@ -19,7 +19,7 @@ from mars.paper.measure import (
     Records,
     Samples,
     models_for,
-    setting_for,
+    settings_for,
 )
 from mars.paper.notes import notes
 from mars.paper.published import STAGE_EPOCHS, Row
@@ -77,13 +77,17 @@ def with_inverse_t(row: Row) -> Row:
 
 
 def lossless(row: Row) -> Row:
-    """Multi-token decoding whose output is that of one-token mode."""
-    return variant(row, "lossless", decoding={"verify": True})
+    """Multi-token decoding whose output is that of one-token mode, at any tau."""
+    return variant(row, "lossless", decoding={"verify": True, "threshold": _is_tau})
 
 
 def with_extra_mask(row: Row) -> Row:
     """Multi-token decoding that reads the logits of one mask more."""
     return variant(row, "extra mask", decoding={"extra_mask": True})
+
+
+def _is_tau(threshold: float | None) -> bool:
+    return threshold is not None
 
 
 def is_ar(row: Row) -> bool:
@@ -165,14 +169,23 @@ def table_cells(rows: Sequence[Row], evaluations: Evaluations) -> list[Cell]:
     """The cells of some rows, in their order."""
     cells = []
     for row in rows:
-        setting = setting_for(row.decoding, evaluations.spec)
         models: list[str | None] = [*models_for(row, evaluations.spec)]
         for model in models or [None]:
-            label = row.label if len(models) < 2 else f"{row.label} [{model}]"
+            setting = evaluations.setting_of(model, row.decoding)
+            label = _label(row, setting, evaluations)
+            label = label if len(models) < 2 else f"{label} [{model}]"
             found = _row_cells(replace(row, label=label), model, setting, evaluations)
             if not row.beyond or any(cell.ours is not None for cell in found):
                 cells += found
     return cells
+
+
+def _label(row: Row, setting: str | None, evaluations: Evaluations) -> str:
+    """The row's name; with tau, where the row admits any."""
+    if setting is None or not callable(row.decoding.get("threshold")):
+        return row.label
+    tau = evaluations.spec["settings"][setting]["threshold"]
+    return f"{row.label.removesuffix(BEYOND)}, tau = {tau:g}{BEYOND}"
 
 
 def _row_cells(
@@ -206,7 +219,8 @@ def selection(rows: Sequence[Row], spec: Mapping[str, Any]) -> dict[str, Any]:
         spec: plain values: ``data``, ``scales``, ``models``, ``benchmarks`` and ``settings``.
     """
     models = {name for row in rows for name in models_for(row, spec)}
-    found = {setting_for(row.decoding, spec) for row in rows} | {setting_for({}, spec)}
+    found = {name for row in rows for name in settings_for(row.decoding, spec)}
+    found |= set(settings_for({}, spec))
     titles = {title for row in rows for title in row.benchmarks}
     scales = {spec["models"][name]["scale"] for name in models}
     return {

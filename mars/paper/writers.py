@@ -175,6 +175,12 @@ def as_csv(cells: Iterable[Cell]) -> str:
     return stream.getvalue()
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The cells of a table written by :func:`write`: its CSV's lines by column, as text."""
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def _ours(ours: Measured | str | None) -> tuple[float | str, float | str]:
     """Value and standard error."""
     if isinstance(ours, Measured):

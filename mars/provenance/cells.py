@@ -17,7 +17,9 @@ from mars.files import canonical_json, read_json, read_jsonl
 from mars.provenance.audit import Finding, Link, Records, worst
 from mars.stages import cell_spec
 
-NOT_RUN = "not run"  # as the tables write it
+NOT_RUN, NONE = "not run", "n/a"  # as the tables write them
+# Stages whose cells are scores of evaluations, and can be derived from their records again.
+FROM_EVALUATIONS = ("table", "findings")
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,29 @@ class Cell:
     value: str
     stderr: str
     n: str
+    against: str = ""
+    cache_block: str = ""
+    batch_size: str = ""
+
+    @property
+    def row_name(self) -> str:
+        """The row, with what else tells it from its neighbours in a table of speed."""
+        more = [
+            f"{name.replace('_', ' ')} {value}"
+            for name in ("cache_block", "batch_size")
+            if (value := getattr(self, name)) not in ("", NONE)
+        ]
+        return f"{self.row} ({', '.join(more)})" if more else self.row
+
+    @property
+    def column(self) -> str:
+        """What its column is called: the benchmark, or of a cost what was measured."""
+        return self.quantity if self.benchmark == NONE else self.benchmark
 
     @property
     def title(self) -> str:
-        return f"{self.table}, {self.scale} {self.row}, {self.benchmark}, {self.quantity}"
+        parts = (self.table, f"{self.scale} {self.row_name}", self.column, self.quantity)
+        return ", ".join(dict.fromkeys(parts))
 
 
 @dataclass(frozen=True)
@@ -63,7 +84,9 @@ class Tables:
         results = Path("results") / records.experiment.experiment
         self.cells: list[Cell] = []
         self.missing: list[Finding] = []
-        for table in (a for a in records.experiment.artefacts if a.startswith("table")):
+        artefacts = records.experiment.artefacts  # of which figures have no cells
+        self.names = [name for name in artefacts if name == "findings" or name.startswith("table")]
+        for table in self.names:
             file = str(results / f"tables/{table}.csv")
             if records.maker(file) is None or not (records.root / file).is_file():
                 self.missing.append(Finding("missing", file, "the table or its record is not here"))
@@ -92,7 +115,7 @@ class Tables:
         # Rows that were run come first: a name may fit the same row of a scale that was not.
         run = [cell for cell in found if cell.value != NOT_RUN]
         found = _choose("row", row, run if _matches(row, run, _row_names) else found, _row_names)
-        found = _choose("column", column, found, lambda cell: [cell.benchmark])
+        found = _choose("column", column, found, lambda cell: [cell.column])
         wanted = quantity or found[0].quantity
         return _choose("quantity", wanted, found, lambda cell: [cell.quantity])[0]
 
@@ -102,6 +125,8 @@ class Tables:
         assert table is not None
         if cell.value == NOT_RUN:
             return Audited(cell, [], [], [self.records.link(table)])
+        if self.records.records[table]["spec"]["stage"] not in FROM_EVALUATIONS:
+            return Audited(cell, [], [], self._chain_of_jobs(table, cell))
         derived = [self._derive(part) for part in self._parts(cell)]
         values = [value for value, _ in derived]
         sources = list(dict.fromkeys(file for _, files in derived for file in files))
@@ -116,6 +141,18 @@ class Tables:
             if (maker := self.records.maker(file)) is not None:
                 chain |= {link.record: link for link in self.records.chain(maker)}
         return Audited(cell, findings, sources, list(chain.values()))
+
+    def _chain_of_jobs(self, table: str, cell: Cell) -> list[Link]:
+        """The jobs behind a cell that is no score: those of its model, where it names one."""
+        links = [self.records.link(table)]
+        makers = dict.fromkeys(map(self.records.maker, self.records.records[table]["inputs"]))
+        named = [maker for maker in makers if maker and self._model_of(maker) == cell.model]
+        for maker in named or [maker for maker in makers if maker]:
+            links += [link for link in self.records.chain(maker) if link not in links]
+        return links
+
+    def _model_of(self, record: str) -> str | None:
+        return self.records.records[record]["spec"].get("model")
 
     def describe(self, file: str) -> str:
         """An evaluation record in one line: the score it holds, and what it cost."""
@@ -139,11 +176,12 @@ class Tables:
         """The cell itself; of an average, the cells that it is over."""
         if cell.benchmark in self._keys:
             return [cell]
-        row = (cell.file, cell.scale, cell.row, cell.quantity)
+        row = (cell.file, cell.scale, cell.row, cell.model, cell.setting, cell.quantity)
         return [
             other
             for other in self.cells
-            if (other.file, other.scale, other.row, other.quantity) == row
+            if (other.file, other.scale, other.row, other.model, other.setting, other.quantity)
+            == row
             and other.benchmark != cell.benchmark
             and other.value != NOT_RUN
         ]
@@ -159,12 +197,17 @@ class Tables:
         if cell.quantity == "tokens_per_forward":
             counted = record and record["tokens_per_forward"]
             return counted and counted["value"], [file]
+        if cell.quantity == "tokens_per_forward_as_counted":
+            return record and (record["tokens"] + record["overrun"]) / record["forwards"], [file]
         if cell.quantity == "accuracy":
             return record and _percent(record), [file]
-        if cell.quantity == "delta_from_tau_1":
-            before = self._evaluation(cell.model, self._one_token(), cell.benchmark)
-            one_token = self._read.get(before)
-            change = record and one_token and _percent(record) - _percent(one_token)
+        if cell.quantity in ("delta_from_tau_1", "accuracy_difference"):
+            model, setting = cell.model, self._one_token()
+            if cell.quantity == "accuracy_difference":
+                model, _, setting = cell.against.partition("/")
+            before = self._evaluation(model, setting, cell.benchmark)
+            reference = self._read.get(before)
+            change = record and reference and _percent(record) - _percent(reference)
             return change, [file, before]
         return None, [file]
 
@@ -218,7 +261,7 @@ Names = Callable[[Cell], list[str]]
 
 
 def _row_names(cell: Cell) -> list[str]:
-    return [f"{cell.scale} {cell.row}", f"{cell.scale} {cell.model}"]
+    return [f"{cell.scale} {cell.row_name}", f"{cell.scale} {cell.model}"]
 
 
 def _words(text: str) -> set[str]:

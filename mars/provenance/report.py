@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mars.provenance.audit import WORDS, Finding, Link, worst
-from mars.provenance.cells import NOT_RUN, Cell, Tables
+from mars.provenance.cells import NONE, NOT_RUN, Cell, Tables
 
 Report = tuple[str, list[str], dict[str, Any]]
 """The one word, the lines, the plain values."""
@@ -44,7 +44,7 @@ def audit_all(tables: Tables) -> Report:
     findings += [found for one in audited for found in one.findings]
     word = worst(findings)
     lines, counts = [], {}
-    for table in (a for a in records.experiment.artefacts if a.startswith("table")):
+    for table in tables.names:
         cells = [one for one in audited if one.cell.table == table]
         words = Counter(NOT_RUN if one.cell.value == NOT_RUN else one.word for one in cells)
         counts[table] = dict(words)
@@ -89,6 +89,8 @@ def _problems(findings: list[Finding]) -> list[str]:
 def _number(cell: Cell) -> str:
     if cell.value == NOT_RUN:
         return NOT_RUN
+    if cell.n == NONE:
+        return cell.value
     return f"{cell.value} (standard error {cell.stderr}, {cell.n} questions)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -27,14 +28,22 @@ def tables(run: Path, project: Path) -> Tables:
     return Tables(Records(load_experiment(project / "config/ci.yaml"), run))
 
 
+def lines_of(table: Path) -> list[dict[str, str]]:
+    with open(table, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def test_a_finished_experiment_is_verified(finished: Path, edited: Path):
     found = tables(finished, edited)
     word, lines, plain = audit_all(found)
     assert (word, plain["findings"]) == ("verified", [])
-    assert plain["cells"] == {
-        "table2": {"verified": 21, "not run": 42},
-        "table4": {"verified": 21, "not run": 105},
-    }
+    written = {path.stem: lines_of(path) for path in (finished / RESULTS / "tables").glob("*.csv")}
+    assert plain["cells"].keys() == written.keys() >= {"table2", "table7", "table8", "findings"}
+    for table, cells in written.items():
+        run = sum(cell["value"] != "not run" for cell in cells)
+        assert run > 0
+        expected = {"verified": run, "not run": len(cells) - run}
+        assert plain["cells"][table] == {word: n for word, n in expected.items() if n}
     word, lines, plain = audit_cell(found, found.find(*CELL), samples=True)
     assert word == lines[-1] == "verified"
     chain = [link["job"] for link in plain["chain"]]
@@ -118,20 +127,74 @@ def test_tampering_is_found_and_named(
         assert any(file in finding["file"] and finding["word"] == word for finding in named)
 
 
+# A cell of each kind: table, row, column, quantity; the evaluations that it comes from.
+B4 = "evaluations/mars-b4-small"
+KINDS = [
+    ("table2", "0.5B MARS-0.5B (B=4)", "GSM8K", None, [f"{B4}/one-token/gsm8k.json"]),
+    ("table4", "0.5B MARS-0.5B (B=4)", "BBH", "delta_from_tau_1", [f"{B4}/tau-0.95/bbh.json"]),
+    ("table8", "0.5B MARS-0.5B (B=4), tau = 0.5", "GSM8K", None, [f"{B4}/tau-0.5/gsm8k.json"]),
+    (
+        *("table9", "Jacobi on AR SFT (0.5B)", "GSM8K", "tokens_per_forward"),
+        ["evaluations/ar-small/jacobi/gsm8k.json"],
+    ),
+    (
+        *("findings", "0.5B MARS-0.5B (B=4)", "GSM8K", "tokens_per_forward_as_counted"),
+        [f"{B4}/tau-0.95/gsm8k.json"],
+    ),
+    (
+        *("findings", "AR SFT (5 ep) inherited repetition penalty", "GSM8K", "accuracy_difference"),
+        [
+            "evaluations/ar-small/penalty-1.1/gsm8k.json",
+            "evaluations/ar-small/one-token/gsm8k.json",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "row", "column", "quantity", "sources"), KINDS)
 def test_a_forged_table_with_a_fitting_record_does_not_agree_with_the_evaluations(
-    run: Path, edited: Path
+    run: Path, edited: Path, table: str, row: str, column: str, quantity: str, sources: list[str]
 ):
-    replace("tables/table2.csv", r"(?m)^(.*mars-b4.*GSM8K,accuracy),[^,]*", r"\1,99.9")(run)
-    path = run / RESULTS / "provenance/table/table2.json"
-    record = read_json(path)
-    file = f"{RESULTS}/tables/table2.csv"
-    record["outputs"][file] = sha256_file(run / file)
-    write_json(path, sealed(record))
     found = tables(run, edited)
-    word, lines, _ = audit_cell(found, found.find(*CELL))
+    cell = found.find(table, row, column, quantity)
+    word, _, plain = audit_cell(found, cell)
+    assert word == "verified"
+    assert set(plain["evaluations"]) >= {f"{RESULTS}/{source}" for source in sources}
+
+    path = run / cell.file
+    lines = lines_of(path)
+    for line in lines:
+        if all(
+            line[key] == getattr(cell, key) for key in ("scale", "row", "benchmark", "quantity")
+        ):
+            line["value"] = "99.9"
+    with open(path, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    maker = run / str(found.records.maker(cell.file))
+    record = read_json(maker)
+    record["outputs"][cell.file] = sha256_file(path)
+    write_json(maker, sealed(record))
+    forged = tables(run, edited)
+    word, told, _ = audit_cell(forged, forged.find(table, row, column, quantity))
     assert word == "changed"
-    assert any("is 99.9, the evaluation records give" in line for line in lines)
-    assert audit_cell(found, found.find("table2", "AR SFT", "GSM8K"))[0] == "verified"
+    assert any("is 99.9, the evaluation records give" in line for line in told)
+
+
+def test_a_cost_is_traced_to_the_training_that_it_is_of(run: Path, edited: Path):
+    found = tables(run, edited)
+    cell = found.find("table7", "0.5B MARS (B=4)", "seconds")
+    word, _, plain = audit_cell(found, cell)
+    chain = [link["job"] for link in plain["chain"]]
+    assert word == "verified"
+    assert chain[:2] == ["hyperparameters", "train mars-b4-small"]
+    assert "train ar-large" not in chain
+    replace("provenance/train/mars-b4-small.json", '"steps": ', '"steps": 1')(run)
+    found = tables(run, edited)
+    word, lines, _ = audit_cell(found, cell)
+    assert word == "changed"
+    assert any("provenance/train/mars-b4-small.json" in line for line in lines)
 
 
 def test_a_table_or_an_experiment_that_is_not_there(run: Path, edited: Path):
@@ -207,10 +270,10 @@ def test_rows_are_found_by_what_people_call_them(
     ("table", "row", "column", "message"),
     [
         (
-            "table3",
+            "table1",
             "MARS B=4",
             "GSM8K",
-            "no table fits 'table3'; did you mean 'table2' or 'table4'",
+            "no table fits 'table1'; did you mean 'table2' or 'table3'",
         ),
         ("table2", "MRAS", "GSM8K", "no row fits 'MRAS'; did you mean .*MARS-0.5B"),
         ("table2", "MARS B=4", "GMS8K", "no column fits 'GMS8K'; did you mean 'GSM8K'"),

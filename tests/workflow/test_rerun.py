@@ -22,14 +22,44 @@ from mars.provenance.differences import differences, job_name
 from mars.provenance.plan import estimates, jobs, reason
 from mars.stages import cell_spec, datasets_of, spec
 
-TABLES = {"table 2", "table 4"}
-MODELS = ("base-small", "ar-small", "mars-b4-small")
+SMALL = {
+    *("base-small", "ar-small", "block-diffusion-b4-small"),
+    *("mars-b4-small", "mars-b8-no-sft-small"),
+}
+MODELS = SMALL | {"base-large", "ar-large", "mars-b4-large"}
+# What is made from evaluations, and of which models.
+SHOWN = {
+    "table 2": MODELS - {"base-large", "mars-b8-no-sft-small"},
+    "table 3": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
+    "table 4": {"mars-b4-small", "mars-b4-large"},
+    "table 8": {"mars-b4-small", "mars-b8-no-sft-small", "mars-b4-large"},
+    "table 9": {"ar-small", "mars-b4-small"},
+    "findings": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
+    "claims": MODELS - {"base-small", "base-large"},
+    "figure_1": {"mars-b4-small"},
+    "figure_3": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
+    "figure_6": {"mars-b4-small"},
+}
 TRAIN = {f"train {model}" for model in MODELS}
-EVALUATE = {f"evaluate {model}" for model in MODELS}
-CURVES = {"training_curves"}
-DATA = {"generate_data", "train_tokenizer", "tokenize instructions small"}
-DATA |= {"tokenize documents small"}
-ALL = DATA | TRAIN | EVALUATE | TABLES | CURVES
+EVALUATE = {f"evaluate {model}" for model in MODELS - {"base-large"}}
+# What is made from the records and curves of the trainings.
+TRAINED = {"training_curves", "hyperparameters", "report"}
+DATA = {"generate_data", "train_tokenizer"}
+DATA |= {
+    f"tokenize {kind} {s}" for kind in ("instructions", "documents") for s in ("small", "large")
+}
+
+
+def shown(*models: str) -> set[str]:
+    """The jobs that show any of these models' evaluations."""
+    jobs = {job for job, of in SHOWN.items() if of & set(models)}
+    return jobs | {"comparison", "report"}
+
+
+PAPER = shown(*MODELS)
+CURVES = {"training_curves", "report"}
+TABLES = {job for job in SHOWN if job.startswith("table")} | {"findings", "comparison", "report"}
+ALL = DATA | TRAIN | EVALUATE | PAPER | TRAINED
 
 
 def to_run(finished: Path, experiment: Experiment) -> set[str]:
@@ -91,12 +121,13 @@ def bump(package: str) -> Callable[[Path], None]:
         pytest.param(comment_every_module, set(), id="comments and docstrings everywhere"),
         pytest.param(append("training/curves.py", "x = 1\n"), CURVES, id="only the figure"),
         pytest.param(append("paper/tables.py", "x = 1\n"), TABLES, id="only the tables"),
+        pytest.param(append("paper/claims.py", "x = 1\n"), {"claims", "report"}, id="claims"),
         pytest.param(
-            append("decoding/acceptance.py", "x = 1\n"), EVALUATE | TABLES, id="acceptance rule"
+            append("decoding/acceptance.py", "x = 1\n"), EVALUATE | PAPER, id="acceptance rule"
         ),
         pytest.param(
             append("training/losses.py", "x = 1\n"),
-            TRAIN | EVALUATE | TABLES | CURVES,
+            TRAIN | EVALUATE | PAPER | TRAINED,
             id="training loss",
         ),
         pytest.param(append("data/generate.py", "x = 1\n"), ALL, id="corpus"),
@@ -118,6 +149,7 @@ def of_model(*names: str) -> set[str]:
 
 
 SLOWER = {"learning_rate": 1e-3}
+ALL_BENCHMARKS = ("base-small", "ar-small", "mars-b4-small")
 
 
 @pytest.mark.parametrize(
@@ -125,33 +157,36 @@ SLOWER = {"learning_rate": 1e-3}
     [
         pytest.param(
             lambda c: c["models"]["mars-b4-small"].update(training=SLOWER),
-            of_model("mars-b4-small") | TABLES | CURVES,
+            of_model("mars-b4-small") | shown("mars-b4-small") | TRAINED,
             id="learning rate of one model",
         ),
         pytest.param(
             lambda c: c["models"]["ar-small"].update(training=SLOWER),
-            of_model("ar-small", "mars-b4-small") | TABLES | CURVES,
+            of_model(*SMALL - {"base-small"}) | shown(*SMALL - {"base-small"}) | TRAINED,
             id="learning rate of a parent",
         ),
         pytest.param(
             lambda c: c["benchmarks"].update(math={**c["benchmarks"]["gsm8k"], "title": "Math"}),
-            EVALUATE | TABLES,
+            {f"evaluate {model}" for model in ALL_BENCHMARKS} | shown(*ALL_BENCHMARKS),
             id="a benchmark more",
         ),
         pytest.param(
             lambda c: (
-                c["settings"].update({"tau-0.5": {"threshold": 0.5}}),
-                c["evaluate"][1]["settings"].append("tau-0.5"),
+                c["settings"].update({"tau-0.3": {"threshold": 0.3}}),
+                c["evaluate"][1]["settings"].append("tau-0.3"),
             ),
-            {"evaluate mars-b4-small"} | TABLES,
+            {"evaluate mars-b4-small"} | shown("mars-b4-small"),
             id="a threshold more",
         ),
         pytest.param(lambda c: c["data"].update(seed=1), ALL, id="seed of the data"),
         pytest.param(
-            lambda c: c["evaluation"].update(max_new_tokens=17), EVALUATE | TABLES, id="protocol"
+            lambda c: c["evaluation"].update(max_new_tokens=17),
+            EVALUATE | PAPER | {"hyperparameters"},
+            id="protocol",
         ),
         pytest.param(lambda c: c["training"].update(checkpoint_minutes=1), set(), id="save often"),
-        pytest.param(lambda c: c.update(threads=2, description="x"), set(), id="threads"),
+        pytest.param(lambda c: c.update(threads=2), set(), id="threads"),
+        pytest.param(lambda c: c.update(description="x"), {"report"}, id="description"),
     ],
 )
 def test_a_configuration_change_reruns_what_depends_on_it(
@@ -193,8 +228,8 @@ def test_a_new_threshold_keeps_the_cells_that_are_there(finished: Path, edited: 
     experiment = configure(
         edited,
         lambda c: (
-            c["settings"].update({"tau-0.5": {"threshold": 0.5}}),
-            c["evaluate"][1]["settings"].append("tau-0.5"),
+            c["settings"].update({"tau-0.3": {"threshold": 0.3}}),
+            c["evaluate"][1]["settings"].append("tau-0.3"),
         ),
     )
     record = read_json(path)

@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from mars.config import GeneratedData, ScratchBase, parse_experiment
 from mars.errors import UserError
+from mars.paper.comparison import COMPARED
 from mars.paper.writers import SUFFIXES
 from mars.provenance import ledger
 from mars.stages import datasets_of, released_models, spec, swept_models, trained_models
@@ -108,3 +109,9 @@ def files_of(artefact):
     if artefact in TABLES:
         return [f"{RESULTS}/tables/{artefact}.{suffix}" for suffix in SUFFIXES]
     return [f"{RESULTS}/figures/{artefact}.{suffix}" for suffix in ("pdf", "png")]
+
+
+def manifests_behind(folder, stage, **target):
+    """The manifests in a folder of results, one per model that an artefact shows."""
+    models = json.loads(spec(EXPERIMENT, stage, **target))["config"]["models"]
+    return expand(f"{RESULTS}/{folder}/{{model}}/manifest.json", model=models)

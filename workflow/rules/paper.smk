@@ -1,15 +1,11 @@
 # The paper's tables and figures from the records of evaluations and trainings.
 
 
-def evaluations_behind(stage, **target):
-    """The evaluations of the models that an artefact shows."""
-    models = json.loads(spec(EXPERIMENT, stage, **target))["config"]["models"]
-    return expand(f"{RESULTS}/evaluations/{{model}}/manifest.json", model=models)
-
-
 rule table:
     input:
-        evaluations=lambda wildcards: evaluations_behind("table", number=int(wildcards.number)),
+        evaluations=lambda wildcards: manifests_behind(
+            "evaluations", "table", number=int(wildcards.number)
+        ),
     output:
         csv=report(
             f"{RESULTS}/tables/table{{number}}.csv",
@@ -39,7 +35,7 @@ rule table:
 
 rule findings:
     input:
-        evaluations=evaluations_behind("findings"),
+        evaluations=manifests_behind("evaluations", "findings"),
     output:
         multiext(f"{RESULTS}/tables/findings", csv=".csv", md=".md", tex=".tex"),
         record=f"{RESULTS}/provenance/findings.json",
@@ -79,10 +75,58 @@ rule hyperparameters:
         " --record {output.record} {input.trainings} > {log} 2>&1"
 
 
+rule comparison:
+    input:
+        tables=[f"{RESULTS}/tables/{name}.csv" for name in TABLES if name in COMPARED],
+    output:
+        csv=f"{RESULTS}/comparison.csv",
+        md=f"{RESULTS}/comparison.md",
+        record=f"{RESULTS}/provenance/comparison.json",
+    log:
+        f"{RESULTS}/logs/comparison.log",
+    benchmark:
+        f"{RESULTS}/logs/comparison.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        spec=stage_spec("comparison"),
+    message:
+        "Compare with the published numbers"
+    shell:
+        "python -m mars compare --spec {params.spec:q} --output $(dirname {output.csv})"
+        " --record {output.record} {input.tables} > {log} 2>&1"
+
+
+rule claims:
+    input:
+        manifests_behind("evaluations", "claims"),
+        manifests_behind("checkpoints", "claims"),
+        [f"{RESULTS}/tables/{name}.csv" for name in TABLES if name in ("table5", "table6")],
+        [f"{RESULTS}/speed/live_tau/manifest.json"] if SPEED and SPEED.live_tau else [],
+    output:
+        json=f"{RESULTS}/claims.json",
+        md=f"{RESULTS}/claims.md",
+        record=f"{RESULTS}/provenance/claims.json",
+    log:
+        f"{RESULTS}/logs/claims.log",
+    benchmark:
+        f"{RESULTS}/logs/claims.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        spec=stage_spec("claims"),
+    message:
+        "Judge the claims of the paper"
+    shell:
+        "python -m mars claims --spec {params.spec:q} --output $(dirname {output.json})"
+        " --record {output.record} {input} > {log} 2>&1"
+
+
 # All of it on one page; what the experiment does not make is said to be not run.
 rule report:
     input:
         artefacts=[file for name in EXPERIMENT.artefacts for file in files_of(name)],
+        verdicts=[f"{RESULTS}/claims.json", f"{RESULTS}/comparison.csv"],
         curves=[f"{RESULTS}/figures/training_curves.png"] if TRAINED else [],
     output:
         page=report(

@@ -3,13 +3,15 @@
 import random
 import statistics
 
+SWEEP = (0.9, 0.8, 0.7, 0.6, 0.5)
+
+
+def model(scale, method, **keys):
+    defaults = {"block_size": None, "ar_weight": 1.0, "epochs_factor": 1}
+    return {"scale": scale, "method": method, "inverse_t_weighting": False, **defaults, **keys}
+
 
 def experiment(titles=("IFEval", "BBH", "MMLU-Pro", "GPQA", "GSM8K", "HumanEval")):
-    def model(scale, method, **keys):
-        defaults = {"block_size": None, "ar_weight": 1.0, "epochs_factor": 1}
-        defaults["inverse_t_weighting"] = False
-        return {"scale": scale, "method": method, **defaults, **keys}
-
     scratch = {"source": "scratch"}
     return {
         "experiment": "synthetic",
@@ -25,6 +27,9 @@ def experiment(titles=("IFEval", "BBH", "MMLU-Pro", "GPQA", "GSM8K", "HumanEval"
             "m4": model("small", "mars", block_size=4),
             "m5": model("small", "mars", block_size=4, ar_weight=0.0),
             "m6": model("large", "mars", block_size=4),
+            "m7": model("small", "mars", block_size=16),
+            "m8": model("small", "mars", block_size=16, ar_weight=0.0),
+            "m9": model("small", "mars", block_size=4, ar_weight=0.0, inverse_t_weighting=True),
         },
         "benchmarks": {
             title.lower(): {
@@ -40,14 +45,43 @@ def experiment(titles=("IFEval", "BBH", "MMLU-Pro", "GPQA", "GSM8K", "HumanEval"
         "settings": {
             "plain": {"threshold": None, "metric": "probability"},
             "fast": {"threshold": 0.95, "metric": "probability"},
+            **{f"tau{tau}": {"threshold": tau, "metric": "probability"} for tau in SWEEP},
+            **{f"entropy{h}": {"threshold": h, "metric": "entropy"} for h in (0.2, 0.4, 0.8)},
+            "jacobi": {"threshold": None, "metric": "probability", "method": "jacobi"},
+            "penalty": {
+                **{"threshold": None, "metric": "probability", "method": "transformers"},
+                "repetition_penalty": 1.1,
+            },
+            "exact": {"threshold": 0.5, "metric": "probability", "verify": True},
+            "theirs": {
+                **{"threshold": 0.95, "metric": "probability", "method": "block_cache"},
+                **{"cache_block": 32, "authors_window": True},
+            },
         },
     }
 
 
-def samples(scores):
-    """Documents with these scores (0/1), as an evaluation writes them."""
+def settings_of(name, entry):
+    """The settings under which the made-up evaluation runs a model."""
+    if entry["method"] != "mars":
+        return ["plain", *(["jacobi", "penalty"] if name == "m2" else [])]
+    others = [f"tau{tau}" for tau in SWEEP]
+    own = ["exact", "theirs", "entropy0.2", "entropy0.4", "entropy0.8"] if name == "m4" else []
+    return ["plain", "fast", *others, *own]
+
+
+def samples(scores, draw=None):
+    """Documents with these scores (0/1) and some cost, as an evaluation writes them."""
+    draw = draw or random.Random(0)
     return [
-        {"task": "task", "document": index, "scores": {"none": {"exact_match": score}}}
+        {
+            "task": "task",
+            "document": index,
+            "scores": {"none": {"exact_match": score}},
+            "tokens": (tokens := draw.randint(2, 60)),
+            "forwards": draw.randint(1, tokens),
+            "overrun": draw.randint(0, 3),
+        }
         for index, score in enumerate(scores)
     ]
 
@@ -67,14 +101,27 @@ def record(scores, tokens_per_forward=(1.0, 0.0)):
 
 
 def evaluations(spec, seed, n=12):
-    """Records and samples of every model in one-token mode, and of MARS at tau too."""
+    """Records and samples of every model under its settings; a sweep is over two benchmarks."""
     draw = random.Random(seed)
     records, documents = {}, {}
-    for model, entry in spec["models"].items():
-        for setting in ["plain", "fast"] if entry["method"] == "mars" else ["plain"]:
-            for key in spec["benchmarks"]:
+    for name, entry in spec["models"].items():
+        for setting in settings_of(name, entry):
+            for key, benchmark in spec["benchmarks"].items():
+                limited = setting.startswith(("tau", "entropy")) or setting in ("exact", "theirs")
+                if limited and benchmark["title"] not in ("GSM8K", "HumanEval"):
+                    continue
                 scores = [draw.randint(0, 1) for _ in range(n)]
-                speed = (draw.uniform(1, 4), draw.uniform(0, 0.1))
-                records[model, setting, key] = record(scores, speed)
-                documents[model, setting, key] = samples(scores)
+                found = samples(scores, draw)
+                records[name, setting, key] = record(scores, speed(found))
+                documents[name, setting, key] = found
     return records, documents
+
+
+def speed(found, more="tokens"):
+    """Tokens per forward and its linearised standard error, written out."""
+    tokens = [row["tokens"] + (row["overrun"] if more == "as_counted" else 0) for row in found]
+    forwards = [row["forwards"] for row in found]
+    value = sum(tokens) / sum(forwards)
+    residuals = [(y - value * x) ** 2 for y, x in zip(tokens, forwards, strict=True)]
+    n = len(found)
+    return value, (n / (n - 1) * sum(residuals)) ** 0.5 / sum(forwards)

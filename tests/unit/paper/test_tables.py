@@ -1,4 +1,4 @@
-"""Tables 2 and 4: every cell re-derived independently, and what is missing said."""
+"""The tables of evaluations: every cell re-derived independently, and what is missing said."""
 
 import csv
 import re
@@ -7,22 +7,25 @@ import statistics
 import subprocess
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from synthetic import evaluations, experiment, record
+from synthetic import SWEEP, evaluations, experiment, record, speed
 
 from mars.errors import UserError
 from mars.files import write_json, write_jsonl
-from mars.paper import published
 from mars.paper.evaluations import read_evaluations
-from mars.paper.published import AVERAGE, BENCHMARKS
+from mars.paper.findings import write_findings
+from mars.paper.published import AVERAGE
 from mars.paper.show import WIDTH, show
-from mars.paper.tables import write_table
+from mars.paper.tables import BEYOND, DECLARATIONS, selection, write_table
 from mars.paper.writers import NOT_RUN, latex
 
 MARS = "MARS-0.5B (B=4)"
 quick = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failure is as clear at any size
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -45,89 +48,155 @@ def scores_of(samples):
     return [sample["scores"]["none"]["exact_match"] for sample in samples]
 
 
+def derived(spec, samples, line):
+    """Value and standard error of a CSV line, from the questions by formulas written out."""
+    keys = {b["title"]: key for key, b in spec["benchmarks"].items()}
+    if line["benchmark"] == AVERAGE:
+        parts = [derived(spec, samples, {**line, "benchmark": title}) for title in keys]
+        values, errors = zip(*parts, strict=True)
+        return statistics.mean(values), sum(e**2 for e in errors) ** 0.5 / len(parts)
+    key = keys[line["benchmark"]]
+    found = samples[line["model"], line["setting"], key]
+    if line["quantity"].startswith("tokens_per_forward"):
+        return speed(found, line["quantity"].removeprefix("tokens_per_forward_"))
+    scores = scores_of(found)
+    if line["quantity"] != "accuracy":
+        against = line.get("against", "n/a")
+        other = (line["model"], "plain") if against == "n/a" else against.split("/")
+        before = scores_of(samples[*other, key])
+        scores = [a - b for a, b in zip(scores, before, strict=True)]
+    return 100 * statistics.mean(scores), 100 * statistics.stdev(scores) / len(scores) ** 0.5
+
+
+def assert_derived(spec, samples, lines):
+    """Every number of ours follows from the samples; says how many there were."""
+    run = [line for line in lines if line["value"] != NOT_RUN]
+    for line in run:
+        value, error = derived(spec, samples, line)
+        assert float(line["value"]) == pytest.approx(value, abs=1e-5)
+        assert float(line["stderr"]) == pytest.approx(error, abs=1e-5)
+    return len(run)
+
+
 @quick
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 40))
-def test_table_2_cells_re_derive_from_the_records(tmp_path, seed, n):
+def test_every_cell_of_every_table_re_derives_from_the_questions(tmp_path, seed, n):
     spec = experiment()
     records, samples = evaluations(spec, seed, n)
-    write(2, spec, records, tmp_path, samples)
-    found = cells(tmp_path, 2)
-    rows = {
-        ("0.5B", "Base (no fine-tune)"): "m1",
-        ("0.5B", "AR SFT (5 ep)"): "m2",
-        ("0.5B", "AR SFT (10 ep)"): "m3",
-        ("0.5B", MARS): "m4",
-        ("0.5B", "MARS-0.5B w/o SFT loss (B=4)"): "m5",
-        ("7B", "MARS-7B (B=4)"): "m6",
+    counts = {}
+    for number in DECLARATIONS:
+        write(number, spec, records, tmp_path, samples)
+        counts[number] = assert_derived(spec, samples, cells(tmp_path, number).values())
+    write_findings(spec, records, samples, tmp_path)
+    with open(tmp_path / "findings.csv", newline="") as stream:
+        counts["findings"] = assert_derived(spec, samples, csv.DictReader(stream))
+    # Rows run: table 2: 6 and the penalty; 3: 6 and 1/t; 4: 3 and, on two benchmarks, 2 with a
+    # change; 8: 5 models at 7 taus on 2 benchmarks; 9: 3 and the penalty.
+    assert counts == {
+        2: 7 * 7,
+        3: 7 * 7,
+        4: 3 * 3 * 7 + 2 * 3 * 2,
+        8: 5 * 7 * 2 * 2,
+        9: 4 * 2 * 7,
+        # Here, there and the difference of A1; A2 of 3 models, counted both ways; A5, accuracy and
+        # speed of 2 models here, of one there, and the difference; B2 here of 2 models, there of 1.
+        "findings": 3 * 7 + 3 * 2 * 7 + (2 * 2 * 7 + 3 * 2) + (3 * 7 + 7),
     }
-    for (scale, row), model in rows.items():
-        means, variances = [], []
-        for title in BENCHMARKS:
-            scores = scores_of(samples[model, "plain", title.lower()])
-            cell = found[scale, row, "accuracy", title]
-            error = statistics.stdev(scores) / n**0.5
-            assert cell["model"] == model
-            assert float(cell["value"]) == pytest.approx(100 * statistics.mean(scores), abs=1e-5)
-            assert float(cell["stderr"]) == pytest.approx(100 * error, abs=1e-5)
-            assert int(cell["n"]) == n
-            means.append(100 * statistics.mean(scores))
-            variances.append((100 * error) ** 2)
-        average = found[scale, row, "accuracy", AVERAGE]
-        assert float(average["value"]) == pytest.approx(statistics.mean(means), abs=1e-5)
-        assert float(average["stderr"]) == pytest.approx(sum(variances) ** 0.5 / 6, abs=1e-5)
-    # Block diffusion and two models of the large scale are not in this experiment.
-    absent = [line for (scale, row, *_), line in found.items() if (scale, row) not in rows]
-    assert len(absent) == 3 * 7
-    assert {line["value"] for line in absent} == {NOT_RUN}
 
 
-@quick
-@given(seed=st.integers(0, 10**6), n=st.integers(2, 40))
-def test_table_4_cells_re_derive_from_the_records(tmp_path, seed, n):
+def test_rows_stand_for_the_models_that_they_describe(tmp_path):
     spec = experiment()
-    records, samples = evaluations(spec, seed, n)
-    write(4, spec, records, tmp_path, samples)
-    found = cells(tmp_path, 4)
-    for scale, row, model in (("0.5B", MARS, "m4"), ("7B", "MARS-7B (B=4)", "m6")):
-        for title in BENCHMARKS:
-            speed_of = records[model, "fast", title.lower()]["tokens_per_forward"]
-            after = scores_of(samples[model, "fast", title.lower()])
-            before = scores_of(samples[model, "plain", title.lower()])
-            change = found[scale, row, "delta_from_tau_1", title]
-            differences = [a - b for a, b in zip(after, before, strict=True)]
-            assert float(found[scale, row, "accuracy", title]["value"]) == pytest.approx(
-                100 * statistics.mean(after), abs=1e-5
-            )
-            assert float(change["value"]) == pytest.approx(
-                100 * statistics.mean(differences), abs=1e-5
-            )
-            assert float(change["stderr"]) == pytest.approx(
-                100 * statistics.stdev(differences) / n**0.5, abs=1e-5
-            )
-            speed = found[scale, row, "tokens_per_forward", title]
-            assert float(speed["value"]) == pytest.approx(speed_of["value"], abs=1e-5)
-            assert float(speed["stderr"]) == pytest.approx(speed_of["stderr"], abs=1e-5)
-        speeds = [
-            records[model, "fast", title.lower()]["tokens_per_forward"]["value"]
-            for title in BENCHMARKS
-        ]
-        average = found[scale, row, "tokens_per_forward", AVERAGE]
-        assert float(average["value"]) == pytest.approx(statistics.mean(speeds), abs=1e-5)
+    records, samples = evaluations(spec, 0)
+    expected = {
+        2: {
+            ("0.5B", "Base (no fine-tune)"): ("m1", "plain"),
+            ("0.5B", "AR SFT (5 ep)"): ("m2", "plain"),
+            ("0.5B", "AR SFT (10 ep)"): ("m3", "plain"),
+            ("0.5B", MARS): ("m4", "plain"),
+            ("0.5B", "MARS-0.5B w/o SFT loss (B=4)"): ("m5", "plain"),
+            ("7B", "MARS-7B (B=4)"): ("m6", "plain"),
+            ("0.5B", f"AR SFT (5 ep), inherited repetition penalty{BEYOND}"): ("m2", "penalty"),
+        },
+        3: {
+            ("0.5B", "AR SFT"): ("m2", "plain"),
+            ("0.5B", MARS): ("m4", "plain"),
+            ("0.5B", "MARS-0.5B (B=16)"): ("m7", "plain"),
+            ("0.5B", "MARS-0.5B w/o SFT loss (B=4)"): ("m5", "plain"),
+            ("0.5B", "MARS-0.5B w/o SFT loss (B=16)"): ("m8", "plain"),
+            ("7B", "MARS-7B (B=4)"): ("m6", "plain"),
+            ("0.5B", f"MARS-0.5B w/o SFT loss (B=4), 1/t weighting{BEYOND}"): ("m9", "plain"),
+        },
+        4: {
+            ("0.5B", MARS): ("m4", "fast"),
+            ("0.5B", "MARS-0.5B (B=16)"): ("m7", "fast"),
+            ("7B", "MARS-7B (B=4)"): ("m6", "fast"),
+            ("0.5B", f"{MARS}, lossless, tau = 0.5{BEYOND}"): ("m4", "exact"),
+            ("0.5B", f"{MARS}, block cache with the authors' window{BEYOND}"): ("m4", "theirs"),
+        },
+        8: {
+            ("0.5B", f"{MARS}, tau = 1"): ("m4", "plain"),
+            ("0.5B", f"{MARS}, tau = 0.95"): ("m4", "fast"),
+            ("0.5B", "MARS-0.5B w/o SFT loss (B=16), tau = 0.6"): ("m8", "tau0.6"),
+            ("7B", "MARS-7B (B=4), tau = 0.5"): ("m6", "tau0.5"),
+        },
+        9: {
+            ("0.5B", "AR SFT (0.5B)"): ("m2", "plain"),
+            ("0.5B", "Jacobi on AR SFT (0.5B)"): ("m2", "jacobi"),
+            ("0.5B", "MARS (0.5B, B=4, tau=0.95)"): ("m4", "fast"),
+            ("0.5B", f"AR SFT (0.5B), inherited repetition penalty{BEYOND}"): ("m2", "penalty"),
+        },
+    }
+    for number, rows in expected.items():
+        write(number, spec, records, tmp_path, samples)
+        lines = cells(tmp_path, number).values()
+        shown = {(c["scale"], c["row"]): (c["model"], c["setting"]) for c in lines}
+        assert rows.items() <= shown.items()
+        run = {(c["scale"], c["row"]) for c in lines if c["value"] != NOT_RUN}
+        assert number == 8 or run == set(rows)
+
+
+def test_of_two_settings_that_fit_a_row_the_one_run_counts(tmp_path):
+    spec = experiment()
+    spec["settings"] = {"mild": {**spec["settings"]["penalty"], "repetition_penalty": 1.05}} | (
+        spec["settings"]
+    )
+    records, samples = evaluations(spec, 0)
+    write(2, spec, records, tmp_path, samples)
+    shown = {line["setting"] for line in cells(tmp_path, 2).values()}
+    assert shown == {"plain", "penalty"}
+
+
+def test_a_tables_spec_holds_only_what_it_shows(tmp_path):
+    """The numbers made from the selection are those made from everything."""
+    spec = experiment()
+    records, samples = evaluations(spec, 1)
+    kept = {}
+    for number, table in DECLARATIONS.items():
+        selected = selection(table.all_rows(), spec)
+        write(number, spec, records, tmp_path / "whole", samples)
+        write(number, selected, records, tmp_path / "part", samples)
+        assert cells(tmp_path / "whole", number) == cells(tmp_path / "part", number)
+        kept[number] = set(selected["models"]), set(selected["settings"])
+    sweep = {"plain", "fast", *(f"tau{tau}" for tau in SWEEP)}
+    assert kept[8] == ({"m4", "m5", "m6", "m7", "m8"}, sweep)
+    assert kept[9] == ({"m2", "m4"}, {"plain", "fast", "jacobi", "penalty"})
 
 
 def test_published_numbers_stand_beside_ours_unchanged(tmp_path):
     spec = experiment()
-    for number, rows in ((2, published.table2()), (4, published.table4())):
+    for number, table in DECLARATIONS.items():
         write(number, spec, evaluations(spec, 0)[0], tmp_path)
         found = cells(tmp_path, number)
-        assert len(found) == sum(len(row.scores) for row in rows) * 7
-        for row in rows:
+        printed = [line for line in found.values() if line["published"] != "n/a"]
+        numbers = [score for row in table.rows() for s in row.scores.values() for score in s]
+        assert len(printed) == len(numbers)
+        for row in table.rows():
             for quantity, scores in row.scores.items():
                 for title, score in scores.items():
                     assert float(found[row.scale, row.label, quantity, title]["published"]) == score
 
 
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("number", [2, 3, 4])
 def test_without_records_every_cell_says_so(tmp_path, number):
     files = write(number, experiment(), {}, tmp_path)
     found = cells(tmp_path, number)
@@ -289,7 +358,7 @@ def test_latex_leaves_no_special_character_bare(text):
     assert not re.search(r"[&%$#_{}~^\\\[\]±]", escaped)
 
 
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("number", DECLARATIONS)
 def test_latex_rows_fit_the_columns(tmp_path, number):
     spec = experiment()
     spec["models"]["a_b&c[d]"] = spec["models"]["m4"]
@@ -311,7 +380,7 @@ def test_latex_rows_fit_the_columns(tmp_path, number):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here to compile with")
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("number", DECLARATIONS)
 def test_latex_compiles(tmp_path, number):
     spec = experiment()
     spec["models"]["a_b&c[d]"] = spec["models"]["m4"]
