@@ -85,7 +85,7 @@ def test_a_second_run_measures_what_is_missing_only(work, tmp_path, monkeypatch)
     (tmp_path / Cell("cursor", 2, 0.5).file).unlink()
     assert go(work, tmp_path)[0] == "batch 1: measured before"
     for path, content in before.items():
-        kept = path.parent.name == "batch-001" or path.name.startswith("window")
+        kept = path.parent.name == "batch-001"
         assert (path.read_bytes() == content) == kept, path
 
 
@@ -132,7 +132,7 @@ def test_the_summary_shows_every_cell(work, tmp_path):
     text = (tmp_path / "summary.md").read_text()
     assert text == markdown(tmp_path)
     lines = [line for line in text.splitlines() if line.startswith("| 2 |")]
-    assert any("skipped: the un-cached window" in line for line in lines)
+    assert any("| window | 0.5 |" in line for line in lines)
     best = [line for line in text.splitlines() if line.startswith("| 1 | 0.5 | block_cache | ")]
     record = read_json(tmp_path / Cell("cursor", 1, 0.5).file)["speedup_over"]
     ratios = [record[f"block_cache tau=0.5 cache_block={block}"]["median"] for block in (4, 8)]
