@@ -531,8 +531,9 @@ def _expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
 def without_removed(content: Any) -> Any:
     """The experiment without the entries that are null: an overlay's way to remove one.
 
-    The models of a removed scale go with it, and `evaluate` goes on with what is left. A model
-    whose parent was removed stays, and is a mistake that validation names.
+    The models of a removed scale go with it, `evaluate` goes on with what is left, and what is
+    timed on a removed model goes with its artefacts. A model whose parent was removed stays, and
+    is a mistake that validation names.
     """
     if not (isinstance(content, dict) and all(isinstance(content.get(n), dict) for n in NAMED)):
         return content
@@ -548,7 +549,30 @@ def without_removed(content: Any) -> Any:
     groups = content.get("evaluate")
     if isinstance(groups, list) and any(gone.values()):
         kept["evaluate"] = [left for g in groups if [] not in (left := _left(g, gone)).values()]
+    if isinstance(content.get("speed"), dict) and any(gone.values()):
+        kept["speed"] = _timed_still(content["speed"], gone["models"])
+        kept["artefacts"] = [
+            name
+            for name in content.get("artefacts", [])
+            if kept["speed"].get(TIMED.get(name, ""), True) is not None
+        ]
     return {**content, **kept}
+
+
+def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:
+    """The section `speed` without what names a model that is gone."""
+    left = dict(speed)
+    for part in ("sweep", "live_tau"):
+        if isinstance(speed.get(part), dict) and speed[part].get("model") in gone:
+            left[part] = None
+    if isinstance(speed.get("speculative"), dict):
+        pairs = [pair for pair in speed["speculative"].get("pairs", []) if not gone & _names(pair)]
+        left["speculative"] = {**speed["speculative"], "pairs": pairs} if pairs else None
+    return left
+
+
+def _names(pair: Any) -> set[str]:
+    return set(pair.values()) if isinstance(pair, dict) else set()
 
 
 def _left(group: dict[str, Any], gone: dict[str, set[str]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mars.config import json_schema, load_experiment, merged, parse_experiment
+from mars.config import TIMED, json_schema, load_experiment, merged, parse_experiment
 from mars.errors import UserError
 from mars.paper.published import STAGE_EPOCHS, table, table2
 
@@ -64,6 +64,13 @@ MISTAKES = [
     ("settings/tau-0.95/threshold", -0.1, ["settings.tau-0.95.threshold", "between 0 and 1"]),
     ("models/mars-b4-small/block_size", None, ["models.mars-b4-small", "block_size"]),
     ("models/ar-small/method", "sft", ["models.ar-small.method", "'sft'"]),
+    ("speed/sweep/model", "ar-large", ["speed.sweep.model", "trained by mars"]),
+    (
+        "speed/speculative/pairs/0/draft",
+        "ar-smal",
+        ["speed.speculative.pairs[0].draft", "did you mean"],
+    ),
+    ("speed/sweep", None, ["artefacts", "table5", "speed.sweep"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
     ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
     ("models/ar-small", None, ["models.mars-b4-small.parent", "'ar-small', which does not exist"]),
@@ -172,3 +179,14 @@ def test_epochs_factor_multiplies_the_epochs(tiny: dict):
         experiment.training_of("ar-2x-small").epochs
         == 2 * experiment.training_of("ar-small").epochs
     )
+
+
+def test_what_is_timed_on_a_removed_model_goes_with_its_artefacts():
+    tiny = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+    full = parse_experiment(tiny, "tiny")
+    assert {"table5", "table6"} <= set(full.artefacts)
+    tiny["scales"]["large"] = None
+    left = parse_experiment(tiny, "tiny")
+    assert left.speed.sweep is left.speed.speculative is left.speed.live_tau is None
+    assert set(full.artefacts) - set(left.artefacts) >= {"table5", "table6"}
+    assert not set(left.artefacts) & set(TIMED)
