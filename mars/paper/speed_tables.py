@@ -182,6 +182,12 @@ def _notes5(spec: Mapping[str, Any], records: list[Record]) -> list[str]:
             f"The paper times its {PUBLISHED_SCALE} model; this one stands for "
             f"{identity['stands_for']}, so no published number is beside it."
         )
+    cut = sorted({r["spec"]["cell"]["cache_block"] for r in measured if "timed_as" in r})
+    if cut:
+        notes.append(
+            f"Cache blocks of {_or(cut)} hold every answer, so one measurement, of a block as long "
+            "as an answer may be, stands for all of them."
+        )
     wrong = [r for r in measured if not r["repeats_agree"]]
     if wrong:
         notes.append(f"In {len(wrong)} cells the rounds did not give the same tokens.")
