@@ -2,7 +2,7 @@
 
 The paper's numbers stand beside ours where it has the row; rows of ours say that they are beyond
 the paper. Times are medians over rounds; their quartiles are columns of the CSV, as is the record
-that a number comes from.
+that a number comes from. Standard errors of times are over rounds, of accuracies over questions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from mars.evaluation.scores import mean
 from mars.files import read_json
 from mars.paper import published
 from mars.paper.notes import data_note, missing_notes, paper_note, scale_notes
@@ -297,7 +298,7 @@ def _notes6(spec: Mapping[str, Any], records: list[Record]) -> list[str]:
 
 # --- both ---------------------------------------------------------------------------------------
 
-NO_SPREAD = {"quarter": NONE, "three_quarters": NONE, "rounds": NONE}
+NO_SPREAD = {"quarter": NONE, "three_quarters": NONE}
 
 
 def _read(folder: Path, pattern: str) -> list[tuple[str, Record]]:
@@ -310,12 +311,15 @@ def _read(folder: Path, pattern: str) -> list[tuple[str, Record]]:
 
 
 def _timed(measured: Record | None) -> tuple[Measured | None, dict[str, Any]]:
-    """The median, and what says how far it varied."""
+    """The median with the standard error of the mean over rounds, and the quartiles."""
     if measured is None:
         return None, NO_SPREAD
+    values = measured["values"]
     low, high = (round(value, 6) for value in measured["quartiles"])
-    spread = {"quarter": low, "three_quarters": high, "rounds": len(measured["values"])}
-    return Measured(measured["median"]), spread
+    spread = {"quarter": low, "three_quarters": high}
+    if len(values) < 2:
+        return Measured(measured["median"]), spread
+    return Measured(measured["median"], mean(values).stderr, len(values)), spread
 
 
 def _untimed(record: Record) -> dict[str, Measured | None]:
@@ -353,9 +357,10 @@ def _spread_note(records: Iterable[Record]) -> str:
     rounds = sorted({len(record["seconds"]["values"]) for record in records})
     widths = sorted(map(_relative_spread, records))
     return (
-        f"Times are medians of {_or(rounds)} rounds in which the rows take turns, after a warm-up; "
-        f"half the distance of the quartiles is {widths[len(widths) // 2]:.1%} of the median in "
-        f"the middle cell and {widths[-1]:.1%} in the worst."
+        f"Times are medians of {_or(rounds)} rounds in which the rows take turns, after a warm-up, "
+        "their error that of the mean over rounds. Half the distance of the quartiles of the "
+        f"seconds is {widths[len(widths) // 2]:.1%} of the median in the middle cell and "
+        f"{widths[-1]:.1%} in the worst."
     )
 
 
