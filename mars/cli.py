@@ -612,6 +612,24 @@ def table(spec: Spec, output: Folder, record: Record, evaluations: Evaluated = N
 
 
 @app.command()
+def speed_table(
+    spec: Spec,
+    output: Folder,
+    record: Record,
+    measurements: Annotated[Path, typer.Argument(help="manifest of what was timed")],
+) -> None:
+    """Write Table 5 or 6, wall clock, as CSV, Markdown and LaTeX."""
+    from mars.paper.speed_tables import write_speed_table
+    from mars.paper.writers import table_files
+    from mars.provenance.record import recorded
+
+    plan = _stage(spec, "speed_table")
+    number = plan["number"]
+    with recorded(record, plan, [measurements], table_files(output, f"table{number}")):
+        write_speed_table(number, plan["config"], measurements.parent, output)
+
+
+@app.command()
 def findings(spec: Spec, output: Folder, record: Record, evaluations: Evaluated = None) -> None:
     """Write what published numbers may owe to the released code, as CSV, Markdown and LaTeX."""
     from mars.paper.findings import write_findings

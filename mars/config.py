@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -532,9 +531,9 @@ def _expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
 def without_removed(content: Any) -> Any:
     """The experiment without the entries that are null: an overlay's way to remove one.
 
-    The models of a removed scale go with it, `evaluate` goes on with what is left, and so does
-    `speed` with what needs none of them. A model whose parent was removed stays, and is a mistake
-    that validation names.
+    The models of a removed scale go with it, `evaluate` goes on with what is left, and what is
+    timed on a removed model goes with its artefacts. A model whose parent was removed stays, and
+    is a mistake that validation names.
     """
     if not (isinstance(content, dict) and all(isinstance(content.get(n), dict) for n in NAMED)):
         return content
@@ -550,29 +549,30 @@ def without_removed(content: Any) -> Any:
     groups = content.get("evaluate")
     if isinstance(groups, list) and any(gone.values()):
         kept["evaluate"] = [left for g in groups if [] not in (left := _left(g, gone)).values()]
-    return _timed_without(gone["models"], {**content, **kept})
+    if isinstance(content.get("speed"), dict) and any(gone.values()):
+        kept["speed"] = _timed_still(content["speed"], gone["models"])
+        kept["artefacts"] = [
+            name
+            for name in content.get("artefacts", [])
+            if kept["speed"].get(TIMED.get(name, ""), True) is not None
+        ]
+    return {**content, **kept}
 
 
-def _timed_without(gone: set[str], content: dict[str, Any]) -> dict[str, Any]:
-    """The experiment without the parts of `speed` that name a model which is gone."""
-    speed, artefacts = content.get("speed"), content.get("artefacts")
-    if not (gone and isinstance(speed, dict) and isinstance(artefacts, list)):
-        return content
-    lost = {key for key in set(TIMED.values()) if gone & set(_strings(speed.get(key)))}
-    return {
-        **content,
-        "speed": {key: part for key, part in speed.items() if key not in lost},
-        "artefacts": [name for name in artefacts if TIMED.get(name) not in lost],
-    }
+def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:
+    """The section `speed` without what names a model that is gone."""
+    left = dict(speed)
+    for part in ("sweep", "live_tau"):
+        if isinstance(speed.get(part), dict) and speed[part].get("model") in gone:
+            left[part] = None
+    if isinstance(speed.get("speculative"), dict):
+        pairs = [pair for pair in speed["speculative"].get("pairs", []) if not gone & _names(pair)]
+        left["speculative"] = {**speed["speculative"], "pairs": pairs} if pairs else None
+    return left
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """All strings in nested mappings and lists."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)
+def _names(pair: Any) -> set[str]:
+    return set(pair.values()) if isinstance(pair, dict) else set()
 
 
 def _left(group: dict[str, Any], gone: dict[str, set[str]]) -> dict[str, Any]:

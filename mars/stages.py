@@ -333,6 +333,38 @@ def _live_tau(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def _speed_table(experiment: Experiment, number: int) -> dict[str, Any]:
+    """Table 5 or 6: what the timed models are, and how readers know the questions."""
+    part = {5: "sweep", 6: "speculative"}[number]
+    speed, section = _timed(experiment, part)
+    plain = _for_paper(experiment)
+    names = [name for key, name in speed.models().items() if key.startswith(f"{part}.")]
+    scales = {plain["models"][name]["scale"] for name in names}
+    return {
+        "data": plain["data"],
+        "scales": {name: scale for name, scale in plain["scales"].items() if name in scales},
+        "benchmark": experiment.benchmarks[speed.benchmark].title,
+        "tau": speed.tau,
+        "setting": _setting_name(experiment, speed.tau),
+        "one_token": _setting_name(experiment, None),
+        "models": {
+            name: {
+                "stands_for": experiment.scales[experiment.models[name].scale].stands_for,
+                "method": experiment.models[name].method,
+                "block_size": experiment.models[name].block_size,
+            }
+            for name in names
+        },
+        "pairs": _plain(section)["pairs"] if number == 6 else [],
+    }
+
+
+def _setting_name(experiment: Experiment, tau: float | None) -> str | None:
+    """The experiment's name for decoding with this tau and nothing else."""
+    wanted = Setting.model_validate({"threshold": tau})
+    return next((name for name, item in experiment.settings.items() if item == wanted), None)
+
+
 def _timed(experiment: Experiment, part: str) -> tuple[Speed, Any]:
     """The section `speed` and one of its parts."""
     section = experiment.speed and getattr(experiment.speed, part)
@@ -494,6 +526,7 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
         ["mars.paper.claims_report", "mars.paper.checkpoints", "mars.paper.evaluations"],
         _claims,
     ),
+    "speed_table": (["mars.paper.speed_tables"], _speed_table),
     "training_curves": (["mars.training.curves"], _training_curves),
 }
 

@@ -40,7 +40,7 @@ class Questions:
         generated_data: whether ``hub`` holds this project's miniature benchmarks.
 
     Raises:
-        UserError: the task or its data are missing.
+        UserError: the task or its data are missing, or it is a group of tasks.
     """
 
     def __init__(
@@ -60,6 +60,11 @@ class Questions:
         self.benchmark = SimpleNamespace(**{**benchmark, "limit": count})
         self.setting = SimpleNamespace(**setting)
         self.loaded = load_benchmark(self.benchmark, hub, work, generated_data)  # type: ignore[arg-type]
+        if len(self.loaded.tasks) != 1:
+            raise UserError(
+                f"{self.loaded.name} is a group of tasks, and one is timed; choose another "
+                "`speed.benchmark`, such as gsm8k."
+            )
         self.lm = _Replay(
             model,
             tokenizer,
@@ -91,11 +96,6 @@ class Questions:
 
     def _evaluate(self) -> list[float]:
         record, samples = evaluate_cell(self.lm, self.loaded, self.benchmark, self.setting)  # type: ignore[arg-type]
-        if len(samples) != len(self.lm.prompts):
-            raise UserError(
-                f"{self.loaded.name} does not ask for one text per question, so its answers "
-                "cannot be timed; choose another `speed.benchmark`, such as gsm8k."
-            )
         headline(record, vars(self.benchmark))  # the score that tables show is there
         metric, name = self.benchmark.metric, self.benchmark.filter
         return [float(sample["scores"][name][metric]) for sample in samples]

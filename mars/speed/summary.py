@@ -69,6 +69,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "speedup_over_autoregressive": against("autoregressive", "speedup_over"),
         "efficiency_over_hf": against("hf", "efficiency_over"),
         "efficiency_over_autoregressive": against("autoregressive", "efficiency_over"),
+        "accuracy": (record.get("accuracy") or {}).get("value"),
         "equal_to_greedy": equal["sequences"],
         "sequences": record["sequences"],
         "must_be_equal": equal["required"],
@@ -122,6 +123,7 @@ def _cells(records: list[dict[str, Any]]) -> str:
         "× HF",
         "× AR engine",
         "÷ tokens/forward (HF, AR)",
+        "accuracy",
         "= greedy AR",
     ]
     return _markdown_table(heads, (_line(row) for row in map(_row, records)))
@@ -130,7 +132,7 @@ def _cells(records: list[dict[str, Any]]) -> str:
 def _line(row: dict[str, Any]) -> list[str]:
     start = [row["batch"], row["method"], _number(row["tau"]), _number(row["cache_block"])]
     if "skipped" in row:
-        return [*map(str, start), f"skipped: {row['skipped']}", *[""] * 8]
+        return [*map(str, start), f"skipped: {row['skipped']}", *[""] * 9]
     equal = f"{row['equal_to_greedy']} of {row['sequences']}"
     if row["must_be_equal"] and row["equal_to_greedy"] < row["sequences"]:
         equal += " (should be all)"
@@ -145,6 +147,7 @@ def _line(row: dict[str, Any]) -> list[str]:
         _number(row["speedup_over_hf"], ".2f"),
         _number(row["speedup_over_autoregressive"], ".2f"),
         ", ".join(_number(value, ".2f") for value in efficiency),
+        _number(row["accuracy"], ".1%"),
         equal,
     ]
 

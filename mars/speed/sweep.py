@@ -54,7 +54,8 @@ def sweep(
     questions = Questions(model, tokenizer, **{**asked, "count": most}, hub=hub, work=work)
     subject = loaded_subject(checkpoint, model, tokenizer, [], asked["max_new_tokens"])
     wanted = {
-        batch: _cells(batch, methods, tau, cache_blocks, authors_cache_blocks) for batch in rounds
+        batch: _cells(batch, methods, tau, cache_blocks, authors_cache_blocks)
+        for batch in sorted(rounds)
     }
     _remove_others(output, [cell for together in wanted.values() for cell in together])
     for batch, together in wanted.items():

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mars.config import Setting, json_schema, load_experiment, merged, parse_experiment
+from mars.config import (
+    TIMED,
+    Setting,
+    json_schema,
+    load_experiment,
+    merged,
+    parse_experiment,
+)
 from mars.errors import UserError
 from mars.paper.published import STAGE_EPOCHS, table, table2
 from mars.stages import spec
@@ -65,6 +72,13 @@ MISTAKES = [
     ("settings/tau-0.95/threshold", -0.1, ["settings.tau-0.95.threshold", "between 0 and 1"]),
     ("models/mars-b4-small/block_size", None, ["models.mars-b4-small", "block_size"]),
     ("models/ar-small/method", "sft", ["models.ar-small.method", "'sft'"]),
+    ("speed/sweep/model", "ar-large", ["speed.sweep.model", "trained by mars"]),
+    (
+        "speed/speculative/pairs/0/draft",
+        "ar-smal",
+        ["speed.speculative.pairs[0].draft", "did you mean"],
+    ),
+    ("speed/sweep", None, ["artefacts", "table5", "speed.sweep"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
     ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
     ("models/ar-small", None, [".parent` names 'ar-small', which does not exist"]),
@@ -186,3 +200,14 @@ def test_a_model_has_one_stage_that_makes_it():
     spec(released, "import_released", model="mars-b4-7B")
     with pytest.raises(UserError, match="there is no released checkpoint to import"):
         spec(whole, "import_released", model="mars-b4-7B")
+
+
+def test_what_is_timed_on_a_removed_model_goes_with_its_artefacts():
+    tiny = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+    full = parse_experiment(tiny, "tiny")
+    assert {"table5", "table6"} <= set(full.artefacts)
+    tiny["scales"]["large"] = None
+    left = parse_experiment(tiny, "tiny")
+    assert left.speed.sweep is left.speed.speculative is left.speed.live_tau is None
+    assert set(full.artefacts) - set(left.artefacts) >= {"table5", "table6"}
+    assert not set(left.artefacts) & set(TIMED)

@@ -84,3 +84,29 @@ rule live_tau:
         "OMP_NUM_THREADS={threads} python -m mars live-tau --spec {params.spec:q}"
         " --checkpoint $(dirname {input.checkpoint}) --data {input.data}"
         " --output $(dirname {output.manifest}) --record {output.record} > {log} 2>&1"
+
+
+rule speed_table:
+    input:
+        lambda wildcards: {
+            "5": rules.speed_sweep.output.manifest,
+            "6": rules.speculative.output.manifest,
+        }[wildcards.number],
+    output:
+        multiext(f"{RESULTS}/tables/table{{number}}", csv=".csv", md=".md", tex=".tex"),
+        record=f"{RESULTS}/provenance/speed_table/table{{number}}.json",
+    log:
+        f"{RESULTS}/logs/speed_table/table{{number}}.log",
+    benchmark:
+        f"{RESULTS}/logs/speed_table/table{{number}}.tsv"
+    wildcard_constraints:
+        number="[56]",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=lambda wildcards: spec(EXPERIMENT, "speed_table", number=int(wildcards.number)),
+    message:
+        "Write table {wildcards.number}"
+    shell:
+        "python -m mars speed-table --spec {params.spec:q} --output $(dirname {output.csv})"
+        " --record {output.record} {input} > {log} 2>&1"

@@ -3,6 +3,7 @@
 import pytest
 
 from mars.errors import UserError
+from mars.evaluation.scores import Score
 from mars.files import read_json
 from mars.speed import measure as protocol
 from mars.speed.measure import cells, measure, spread
@@ -71,6 +72,27 @@ def test_methods_take_turns_and_ratios_are_taken_within_a_round(work, tmp_path, 
     assert record["decode_tokens_per_second"]["values"][0] == pytest.approx(2 / 0.75)
 
 
+def test_blocks_that_hold_any_answer_are_one_measurement(work, tmp_path, monkeypatch):
+    clock = Clock({})
+    monkeypatch.setattr(protocol, "runner", clock.runner)
+    go(work, tmp_path, cells(["block_cache"], [1], [0.5], [8, 32, 64]))  # at most 24 new tokens
+    assert clock.turns == ["hf", "autoregressive", "block_cache", "block_cache"] * 4
+    short, *long = (read_json(tmp_path / Cell("block_cache", 1, 0.5, n).file) for n in (8, 32, 64))
+    assert "timed_as" not in short
+    assert [record["timed_as"]["cache_block"] for record in long] == [24, 24]
+    assert [record["spec"]["cell"]["cache_block"] for record in long] == [32, 64]
+    assert long[0]["seconds"] == long[1]["seconds"]
+
+
+def test_accuracies_are_those_of_the_tokens_that_were_timed(work, tmp_path):
+    def score(answers):
+        return Score(float(sum(map(len, answers))), None)
+
+    go(work, tmp_path, [Cell("cursor", 2, 0.5)], score=score)
+    for record in read_records(tmp_path):
+        assert record["accuracy"] == {"value": record["tokens"], "stderr": None}
+
+
 def test_a_second_run_measures_what_is_missing_only(work, tmp_path, monkeypatch):
     go(work, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
@@ -85,7 +107,7 @@ def test_a_second_run_measures_what_is_missing_only(work, tmp_path, monkeypatch)
     (tmp_path / Cell("cursor", 2, 0.5).file).unlink()
     assert go(work, tmp_path)[0] == "batch 1: measured before"
     for path, content in before.items():
-        kept = path.parent.name == "batch-001" or path.name.startswith("window")
+        kept = path.parent.name == "batch-001"
         assert (path.read_bytes() == content) == kept, path
 
 
@@ -132,7 +154,7 @@ def test_the_summary_shows_every_cell(work, tmp_path):
     text = (tmp_path / "summary.md").read_text()
     assert text == markdown(tmp_path)
     lines = [line for line in text.splitlines() if line.startswith("| 2 |")]
-    assert any("skipped: the un-cached window" in line for line in lines)
+    assert any("| window | 0.5 |" in line for line in lines)
     best = [line for line in text.splitlines() if line.startswith("| 1 | 0.5 | block_cache | ")]
     record = read_json(tmp_path / Cell("cursor", 1, 0.5).file)["speedup_over"]
     ratios = [record[f"block_cache tau=0.5 cache_block={block}"]["median"] for block in (4, 8)]

@@ -1,0 +1,145 @@
+"""Tables 5 and 6: every published row, ours beside it, what is beyond the paper said to be so."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from mars.config import load_experiment
+from mars.files import write_json
+from mars.paper import published
+from mars.paper.speed_tables import write_speed_table
+from mars.speed.measure import spread
+from mars.speed.methods import Cell
+from mars.stages import spec
+
+SHARED = {
+    "hardware": {"processor": "a processor", "gpus": []},
+    "versions": {"torch": "2"},
+    "threads": 2,
+    "gpu_driver": None,
+    "precision": "float32",
+    "repeats_agree": True,
+    "sequences": 16,
+}
+
+
+@pytest.fixture
+def plan():
+    experiment = load_experiment(Path(__file__).resolve().parents[3] / "config/tiny.yaml")
+    return lambda number: json.loads(spec(experiment, "speed_table", number=number))["config"]
+
+
+def rows_of(output, number):
+    with open(output / f"table{number}.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def timed(cell, rate, **more):
+    """A record of mars.speed.measure: 100 tokens in five rounds, AR at 50 tokens per second."""
+    rates = [rate * factor for factor in (0.9, 1.0, 1.0, 1.0, 1.1)]
+    ratios = spread([one / 50 for one in rates])
+    return {
+        "spec": {"cell": cell.as_dict(), "max_new_tokens": 64},
+        "tokens_per_second": spread(rates),
+        "seconds": spread([100 / one for one in rates]),
+        "speedup_over": {"autoregressive": ratios, "hf": ratios},
+        "tokens_per_forward": 1.5,
+        "accuracy": {"value": 0.75, "stderr": 0.1},
+        **SHARED,
+        **more,
+    }
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    folder = tmp_path / "speed" / "table5"
+    cells = [
+        (Cell("autoregressive", 4), 50.0),
+        (Cell("hf", 4), 25.0),
+        (Cell("window", 4, 0.95), 20.0),
+        (Cell("block_cache", 4, 0.95, 8), 80.0),
+        (Cell("block_cache", 4, 0.95, 256), 40.0),
+        (Cell("cursor", 4, 0.95), 100.0),
+        (Cell("cursor", 32, 0.95), 900.0),  # for the heat map only
+    ]
+    for cell, rate in cells:
+        more = {"timed_as": {"cache_block": 64}} if cell.cache_block == 256 else {}
+        write_json(folder / cell.file, timed(cell, rate, **more))
+    skipped = Cell("hf-static", 4)
+    write_json(
+        folder / skipped.file,
+        {"spec": {"cell": skipped.as_dict()}, "skipped": "no GPU: a static cache is compiled"},
+    )
+    write_json(folder / "manifest.json", {"files": {}})
+    return folder
+
+
+def test_table_5_has_every_published_row_and_ours(sweep, plan, tmp_path):
+    write_speed_table(5, plan(5), sweep, tmp_path)
+    rows = rows_of(tmp_path, 5)
+    of_batch = [row for row in rows if row["batch_size"] == "4"]
+    assert {row["batch_size"] for row in rows} == {"4"}
+    for line in published.table(5).query("batch_size == 4").to_dict("records"):
+        block = "n/a" if line["method"] != "MARS + block cache" else f"{line['cache_block']:.0f}"
+        found = {
+            row["quantity"]: row
+            for row in of_batch
+            if (row["row"], row["cache_block"]) == (line["method"], block)
+        }
+        for quantity in ("tokens_per_second", "seconds", "speedup_over_ar"):
+            assert float(found[quantity]["published"]) == line[quantity]
+    ours = {(row["row"], row["cache_block"], row["quantity"]): row for row in of_batch}
+    best = ours["MARS + block cache", "8", "speedup_over_ar"]
+    assert float(best["value"]) == pytest.approx(1.6)
+    assert 0 < float(best["stderr"]) < 0.1
+    assert (best["n"], best["record"]) == ("5", f"table5/{Cell('block_cache', 4, 0.95, 8).file}")
+    assert ours["MARS + block cache", "16", "seconds"]["value"] == "not run"
+    assert ours["AR (KV cache)", "n/a", "speedup_over_ar"]["value"] == "1.0"
+    cursor = next(key for key in ours if "cursor" in key[0])[0]
+    assert "beyond the paper" in cursor
+    accuracy = ours[cursor, "n/a", "accuracy"]
+    assert (accuracy["value"], accuracy["n"], accuracy["setting"]) == ("75.0", "16", "tau-0.95")
+    text = (tmp_path / "table5.md").read_text()
+    for part in ("one-token mode", "Cache blocks of 256", "no GPU", "5 rounds", "a processor"):
+        assert part in text
+
+
+def test_another_scale_has_no_published_numbers_beside_it(sweep, plan, tmp_path):
+    small = plan(5)
+    small["models"]["mars-b4-large"]["stands_for"] = "0.5B"
+    write_speed_table(5, small, sweep, tmp_path)
+    assert {row["published"] for row in rows_of(tmp_path, 5)} == {"n/a"}
+    assert "stands for 0.5B" in (tmp_path / "table5.md").read_text()
+
+
+def test_table_6_finds_its_rows_by_what_the_models_are(plan, tmp_path):
+    folder = tmp_path / "speed" / "speculative"
+    pairs = [("ar-small", "ar-large", 1.0), ("mars-b4-small", "mars-b4-large", 1.5)]
+    for draft, target, speedup in pairs:
+        record = {
+            "draft": draft,
+            "target": target,
+            "tokens_per_second": spread([100.0 * speedup] * 5),
+            "seconds": spread([1 / speedup] * 5),
+            "speedup": spread([speedup] * 5),
+            "tokens_per_target_forward": 3.5,
+            "accuracy": {"value": 0.5, "stderr": 0.1},
+            "delta": {"value": -0.125, "stderr": 0.05},
+            "draft_tokens": 4,
+            "tau": 0.95,
+            "max_new_tokens": 64,
+            **SHARED,
+        }
+        write_json(folder / f"{draft}--{target}.json", record)
+    write_speed_table(6, plan(6), folder, tmp_path)
+    rows = {(row["row"], row["quantity"]): row for row in rows_of(tmp_path, 6)}
+    first, second, third = published.table(6)[["draft", "target"]].agg(" -> ".join, axis=1)
+    assert {label for label, _ in rows} == {first, second, third}
+    assert rows[first, "speedup"]["value"] == "1.0"
+    assert rows[second, "speedup"]["value"] == "not run"
+    assert rows[third, "speedup"]["value"] == "1.5"
+    assert rows[third, "gsm8k_delta"]["value"] == "-12.5"
+    assert rows[third, "gsm8k_delta"]["published"] == "1.0"
+    assert rows[third, "seconds"]["model"] == "mars-b4-large"

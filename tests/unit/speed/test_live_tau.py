@@ -1,0 +1,158 @@
+"""The live tau with a clock that tests compute: every step of the engine takes one second."""
+
+from itertools import pairwise
+
+import pytest
+
+from mars.decoding import Engine, decode
+from mars.speed.live_tau import (
+    Arrival,
+    Served,
+    adaptive,
+    correctness,
+    fixed,
+    serve,
+    summary,
+    trace,
+)
+
+
+class Clock:
+    """Stands still but for steps and sleeps."""
+
+    time = 0.0
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        self.time += seconds
+
+
+class TimedEngine(Engine):
+    """An engine whose steps take a second of its clock."""
+
+    clock: Clock
+
+    def step(self):
+        self.clock.time += 1.0
+        return super().step()
+
+
+def engine_for(work, slots=2):
+    engine = TimedEngine(
+        work.model,
+        block_size=work.block_size,
+        mask_token_id=work.mask_token_id,
+        eos=frozenset(),
+        slots=slots,
+        max_length=64,
+    )
+    engine.clock = Clock()
+    return engine
+
+
+def go(work, arrivals, policy, **options):
+    engine = engine_for(work)
+    served, timeline = serve(
+        engine, work.prompts, arrivals, policy, max_new_tokens=12, clock=engine.clock, **options
+    )
+    assert not engine.results
+    return served, timeline
+
+
+RUSH = [Arrival(0.5 * number, number % 5) for number in range(20)]
+
+
+def test_requests_are_answered_as_they_would_be_alone(work):
+    served, _ = go(work, RUSH, fixed(None))
+    alone = decode(
+        work.model,
+        work.prompts,
+        block_size=1,
+        threshold=None,
+        max_new_tokens=12,
+        eos_token_id=None,
+        mask_token_id=work.mask_token_id,
+    )
+    assert [one.tokens for one in served] == [alone[at.question].tokens for at in RUSH]
+    assert [one.arrival for one in served] == [at.time for at in RUSH]
+    assert all(one.arrival <= one.start < one.end for one in served)
+    assert all(one.forwards == 12 for one in served)
+
+
+def test_a_request_alone_waits_for_nothing(work):
+    (first, second), timeline = go(work, [Arrival(3.0, 0), Arrival(50.0, 1)], fixed(None))
+    assert (first.start, first.end) == (3.0, 15.0)
+    assert (second.start, second.end) == (50.0, 62.0)
+    assert timeline[-1]["time"] == 62.0
+    assert sum(entry["active"] for entry in timeline[-1:]) == 0
+
+
+def test_a_lower_tau_and_the_controller_shorten_the_queue(work):
+    latencies, taus = {}, {}
+    policies = {"one": fixed(None), "low": fixed(0.0), "live": adaptive(high=0.9, low=0, slots=2)}
+    for name, policy in policies.items():
+        served, timeline = go(work, RUSH, policy, interval=1.0)
+        latencies[name] = summary(served, [1.0] * len(served))["latency"]["median"]
+        taus[name] = {entry["tau"] for entry in timeline}
+    assert latencies["low"] <= latencies["live"] < latencies["one"] / 2
+    assert taus["one"] == {1.0}
+    assert taus["low"] == {0.0}
+    assert {0.0, 1.0} < taus["live"]  # the whole scale, in one engine
+
+
+def test_the_timeline_counts_every_token(work):
+    served, timeline = go(work, RUSH, fixed(0.5), interval=2.0)
+    times = [0.0, *(entry["time"] for entry in timeline)]
+    counted = [
+        entry["tokens_per_second"] * (end - start)
+        for entry, start, end in zip(timeline, times[:-1], times[1:], strict=True)
+    ]
+    assert sum(counted) == pytest.approx(sum(len(one.tokens) for one in served))
+    assert all(end - start >= 2.0 for start, end in pairwise(times[:-1]))
+    assert max(entry["queue"] for entry in timeline) > 2
+
+
+def test_the_controller_lowers_tau_with_the_queue():
+    policy = adaptive(high=0.95, low=0.5, slots=4)
+    assert policy(0) is policy(1) is None
+    taus = [policy(waiting) for waiting in range(2, 12)]
+    assert taus == sorted(taus, reverse=True)
+    assert taus[0] < 0.95
+    assert taus[-1] == policy(100) == 0.5
+
+
+def test_the_load_rises_to_its_peak_and_falls():
+    loads = {"capacity": 10.0, "quiet_load": 0.5, "peak_load": 2.0, "seed": 1}
+    arrivals = trace(requests=3000, questions=50, **loads)
+    assert arrivals == trace(requests=3000, questions=50, **loads)
+    times = [arrival.time for arrival in arrivals]
+    assert times == sorted(times)
+    rates = [200 / (times[at + 100] - times[at - 100]) for at in (100, 1500, 2899)]
+    assert rates == pytest.approx([5.5, 19.5, 5.5], rel=0.2)
+    asked = [arrival.question for arrival in arrivals]
+    assert {asked.count(question) for question in range(50)} == {60}
+
+
+class Sheet:
+    """Scores an answer by whether it is the number of its question."""
+
+    def __len__(self):
+        return 3
+
+    def scores(self, answers):
+        return [float(answer == [question]) for question, answer in enumerate(answers)]
+
+
+def test_every_request_gets_its_own_score():
+    served = [
+        Served(0.0, question, end=1.0, tokens=[answer], forwards=1)
+        for question, answer in [(2, 2), (0, 1), (2, 0), (0, 0), (1, 1), (2, 2)]
+    ]
+    scores = correctness(Sheet(), served)
+    assert scores == [1.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    record = summary(served, scores)
+    assert record["accuracy"] == pytest.approx(4 / 6)
+    assert [request["correct"] for request in record["requests"]] == scores
+    assert record["throughput"] == pytest.approx(6.0)
