@@ -140,6 +140,8 @@ def test_numbers_words_and_verdicts_are_those_of_the_files(page: Page):
     assert "Rule: Holds unless it is slower." in page.text
     assert "61.2 ± 3.40" in page.text  # of the comparison
     assert "29.2 ± 5.90" in page.text
+    assert "Of 1: 1 ✗ does not hold ." in page.text
+    assert "– not comparable : another model." in page.text
     assert "10 tokens in 5 forwards" in page.text
 
 
