@@ -60,15 +60,16 @@ def _fail(error: UserError) -> int:
     return 2
 
 
-def _stage(spec: str, stage: str) -> dict[str, Any]:
-    """The spec given on the command line, checked to be one of ``stage``."""
+def _stage(spec: str, *stages: str) -> dict[str, Any]:
+    """The spec given on the command line, checked to be one of ``stages``."""
     text = spec if spec.lstrip().startswith("{") else _text_of(spec)
     try:
         plan = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"--spec is not JSON ({error}); take it from `mars spec`.") from error
-    if plan.get("stage") != stage:
-        raise UserError(f"--spec is of the stage {plan.get('stage')!r}; this verb runs {stage!r}.")
+    if plan.get("stage") not in stages:
+        runs = ", ".join(map(repr, stages))
+        raise UserError(f"--spec is of the stage {plan.get('stage')!r}; this verb runs {runs}.")
     return plan
 
 
@@ -664,7 +665,6 @@ def hyperparameters(
 
 @app.command()
 def figure(
-    name: Annotated[str, typer.Argument(help="1, 3, 6, heat_map or live_tau")],
     spec: Spec,
     output: Folder,
     record: Record,
@@ -673,20 +673,21 @@ def figure(
         typer.Argument(help="what it shows; of figure 1 the checkpoint, its evaluations, the data"),
     ],
 ) -> None:
-    """Draw a figure as PDF and PNG, with what is drawn as CSV or JSON beside it."""
+    """Draw the figure that the spec is of, as PDF and PNG, and what it shows as CSV or JSON."""
     from mars.paper.evaluations import read_evaluations
     from mars.paper.figures import acceptance, heat_map, live_tau, pareto
     from mars.provenance.record import recorded
 
-    plan = _stage(spec, f"figure_{name}")
+    plan = _stage(spec, *(f"figure_{name}" for name in ("1", "3", "6", "heat_map", "live_tau")))
+    name = plan["stage"].removeprefix("figure_")
     outputs: list[Path] = []
     with recorded(record, plan, inputs, outputs):
         if name == "1":
             outputs += _decoded_example(plan["config"], inputs, output)
         elif name == "heat_map":
-            outputs += heat_map.draw(inputs[0], output)
+            outputs += heat_map.draw(inputs[0].with_name("summary.csv"), output)
         elif name == "live_tau":
-            outputs += live_tau.draw(inputs, output)
+            outputs += live_tau.draw(inputs[0].parent, output)
         else:
             records, _ = read_evaluations({path.parent.name: path.parent for path in inputs})
             drawing = {"3": pareto, "6": acceptance}[name]
@@ -710,8 +711,8 @@ def report(
     record: Record,
 ) -> None:
     """Write one HTML page of all that is in a folder of results, and where it came from."""
-    from mars.paper.report import shown_files, write_report
     from mars.provenance.record import recorded
+    from mars.report.page import shown_files, write_report
 
     plan = _stage(spec, "report")
     with recorded(record, plan, shown_files(output.parent), [output]):

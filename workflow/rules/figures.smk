@@ -27,7 +27,7 @@ rule figure_1:
     message:
         "Decode and draw figure 1"
     shell:
-        "python -m mars figure 1 --spec {params.spec:q} --output $(dirname {output.pdf})"
+        "python -m mars figure --spec {params.spec:q} --output $(dirname {output.pdf})"
         " --record {output.record} {input.checkpoint} {input.evaluation} {input.data}"
         " > {log} 2>&1"
 
@@ -61,14 +61,14 @@ rule figure:
     message:
         "Draw figure {wildcards.number}"
     shell:
-        "python -m mars figure {wildcards.number} --spec {params.spec:q}"
+        "python -m mars figure --spec {params.spec:q}"
         " --output $(dirname {output.pdf}) --record {output.record} {input.evaluations}"
         " > {log} 2>&1"
 
 
 rule heat_map:
     input:
-        sweep=f"{RESULTS}/speed/sweep.csv",
+        sweep=rules.speed_sweep.output.manifest,
     output:
         pdf=f"{RESULTS}/figures/heat_map.pdf",
         png=report(
@@ -90,15 +90,13 @@ rule heat_map:
     message:
         "Draw the heat map of the block cache"
     shell:
-        "python -m mars figure heat_map --spec {params.spec:q} --output $(dirname {output.pdf})"
+        "python -m mars figure --spec {params.spec:q} --output $(dirname {output.pdf})"
         " --record {output.record} {input.sweep} > {log} 2>&1"
 
 
 rule live_tau_figure:
     input:
-        policies=expand(
-            f"{RESULTS}/speed/live_tau/{{policy}}.json", policy=["tau-1", "tau-low", "adaptive"]
-        ),
+        served=rules.live_tau.output.manifest,
     output:
         pdf=f"{RESULTS}/figures/live_tau.pdf",
         png=report(
@@ -119,8 +117,8 @@ rule live_tau_figure:
     message:
         "Draw tau as a live knob"
     shell:
-        "python -m mars figure live_tau --spec {params.spec:q} --output $(dirname {output.pdf})"
-        " --record {output.record} {input.policies} > {log} 2>&1"
+        "python -m mars figure --spec {params.spec:q} --output $(dirname {output.pdf})"
+        " --record {output.record} {input.served} > {log} 2>&1"
 
 
 rule training_curves:

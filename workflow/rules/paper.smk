@@ -37,7 +37,14 @@ rule findings:
     input:
         evaluations=manifests_behind("evaluations", "findings"),
     output:
-        multiext(f"{RESULTS}/tables/findings", csv=".csv", md=".md", tex=".tex"),
+        csv=report(
+            f"{RESULTS}/tables/findings.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "released code"},
+        ),
+        md=f"{RESULTS}/tables/findings.md",
+        tex=f"{RESULTS}/tables/findings.tex",
         record=f"{RESULTS}/provenance/findings.json",
     log:
         f"{RESULTS}/logs/findings.log",
@@ -58,7 +65,14 @@ rule hyperparameters:
     input:
         trainings=expand(f"{RESULTS}/provenance/train/{{model}}.json", model=TRAINED),
     output:
-        multiext(f"{RESULTS}/tables/table7", csv=".csv", md=".md", tex=".tex"),
+        csv=report(
+            f"{RESULTS}/tables/table7.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "7"},
+        ),
+        md=f"{RESULTS}/tables/table7.md",
+        tex=f"{RESULTS}/tables/table7.tex",
         record=f"{RESULTS}/provenance/hyperparameters.json",
     log:
         f"{RESULTS}/logs/hyperparameters.log",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def _shaded(example: Mapping[str, Any]) -> list[tuple[str, str]]:
     return runs
 
 
-def _wrapped(runs: list[tuple[str, str | None]]) -> Iterator[tuple[int, int, str, str | None]]:
+def _wrapped(runs: Sequence[tuple[str, str | None]]) -> Iterator[tuple[int, int, str, str | None]]:
     """(row, column, letter, shade) of each letter, lines broken between words where possible."""
     letters = [(letter, shade) for text, shade in runs for letter in text]
     row = column = 0

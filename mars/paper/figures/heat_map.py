@@ -15,50 +15,58 @@ from mars.files import write_atomic
 
 CAPTION = (
     "Block cache: tokens per second relative to autoregressive decoding of the same batch, by "
-    "cache block and batch size; 1 (white) is the speed of AR. Lines without a cache block are "
-    "the methods named."
+    "cache block and batch size; 1 (white) is the speed of AR. Named lines have another window or "
+    "cache: none, the cursor cache of this project, or AR decoding by transformers."
 )
+# Methods as the lines are labelled, in order; what is not here comes first, under its own name.
+NAMES = {
+    "hf": "AR, transformers",
+    "hf-static": "AR, transformers, compiled",
+    "window": "no cache",
+    "block_cache": "",
+    "block_cache-authors": "authors' window,",
+    "cursor": "cursor",
+    "cursor-lossless": "cursor, lossless",
+}
 MARGIN = 1.05  # the scale of colours reaches at least so far from 1, and as far down
 
 
-def draw(sweep: Path, output: Path) -> list[Path]:
+def draw(summary: Path, output: Path) -> list[Path]:
     """Write ``heat_map.pdf``, ``.png`` and the cells drawn, ``.csv``, into the folder ``output``.
 
     Args:
-        sweep: tidy CSV with the columns ``row`` (the method), ``batch_size``, ``cache_block`` (not
-            a number for methods without), ``quantity`` (``speedup_over_ar`` is drawn), ``value``.
+        summary: CSV of a speed sweep, one cell per line: ``method``, ``batch``, ``cache_block``
+            (empty for methods without) and ``speedup_over_autoregressive``.
 
     Raises:
         UserError: the sweep has no speed-up.
     """
-    grid = speedups(pd.read_csv(sweep))
+    grid = speedups(pd.read_csv(summary))
     if grid.empty:
-        raise UserError(f"{sweep} has no speed-up over AR; measure it again with its baseline.")
+        raise UserError(f"{summary} has no speed-up over AR; measure it again with its baseline.")
     files = [Path(output) / f"heat_map.{suffix}" for suffix in ("pdf", "png", "csv")]
     with figure_for(files[:2], COLUMN, 0.9 + 0.24 * len(grid)) as figure:
         panel = figure.subplots()
         image = _cells(panel, grid)
         figure.colorbar(image, ax=panel, label="tokens/s over AR's", shrink=0.9)
-    write_atomic(files[2], grid.to_csv())
+    write_atomic(files[2], grid.to_csv(index_label="line"))
     return files
 
 
 def speedups(cells: pd.DataFrame) -> pd.DataFrame:
     """Speed-up over AR: a line per method and cache block, a column per batch size."""
-    chosen = cells[cells["quantity"] == "speedup_over_ar"].copy()
-    for column in ("value", "cache_block", "batch_size"):
-        chosen[column] = pd.to_numeric(chosen[column], errors="coerce")
-    chosen = chosen.dropna(subset=["value", "batch_size"])
-    blocks = chosen["cache_block"]
-    # AR against itself is no news.
-    chosen = chosen[blocks.notna() | ~chosen["row"].str.startswith("AR")]
-    names = [
-        row if pd.isna(block) else f"{block:.0f}"
-        for row, block in zip(chosen["row"], chosen["cache_block"], strict=True)
-    ]
-    chosen = chosen.assign(line=names, batch_size=chosen["batch_size"].astype(int))
-    order = chosen.sort_values("cache_block", na_position="first")["line"].unique()
-    return chosen.pivot_table("value", "line", "batch_size").reindex(order)
+    chosen = cells.dropna(subset=["speedup_over_autoregressive"])
+    chosen = chosen[chosen["method"] != "autoregressive"]  # against itself
+    ranks = [[*NAMES].index(method) if method in NAMES else -1 for method in chosen["method"]]
+    lines = [_line(*cell) for cell in zip(chosen["method"], chosen["cache_block"], strict=True)]
+    chosen = chosen.assign(rank=ranks, line=lines).sort_values(["rank", "cache_block"])
+    grid = chosen.pivot_table("speedup_over_autoregressive", "line", "batch")
+    return grid.reindex(chosen["line"].unique())
+
+
+def _line(method: str, cache_block: float) -> str:
+    name = NAMES.get(method, method)
+    return name if np.isnan(cache_block) else f"{name} {cache_block:.0f}".strip()
 
 
 def _cells(panel: Axes, grid: pd.DataFrame):
@@ -69,7 +77,7 @@ def _cells(panel: Axes, grid: pd.DataFrame):
     panel.grid(False)
     panel.set_xticks(range(len(grid.columns)), grid.columns)
     panel.set_yticks(range(len(grid)), grid.index)
-    panel.set(xlabel="batch size", ylabel="cache block")
+    panel.set(xlabel="batch size", ylabel="cache block, or method")
     for (line, column), value in np.ndenumerate(values):
         dark = abs(norm(value) - 0.5) > 0.3
         text = "not run" if np.isnan(value) else f"{value:.2f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,18 @@ LINES = ("-", "--", "-.")
 BINS = 30
 
 
-def draw(records: Sequence[Path], output: Path) -> list[Path]:
+def draw(folder: Path, output: Path) -> list[Path]:
     """Write ``live_tau.pdf`` and ``.png`` into the folder ``output``.
 
     Args:
-        records: one JSON file per policy: ``policy``; ``requests`` with ``arrival``, ``end``
+        folder: one JSON file per policy, ``<policy>.json``: ``requests`` with ``arrival``, ``end``
             (seconds); ``timeline`` with ``time``, ``tau``, ``queue``; ``latency`` with ``median``,
             ``p95`` (seconds).
 
     Raises:
-        UserError: a policy without any request.
+        UserError: a policy that was not measured.
     """
-    runs = {run["policy"]: run for run in map(read_json, records)}
-    for path, run in zip(records, runs.values(), strict=True):
-        if not run["requests"]:
-            raise UserError(f"{path} has no requests; measure this policy again.")
-    known = [*NAMES, *(policy for policy in runs if policy not in NAMES)]
-    runs = {policy: runs[policy] for policy in known if policy in runs}
+    runs = {policy: _read(Path(folder) / f"{policy}.json") for policy in NAMES}
     files = [Path(output) / f"live_tau.{suffix}" for suffix in ("pdf", "png")]
     with figure_for(files, PAGE, 3.6) as figure:
         panels = figure.subplot_mosaic(
@@ -51,15 +46,21 @@ def draw(records: Sequence[Path], output: Path) -> list[Path]:
     return files
 
 
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; measure the live tau again (mars live-tau).")
+    return read_json(path)
+
+
 def _over_time(panels: Mapping[str, Axes], runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Arrivals, which are the same for all policies; then queue and tau of each."""
     arrivals = [request["arrival"] for request in next(iter(runs.values()))["requests"]]
     counts, edges = np.histogram(arrivals, bins=BINS)
     panels["arrivals"].stairs(counts / np.diff(edges), edges, color=BLACK, fill=True, alpha=0.4)
-    for number, (policy, run) in enumerate(runs.items()):
+    for number, run in enumerate(runs.values()):
         times = [moment["time"] for moment in run["timeline"]]
         taus = [1.0 if moment["tau"] is None else moment["tau"] for moment in run["timeline"]]
-        look = {"color": COLOURS[number], "linestyle": LINES[number % len(LINES)]}
+        look: dict[str, Any] = {"color": COLOURS[number], "linestyle": LINES[number]}
         queue = [moment["queue"] for moment in run["timeline"]]
         panels["queue"].step(times, queue, where="post", **look)
         panels["tau"].step(times, taus, where="post", **look)
@@ -81,8 +82,8 @@ def _latency(panel: Axes, runs: Mapping[str, Mapping[str, Any]]) -> None:
             shares,
             where="post",
             color=COLOURS[number],
-            linestyle=LINES[number % len(LINES)],
-            label=f"{NAMES.get(policy, policy)}: {median:.2g} s, {p95:.2g} s",
+            linestyle=LINES[number],
+            label=f"{NAMES[policy]}: {median:.2g} s, {p95:.2g} s",
         )
     panel.set(xlabel="latency (s)", ylabel="requests answered (%)", ylim=(0, 101))
     panel.legend(loc="lower right")

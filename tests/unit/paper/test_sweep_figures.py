@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import swept
+import yaml
 
+from mars.config import parse_experiment
+from mars.errors import UserError
 from mars.paper import published
 from mars.paper.figures import acceptance, pareto
 from mars.paper.figures.sweep import sweep_points
+from mars.stages import spec as stage_spec
+from mars.stages import swept_models
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +115,40 @@ def test_fonts_are_embedded_as_truetype(figure3: Path):
     assert b"/CIDFontType2" in pdf
     assert b"/Type3" not in pdf
     assert figure3.with_suffix(".png").stat().st_size > 50_000
+
+
+# --- which models and settings a figure is about ------------------------------------------------
+
+TINY = Path(__file__).resolve().parents[3] / "config/tiny.yaml"
+
+
+@pytest.fixture
+def tiny() -> dict:
+    content = yaml.safe_load(TINY.read_text())
+    content["artefacts"] = ["figure1"]
+    return content
+
+
+def test_models_are_found_by_what_they_are(tiny: dict):
+    experiment = parse_experiment(tiny, "tiny")
+    shown = {name: experiment.models[name] for name in swept_models(experiment, "3")}
+    kinds = [(m.method, m.scale, m.block_size, m.ar_weight > 0) for m in shown.values()]
+    assert len(set(kinds)) == len(kinds) == 11  # as swept.experiment has them
+    assert swept_models(experiment, "6") == swept_models(experiment, "1")
+    (one,) = swept_models(experiment, "6")
+    assert experiment.models[one].block_size == 4
+    assert experiment.models[one].ar_weight > 0
+    assert experiment.scales[experiment.models[one].scale].stands_for == "0.5B"
+
+
+def test_figure_1_is_of_the_paper_s_setting(tiny: dict):
+    config = json.loads(stage_spec(parse_experiment(tiny, "tiny"), "figure_1"))["config"]
+    assert config["decoding"]["threshold"] == 0.95
+    assert config["task"]["title"] == "GSM8K"
+
+
+@pytest.mark.parametrize("figure", ["figure_1", "figure_3", "figure_6"])
+def test_a_figure_without_its_models_is_one_sentence(tiny: dict, figure: str):
+    tiny["evaluate"] = [{"models": ["base-small"], "settings": ["one-token"]}]
+    with pytest.raises(UserError, match="out of `artefacts`"):
+        stage_spec(parse_experiment(tiny, "tiny"), figure)

@@ -21,8 +21,8 @@ from markupsafe import Markup
 from mars.errors import UserError
 from mars.files import read_json, write_atomic
 from mars.paper.figures import acceptance, generation, heat_map, live_tau, pareto
-from mars.paper.hover_plots import acceptance_plots, pareto_plots
-from mars.paper.markdown_tables import body_of, tables_as_html
+from mars.report.hover_plots import acceptance_plots, pareto_plots
+from mars.report.markdown_tables import body_of, tables_as_html
 
 NOT_RUN = "not run"
 # In the order of the page: name of the files, title, caption (a table's Markdown has its own).
@@ -109,7 +109,7 @@ def write_report(spec: Mapping[str, Any], results: Path, output: Path) -> None:
     claims_file, comparison_file = (results / name for name in VERDICT_FILES)
     comparison = _rows(comparison_file)
     environment = Environment(
-        loader=PackageLoader("mars.paper", "."),
+        loader=PackageLoader("mars.report", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -118,13 +118,14 @@ def write_report(spec: Mapping[str, Any], results: Path, output: Path) -> None:
     environment.filters["number"] = _rounded
     environment.tests["a_number"] = lambda text: _number(text) is not None
     jobs = sorted({m.record: m for m in made.values()}.values(), key=lambda m: m.started)
-    page = environment.get_template("report.html.jinja").render(
+    page = environment.get_template("page.html.jinja").render(
         spec=spec,
         claims=read_json(claims_file) if claims_file.is_file() else [],
         comparison=comparison,
         agreement=_agreement(comparison),
         tables=tables,
         figures=figures,
+        sections=[section.name for section in (*tables, *figures)],
         jobs=jobs,
         verdict_signs=VERDICTS,
         example_style=Markup(generation.STYLE),
@@ -160,10 +161,17 @@ def shown_files(results: Path) -> list[Path]:
 
 
 def records_by_output(results: Path) -> dict[str, Made]:
-    """How each file was made, by its name in the records (``results/<experiment>/...``)."""
+    """How each file was made, by its name in the records (``results/<experiment>/...``).
+
+    The page's own record of an earlier time is left out: the page is made anew.
+    """
     paths = sorted((results / "provenance").rglob("*.json"))
     records = {str(path.relative_to(results)): read_json(path) for path in paths}
-    records = {name: record for name, record in records.items() if "outputs" in record}
+    records = {
+        name: record
+        for name, record in records.items()
+        if "outputs" in record and record["spec"]["stage"] != "report"
+    }
     makers = {file: name for name, record in records.items() for file in record["outputs"]}
     return {file: _made(name, records[name], makers) for file, name in makers.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -34,7 +35,7 @@ def _mark_cells(tokens: Sequence[Token]) -> None:
     """Classes and scopes of cells, by the heading of their column."""
     headings: list[str] = []
     column = 0
-    for token, following in zip(tokens, tokens[1:], strict=False):
+    for token, following in pairwise(tokens):
         if token.type == "thead_open":
             headings = []
         elif token.type == "tr_open":

@@ -16,6 +16,10 @@ from mars.paper.figures import acceptance, pareto
 from mars.paper.figures.sweep import Point
 
 WIDTH, HEIGHT = 300, 230
+NUMBERS = (
+    *("threshold", "accuracy", "accuracy_stderr"),
+    *("tokens_per_forward", "tokens_per_forward_stderr"),
+)
 LEFT, RIGHT, TOP, BOTTOM = 38, 8, 24, 36
 
 
@@ -37,10 +41,8 @@ def read_points(path: Path) -> list[Point]:
 
 
 def _point(row: dict[str, str]) -> Point:
-    numbers = ("threshold", "accuracy", "accuracy_stderr")
-    numbers += ("tokens_per_forward", "tokens_per_forward_stderr")
     values: dict[str, Any] = dict(row)
-    values |= {key: float(row[key]) if row[key] else None for key in numbers}
+    values |= {key: float(row[key]) if row[key] else None for key in NUMBERS}
     values["block_size"] = int(row["block_size"]) if row["block_size"] else None
     values["sft_loss"] = {"True": True, "False": False}.get(row["sft_loss"])
     values["n"] = int(row["n"])
@@ -198,7 +200,7 @@ def _bar(point: Point, x: float, axes: _Axes, colour: str) -> Markup:
 
 
 def tip(label: str, point: Point) -> str:
-    """What a point says of itself, e.g. ``B=4, tau 0.95: 57.5 ± 5.1 %, 1.91 tokens per forward``."""
+    """What a point says of itself: its curve, its threshold, and the numbers there."""
     name = {"probability": "tau"}.get(point.metric, point.metric)
     rule = "one token" if point.threshold is None else f"{name} {point.threshold:g}"
     error = "" if point.accuracy_stderr is None else f" ± {point.accuracy_stderr:.1f}"

@@ -1,0 +1,216 @@
+"""The page of an experiment: complete, honest about what is missing, and closed in itself."""
+
+from __future__ import annotations
+
+import csv
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import swept
+from test_figures import example
+
+from mars.errors import UserError
+from mars.files import write_json
+from mars.paper.figures import acceptance, generation, pareto
+from mars.report.hover_plots import read_points, tip
+from mars.report.page import FIGURES, TABLES, shown_files, write_report
+
+SPEC = {
+    "experiment": "synthetic",
+    "description": "Numbers that were made up.",
+    "scales": {"small": {"stands_for": "0.5B", "base": {"source": "scratch"}}},
+}
+TABLE = """# Table 2
+
+One-token mode.
+
+| Scale | Model | GSM8K | paper |
+| --- | --- | ---: | ---: |
+| 0.5B | AR SFT <5 ep> | 61.2 ± 3.4 | 32.0 |
+| 0.5B | MARS | not run | 32.8 |
+
+- A note.
+"""
+CLAIM = {
+    "number": 1,
+    "claim": "Faster & <b>better</b>",
+    "verdict": "does not hold",
+    "evidence": "1.2 ± 0.3 against 1.5",
+    "artefact": "tables/table2",
+    "caveat": "Small models.",
+    "rule": "Holds unless it is slower.",
+}
+COMPARED = {
+    **{"artefact": "table2", "scale": "0.5B", "row": "AR SFT", "benchmark": "GSM8K"},
+    **{"quantity": "accuracy", "ours": "61.2345", "ours_stderr": "3.4", "published": "32.0"},
+    **{"published_stderr": "4.8", "difference": "29.2345", "stderr": "5.9"},
+    **{"verdict": "not comparable", "rule": "another model"},
+}
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.skipped = False
+        self.source = path.read_text()
+        self.feed(self.source)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.skipped = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.skipped = False
+
+    def handle_data(self, data):
+        if not self.skipped:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def values(self, attribute: str) -> list[str]:
+        return [found[attribute] for _, found in self.elements if attribute in found]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """Results with one table, three figures, verdicts, and a record of the table."""
+    folder = tmp_path_factory.mktemp("work") / "results/synthetic"
+    (folder / "tables").mkdir(parents=True)
+    (folder / "tables/table2.md").write_text(TABLE)
+    spec = swept.experiment()
+    records = swept.records(spec, n=20)
+    pareto.draw(spec, records, folder / "figures")
+    one = {**spec, "models": {"m2": spec["models"]["m2"]}}
+    acceptance.draw(one, records, folder / "figures")
+    generation.draw(example(), folder / "figures")
+    write_json(folder / "claims.json", [CLAIM])
+    with open(folder / "comparison.csv", "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(COMPARED))
+        writer.writeheader()
+        writer.writerow(COMPARED)
+    write_json(folder / "provenance/table/table2.json", record(folder))
+    return folder
+
+
+def record(folder: Path) -> dict:
+    return {
+        "outputs": {str(folder / "tables/table2.md"): "0" * 64},
+        "inputs": {"somewhere/manifest.json": "1" * 64},
+        "spec": {"stage": "table"},
+        "command": """mars table --spec '{"stage":"table"}' --output results""",
+        "started": "2026-01-02T03:04:05+00:00",
+        "seconds": 61.0,
+        "peak_memory_bytes": 2e9,
+        "code": {"commit": "abcdef0123456789", "dirty": True},
+        "hardware": {"processor": "Abacus", "cores": 2, "gpus": ["Loom"]},
+    }
+
+
+@pytest.fixture(scope="module")
+def page(results: Path) -> Page:
+    write_report(SPEC, results, results / "report.html")
+    return Page(results / "report.html")
+
+
+def test_every_artefact_is_there_or_said_to_be_not_run(page: Page, results: Path):
+    ids = page.values("id")
+    assert len(set(ids)) == len(ids)
+    made = {path.stem for path in shown_files(results)}
+    for name in (*TABLES, *FIGURES):
+        assert name in ids
+        assert (("li", {"id": name}) in page.elements) == (name not in made)
+    assert page.text.count("not run") >= len({*TABLES, *FIGURES} - made)
+
+
+def test_numbers_words_and_verdicts_are_those_of_the_files(page: Page):
+    for words in ("61.2 ± 3.4", "32.8", "AR SFT <5 ep>", "A note."):
+        assert words in page.text
+    assert "Faster & <b>better</b>: ✗ does not hold" in page.text
+    assert "1.2 ± 0.3 against 1.5" in page.text
+    assert "Small models." in page.text
+    assert "Rule: Holds unless it is slower." in page.text
+    assert "61.2 ± 3.40" in page.text  # of the comparison
+    assert "29.2 ± 5.90" in page.text
+    assert "Of 1: 1 ✗ does not hold ." in page.text
+    assert "– not comparable : another model." in page.text
+    assert "10 tokens in 5 forwards" in page.text
+
+
+def test_every_point_of_the_sweeps_can_be_read_off(page: Page, results: Path):
+    tips = page.values("data-tip")
+    ours = read_points(results / "figures/figure3.csv")
+    assert {point.model for point in ours} == set(swept.experiment()["models"])
+    wanted = len(ours) + len(pareto.published_points())
+    one = [p for p in read_points(results / "figures/figure6.csv") if p.benchmark == "GSM8K"]
+    for point in (*ours, *pareto.published_points()):
+        label = "AR SFT" if point.method == "ar_sft" else f"B={point.block_size}"
+        label += ", no SFT loss" if point.sft_loss is False else ""
+        assert tip(label, point) in tips
+        assert f"{point.accuracy:.1f}" in tip(label, point)
+    assert len(tips) >= wanted + len(one)
+
+
+def test_nothing_is_loaded_from_elsewhere(page: Page):
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        assert attributes.get("src", "data:").startswith("data:")
+        if tag != "a":
+            assert "href" not in attributes
+    assert "@import" not in page.source
+    assert "url(" not in page.source
+    assert "fetch(" not in page.source
+    assert len(page.source) < 5_000_000
+
+
+def test_links_lead_somewhere(page: Page, results: Path):
+    ids = page.values("id")
+    for link in page.values("href"):
+        if link.startswith("#"):
+            assert link[1:] in ids
+        elif not link.startswith("https://arxiv.org/"):
+            assert (results / link).is_file(), link
+
+
+def test_tables_have_captions_and_images_texts(page: Page):
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("table") == tags.count("caption") > 0
+    assert all(attributes.get("alt") for tag, attributes in page.elements if tag == "img")
+    assert all(
+        "aria-label" in attributes or "aria-hidden" in attributes
+        for tag, attributes in page.elements
+        if tag == "svg"
+    )
+    levels = [int(tag[1]) for tag in tags if tag in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert max(b - a for a, b in pairwise(levels)) == 1
+
+
+def test_the_record_says_how_a_table_was_made(page: Page):
+    assert "provenance/table/table2.json" in page.values("href")
+    for words in ("mars table --spec … --output results", "abcdef0123 with edits", "1 min 01 s"):
+        assert words in page.text
+    assert "Loom, 2 cores of Abacus" in page.text
+
+
+def test_an_experiment_with_one_table_still_gets_a_page(tmp_path: Path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/table2.md").write_text(TABLE)
+    write_report(SPEC, tmp_path, tmp_path / "report.html")
+    text = Page(tmp_path / "report.html").text
+    assert "not run : this experiment has no verdicts" in text
+    assert "not run : this experiment has no comparison" in text
+    assert "There is no provenance record of this." in text
+
+
+def test_without_anything_there_is_no_page(tmp_path: Path):
+    with pytest.raises(UserError, match="run the experiment first"):
+        shown_files(tmp_path)
