@@ -112,6 +112,21 @@ def schema() -> None:
     print(json_schema(), end="")
 
 
+# --- GPUs ---------------------------------------------------------------------------------------
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def with_gpus(
+    count: Annotated[int, typer.Argument(help="GPUs, at most; 0: leave them as they are")],
+    verb: Annotated[list[str], typer.Argument(help="e.g. train, with its options")],
+    sharded: Annotated[bool, typer.Option(help="train with FSDP instead of DDP")] = False,
+) -> None:
+    """Run another verb with GPUs that no other job has; training starts a process on each."""
+    from mars.gpus import run_with_gpus
+
+    run_with_gpus(verb, count, sharded)
+
+
 # --- data ---------------------------------------------------------------------------------------
 
 

@@ -339,6 +339,27 @@ TIMED = {
 }
 
 
+# --- the machine --------------------------------------------------------------------------------
+
+
+class TrainingResources(Strict):
+    """What one training takes of the machine."""
+
+    gpus: Annotated[int, Field(ge=0)] = Field(1, description="at most; one process on each")
+    sharded: bool = Field(False, description="FSDP: the model is spread over the GPUs; else DDP")
+
+
+class Resources(Strict):
+    """GPUs of the jobs; they change no result and are part of no spec. Without any GPU: the CPU."""
+
+    training: dict[Name, TrainingResources] = Field(
+        default={}, description="by scale; default no GPU"
+    )
+    evaluation_gpus: Literal[0, 1] = Field(
+        default=0, description="of one evaluation or measurement"
+    )
+
+
 # --- the experiment -----------------------------------------------------------------------------
 
 
@@ -348,6 +369,7 @@ class Experiment(Strict):
     experiment: Name
     description: str
     threads: Positive = Field(1, description="CPU threads of one training or evaluation job")
+    resources: Resources = Resources()
     data: Data
     scales: dict[Name, Scale]
     training: Training
@@ -385,6 +407,8 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _references_exist(self) -> Experiment:
+        for scale in self.resources.training:
+            _expect(scale, self.scales, "resources.training")
         for name, model in self.models.items():
             _expect(model.scale, self.scales, f"models.{name}.scale")
             if model.parent is not None:

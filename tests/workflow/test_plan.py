@@ -125,4 +125,4 @@ def test_every_rule_has_the_spec_as_its_only_parameter(file: Path):
         shell = re.search(r"shell:\n((?: *\".*\"\n)+)", body)
         assert shell, name
         used = set(re.findall(r"\{(\w+)", shell[1]))
-        assert used <= {"params", "input", "output", "log", "threads"}, (name, used)
+        assert used <= {"params", "input", "output", "log", "threads", "resources"}, (name, used)
