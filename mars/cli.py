@@ -841,9 +841,11 @@ def why(
 
 @app.command()
 def plan(config: Configs = TINY, root: Root = Path(".")) -> None:
-    """Print what a run would do: jobs by stage, why, estimated time and disk."""
+    """Print what a run would do: jobs by stage, why, and what it would cost."""
     from mars.config import load_experiment
+    from mars.paper.published import training_hours
     from mars.provenance.plan import estimates, jobs, reason
+    from mars.provenance.price import price_table
 
     experiment = load_experiment(*config)
     planned = jobs(config, root)
@@ -853,7 +855,8 @@ def plan(config: Configs = TINY, root: Root = Path(".")) -> None:
     for job in planned:
         if job.runs:
             print(reason(job, experiment, root))
-    print("", *estimates(planned, experiment, root), sep="\n")
+    costs = price_table(planned, experiment, training_hours())
+    print("", *(costs or estimates(planned, experiment, root)), sep="\n")
 
 
 @app.command()
