@@ -556,9 +556,9 @@ def _expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
 def without_removed(content: Any) -> Any:
     """The experiment without the entries that are null: an overlay's way to remove one.
 
-    The models of a removed scale go with it, `evaluate` goes on with what is left, and so does
-    `speed` with what needs none of them. A model whose parent was removed stays, and is a mistake
-    that validation names.
+    The models and resources of a removed scale go with it, `evaluate` goes on with what is left,
+    and so does `speed` with what needs none of them. A model whose parent was removed stays, and
+    is a mistake that validation names.
     """
     if not (isinstance(content, dict) and all(isinstance(content.get(n), dict) for n in NAMED)):
         return content
@@ -574,6 +574,10 @@ def without_removed(content: Any) -> Any:
     groups = content.get("evaluate")
     if isinstance(groups, list) and any(gone.values()):
         kept["evaluate"] = [left for g in groups if [] not in (left := _left(g, gone)).values()]
+    resources = content.get("resources")
+    if isinstance(resources, dict) and isinstance(resources.get("training"), dict):
+        left = {k: v for k, v in resources["training"].items() if k not in gone["scales"]}
+        kept["resources"] = {**resources, "training": left}
     return _timed_without(gone["models"], {**content, **kept})
 
 
