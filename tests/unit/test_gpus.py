@@ -122,6 +122,16 @@ def test_a_job_takes_at_most_what_there_is(assigned, count, expected, monkeypatc
     assert ("accelerate.commands.launch" in turned["c"]) == bool(expected)
 
 
+def test_the_verb_turns_into_another_one_with_its_options(tmp_path):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "4,5", "TMPDIR": str(tmp_path)}
+    for sharding in ("--sharded", "--no-sharded"):
+        command = [sys.executable, "-m", "mars", "with-gpus", sharding, "1", "why", "--help"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "GPUs: 4\n"
+        assert "why" in done.stdout
+
+
 def test_gpus_are_part_of_no_spec():
     from mars.stages import spec
 
