@@ -3,6 +3,8 @@
 PYTHON     ?= python3
 EXPERIMENT ?= tiny
 PROFILE    ?= default
+# GPUs of this machine, instead of the profile's number.
+GPUS       ?=
 # Processes that run tests side by side, one thread each.
 TEST_JOBS  ?= 2
 
@@ -15,7 +17,8 @@ OVERLAY    ?=
 export MARS_HUB_MIRROR ?= $(if $(wildcard mirror/fetched.json),$(CURDIR)/mirror)
 # Rules call `mars`, so the environment's programs come first on the path.
 SNAKEMAKE  = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake \
-             --profile workflow/profiles/$(PROFILE) --configfile $(CONFIG) $(OVERLAY)
+             --profile workflow/profiles/$(PROFILE) --configfile $(CONFIG) $(OVERLAY) \
+             $(if $(GPUS),--resources gpu=$(GPUS))
 # Named after what was installed: other contents, another stamp, another installation.
 STAMP     := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
 
@@ -24,14 +27,17 @@ STAMP     := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cks
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
-	@echo "make reproduce EXPERIMENT=paper PROFILE=gpu-node"
-	@echo "                                   the same for config/paper.yaml on a GPU machine"
+	@echo "make reproduce EXPERIMENT=paper PROFILE=gpu-node GPUS=8"
+	@echo "                                   the same for config/paper.yaml on a machine with GPUs"
+	@echo "make reproduce EXPERIMENT=paper PROFILE=slurm"
+	@echo "                                   the same through Slurm; see docs/running-the-paper.md"
 	@echo "make reproduce EXPERIMENT=smollm2 OVERLAY=config/overlays/smollm2-cpu.yaml"
 	@echo "                                   the same with a configuration merged over another"
 	@echo "make fetch [EXPERIMENT=]           what it needs from the hub into mirror/, for a run without network"
 	@echo "make plan [EXPERIMENT=]            what 'make reproduce' would run, why, and its cost; runs nothing"
 	@echo "make report [EXPERIMENT=]          one HTML page of all that was run: results/<experiment>/report.html"
 	@echo "make test                          install, run the tests"
+	@echo "make test-slurm                    the ci experiment through a Slurm started for it (root, slurm-wlm)"
 	@echo "make install                       virtual environment in .venv from requirements.lock"
 	@echo "make lint                          style, types and workflow checks"
 	@echo "make lock                          write requirements.lock and environment.yml from .venv"
@@ -90,6 +96,10 @@ known-experiment:
 # what is left.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+
+# A Slurm of its own on this machine: apt-get install slurm-wlm munge, as root.
+test-slurm: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/end_to_end/test_slurm.py
 
 lint: install
 	$(BIN)/ruff check .

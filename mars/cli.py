@@ -113,6 +113,21 @@ def schema() -> None:
     print(json_schema(), end="")
 
 
+# --- GPUs ---------------------------------------------------------------------------------------
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def with_gpus(
+    count: Annotated[int, typer.Argument(help="GPUs, at most; 0: leave them as they are")],
+    verb: Annotated[list[str], typer.Argument(help="e.g. train, with its options")],
+    sharded: Annotated[bool, typer.Option(help="train with FSDP instead of DDP")] = False,
+) -> None:
+    """Run another verb with GPUs that no other job has; training starts a process on each."""
+    from mars.gpus import run_with_gpus
+
+    run_with_gpus(verb, count, sharded)
+
+
 # --- data ---------------------------------------------------------------------------------------
 
 
@@ -845,9 +860,11 @@ def why(
 
 @app.command()
 def plan(config: Configs = TINY, root: Root = Path(".")) -> None:
-    """Print what a run would do: jobs by stage, why, estimated time and disk."""
+    """Print what a run would do: jobs by stage, why, and what it would cost."""
     from mars.config import load_experiment
+    from mars.paper.published import training_hours
     from mars.provenance.plan import estimates, jobs, reason
+    from mars.provenance.price import price_table
 
     experiment = load_experiment(*config)
     planned = jobs(config, root)
@@ -857,7 +874,8 @@ def plan(config: Configs = TINY, root: Root = Path(".")) -> None:
     for job in planned:
         if job.runs:
             print(reason(job, experiment, root))
-    print("", *estimates(planned, experiment, root), sep="\n")
+    costs = price_table(planned, experiment, training_hours())
+    print("", *(costs or estimates(planned, experiment, root)), sep="\n")
 
 
 @app.command()

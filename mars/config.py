@@ -338,6 +338,27 @@ TIMED = {
 }
 
 
+# --- the machine --------------------------------------------------------------------------------
+
+
+class TrainingResources(Strict):
+    """What one training takes of the machine."""
+
+    gpus: Annotated[int, Field(ge=0)] = Field(1, description="at most; one process on each")
+    sharded: bool = Field(False, description="FSDP: the model is spread over the GPUs; else DDP")
+
+
+class Resources(Strict):
+    """GPUs of the jobs; they change no result and are part of no spec. Without any GPU: the CPU."""
+
+    training: dict[Name, TrainingResources] = Field(
+        default={}, description="by scale; default no GPU"
+    )
+    evaluation_gpus: Literal[0, 1] = Field(
+        default=0, description="of one evaluation or measurement"
+    )
+
+
 # --- the experiment -----------------------------------------------------------------------------
 
 
@@ -347,6 +368,7 @@ class Experiment(Strict):
     experiment: Name
     description: str
     threads: Positive = Field(1, description="CPU threads of one training or evaluation job")
+    resources: Resources = Resources()
     data: Data
     scales: dict[Name, Scale]
     training: Training
@@ -384,6 +406,8 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _references_exist(self) -> Experiment:
+        for scale in self.resources.training:
+            _expect(scale, self.scales, "resources.training")
         for name, model in self.models.items():
             _expect(model.scale, self.scales, f"models.{name}.scale")
             if model.parent is not None:
@@ -531,9 +555,9 @@ def _expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
 def without_removed(content: Any) -> Any:
     """The experiment without the entries that are null: an overlay's way to remove one.
 
-    The models of a removed scale go with it, `evaluate` goes on with what is left, and what is
-    timed on a removed model goes with its artefacts. A model whose parent was removed stays, and
-    is a mistake that validation names.
+    The models and resources of a removed scale go with it, `evaluate` goes on with what is left,
+    and what is timed on a removed model goes with its artefacts. A model whose parent was removed
+    stays, and is a mistake that validation names.
     """
     if not (isinstance(content, dict) and all(isinstance(content.get(n), dict) for n in NAMED)):
         return content
@@ -556,6 +580,10 @@ def without_removed(content: Any) -> Any:
             for name in content.get("artefacts", [])
             if kept["speed"].get(TIMED.get(name, ""), True) is not None
         ]
+    resources = content.get("resources")
+    if isinstance(resources, dict) and isinstance(resources.get("training"), dict):
+        left = {k: v for k, v in resources["training"].items() if k not in gone["scales"]}
+        kept["resources"] = {**resources, "training": left}
     return {**content, **kept}
 
 

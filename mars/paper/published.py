@@ -180,6 +180,16 @@ def table9() -> list[Row]:
     ]
 
 
+def training_hours() -> dict[str, dict[str, float]]:
+    """H200-hours of one training (Table 7), by scale and then ``ar_sft`` and ``mars``."""
+    rows = table(7).set_index("hyperparameter")
+    stages = ("ar_sft", "mars")
+    return {
+        scale: {stage: float(rows.loc[f"{stage}_h200_hours", scale]) for stage in stages}
+        for scale in ("0.5B", "7B")
+    }
+
+
 def base_model(scale: str) -> str:
     """Name of the base model that the paper starts from (Table 7)."""
     names = table(7).set_index("hyperparameter")

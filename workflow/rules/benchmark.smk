@@ -1,5 +1,5 @@
 # What is timed: Table 5 with its heat map, Table 6, the live tau. Whoever times something wants the
-# machine for itself, so these jobs take all cores; they come after everything that does not.
+# machine for itself, so these jobs are alone; they come after everything that is not.
 SPEED = EXPERIMENT.speed
 TIMED_DATA = data_manifests([EXPERIMENT.benchmarks[SPEED.benchmark].dataset] if SPEED else [])
 
@@ -25,13 +25,16 @@ rule speed_sweep:
     priority: -1
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: alone
+    resources:
+        gpu=EVALUATION_GPUS,
+        slurm_extra=WHOLE_NODE,
     params:
         spec=stage_spec("speed_sweep"),
     message:
         "Time decoding methods, batch sizes and cache granularities"
     shell:
-        "OMP_NUM_THREADS={threads} python -m mars speed-sweep --spec {params.spec:q}"
+        "OMP_NUM_THREADS={threads} python -m mars with-gpus {resources.gpu} speed-sweep --spec {params.spec:q}"
         " --checkpoint $(dirname {input.checkpoint}) --data {input.data}"
         " --output $(dirname {output.manifest}) --record {output.record} > {log} 2>&1"
 
@@ -50,13 +53,16 @@ rule speculative:
     priority: -1
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: alone
+    resources:
+        gpu=EVALUATION_GPUS,
+        slurm_extra=WHOLE_NODE,
     params:
         spec=stage_spec("speculative"),
     message:
         "Time MARS together with speculative decoding"
     shell:
-        "OMP_NUM_THREADS={threads} python -m mars speculative --spec {params.spec:q}"
+        "OMP_NUM_THREADS={threads} python -m mars with-gpus {resources.gpu} speculative --spec {params.spec:q}"
         " --data {input.data} --output $(dirname {output.manifest}) --record {output.record}"
         " {input.checkpoints} > {log} 2>&1"
 
@@ -75,13 +81,16 @@ rule live_tau:
     priority: -1
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    threads: alone
+    resources:
+        gpu=EVALUATION_GPUS,
+        slurm_extra=WHOLE_NODE,
     params:
         spec=stage_spec("live_tau"),
     message:
         "Serve a load that rises and falls, tau fixed and tau adapted"
     shell:
-        "OMP_NUM_THREADS={threads} python -m mars live-tau --spec {params.spec:q}"
+        "OMP_NUM_THREADS={threads} python -m mars with-gpus {resources.gpu} live-tau --spec {params.spec:q}"
         " --checkpoint $(dirname {input.checkpoint}) --data {input.data}"
         " --output $(dirname {output.manifest}) --record {output.record} > {log} 2>&1"
 

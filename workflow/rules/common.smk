@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from mars.config import GeneratedData, ScratchBase, parse_experiment
+from mars.config import GeneratedData, ScratchBase, TrainingResources, parse_experiment
 from mars.errors import UserError
 from mars.paper.comparison import COMPARED
 from mars.paper.writers import SUFFIXES
@@ -54,6 +54,26 @@ wildcard_constraints:
 def stage_spec(stage, **fixed):
     """The spec of a stage as a function of a rule's wildcards."""
     return lambda wildcards: spec(EXPERIMENT, stage, **fixed, **wildcards)
+
+
+# GPUs of a job. Snakemake counts them, `mars with-gpus` or the scheduler says which ones they are.
+EVALUATION_GPUS = EXPERIMENT.resources.evaluation_gpus
+
+
+def training_resources(wildcards):
+    """GPUs of a training, and whether the model is spread over them."""
+    scale = EXPERIMENT.models[wildcards.model].scale
+    return EXPERIMENT.resources.training.get(scale, TrainingResources(gpus=0))
+
+
+# A measurement of speed has a machine for itself, with `threads: alone` and
+# `slurm_extra=WHOLE_NODE`: here all cores, of which every other job needs one; of a cluster a node.
+WHOLE_NODE = "--exclusive"
+
+
+def alone(wildcards):
+    """Threads of a job beside which no other one runs."""
+    return workflow.cores
 
 
 def data_manifests(datasets):

@@ -15,12 +15,14 @@ rule evaluate:
     conda:
         "../../environment.yml"
     threads: EXPERIMENT.threads
+    resources:
+        gpu=EVALUATION_GPUS,
     params:
         spec=stage_spec("evaluate"),
     message:
         "Evaluate {wildcards.model}"
     shell:
-        "OMP_NUM_THREADS={threads} python -m mars evaluate --spec {params.spec:q}"
+        "OMP_NUM_THREADS={threads} python -m mars with-gpus {resources.gpu} evaluate --spec {params.spec:q}"
         " --checkpoint $(dirname {input.checkpoint})"
         " --output $(dirname {output.manifest}) --record {output.record} {input.data}"
         " > {log} 2>&1"

@@ -22,12 +22,15 @@ rule figure_1:
         f"{RESULTS}/logs/figure_1.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        gpu=EVALUATION_GPUS,
     params:
         spec=stage_spec("figure_1"),
     message:
         "Decode and draw figure 1"
     shell:
-        "python -m mars figure --spec {params.spec:q} --output $(dirname {output.pdf})"
+        "python -m mars with-gpus {resources.gpu} figure --spec {params.spec:q}"
+        " --output $(dirname {output.pdf})"
         " --record {output.record} {input.checkpoint} {input.evaluation} {input.data}"
         " > {log} 2>&1"
 

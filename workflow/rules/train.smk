@@ -19,12 +19,16 @@ rule train:
     conda:
         "../../environment.yml"
     threads: EXPERIMENT.threads
+    resources:
+        gpu=lambda wildcards: training_resources(wildcards).gpus,
+        sharded=lambda wildcards: f"--{'' if training_resources(wildcards).sharded else 'no-'}sharded",
     params:
         spec=stage_spec("train"),
     message:
         "Train {wildcards.model}"
     shell:
-        "OMP_NUM_THREADS={threads} python -m mars train --spec {params.spec:q}"
+        "OMP_NUM_THREADS={threads}"
+        " python -m mars with-gpus {resources.sharded} {resources.gpu} train --spec {params.spec:q}"
         " --parent $(dirname {input.parent}) --dataset $(dirname {input.dataset})"
         " --output $(dirname {output.manifest})"
         " --record {output.record} > {log} 2>&1"

@@ -1,0 +1,121 @@
+"""The GPUs of a job: no device is given to two jobs at a time.
+
+Snakemake counts GPUs, but does not say which one a job may use. ``mars with-gpus`` does: it waits
+for as many devices as asked for, locks a file for each, sets CUDA_VISIBLE_DEVICES and turns into
+the command. The locks are the kernel's and end with the process, killed or not.
+
+A scheduler assigns devices itself, as CUDA_VISIBLE_DEVICES. These are then the only ones given
+out, and the locks are per Slurm job, since two jobs of one node may both call theirs 0. Hence the
+same command is right in a job of its own and for many jobs inside one large allocation.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from mars.errors import UserError
+from mars.provenance.fingerprint import PACKAGE
+
+POLL_SECONDS = 0.2
+NO_DEVICE = {"", "-1", "NoDevFiles"}  # how CUDA_VISIBLE_DEVICES says that there is none
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The devices that may be used: those of CUDA_VISIBLE_DEVICES, else all of the machine."""
+    assigned = environment.get("CUDA_VISIBLE_DEVICES")
+    if assigned is None:
+        return _installed()
+    return [device for device in map(str.strip, assigned.split(",")) if device not in NO_DEVICE]
+
+
+def _installed() -> list[str]:
+    """Indices of the machine's NVIDIA GPUs, in the order of their bus."""
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError):
+        return []
+
+
+def lock_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the locks of this user are; those of a Slurm job are its own."""
+    scope = environment.get("SLURM_JOB_ID", "machine")
+    return Path(tempfile.gettempdir(), f"mars-gpus-{os.getuid()}", scope)
+
+
+def take(count: int, pool: Sequence[str], folder: Path) -> list[str]:
+    """Wait for ``count`` devices of the pool and keep them until this process ends.
+
+    The locks pass to the program that this process turns into (``exec``), not to its children.
+    Processes that wait are served one after the other, so that none that needs many devices is
+    overtaken for ever by those that need one.
+
+    Returns:
+        The devices, in the pool's order.
+    """
+    if count > len(pool):
+        raise UserError(f"{count} GPUs are wanted and there are {len(pool)}; ask for fewer.")
+    folder.mkdir(parents=True, exist_ok=True)
+    held: set[str] = set()
+    with open(folder / "queue", "w") as queue:
+        fcntl.flock(queue, fcntl.LOCK_EX)
+        while True:
+            for device in pool:
+                if len(held) < count and device not in held and _lock(folder, device):
+                    held.add(device)
+            if len(held) == count:
+                return [device for device in pool if device in held]
+            time.sleep(POLL_SECONDS)
+
+
+def _lock(folder: Path, device: str) -> bool:
+    """Lock a device if it is free; the open file stays with this process."""
+    descriptor = os.open(folder / f"gpu-{quote(device, safe='')}", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    os.set_inheritable(descriptor, True)
+    return True
+
+
+def launch_command(verb: Sequence[str], gpus: int, sharded: bool) -> list[str]:
+    """How to start ``mars <verb>``: training on several GPUs is one process for each of them.
+
+    Args:
+        verb: verb and arguments.
+        gpus: devices that the command has.
+        sharded: spread the model over them (FSDP) instead of a copy on each (DDP).
+    """
+    mars = ["-m", "mars", *verb]
+    if gpus < 2 or verb[0] != "train":
+        return [sys.executable, *mars]
+    file = PACKAGE.parent / "config/accelerate" / ("fsdp.yaml" if sharded else "ddp.yaml")
+    options = [f"--config_file={file}", f"--num_processes={gpus}", "--main_process_port=0"]
+    return [sys.executable, "-m", "accelerate.commands.launch", *options, *mars]
+
+
+def run_with_gpus(verb: Sequence[str], count: int, sharded: bool = False) -> None:
+    """Turn into ``mars <verb>`` with ``count`` GPUs, fewer if there are fewer.
+
+    Without any GPU, or for a count of 0, the command runs as it would by itself.
+    """
+    pool = visible_gpus()
+    count = min(count, len(pool))
+    environment = dict(os.environ)
+    if count:
+        devices = take(count, pool, lock_folder())
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # nvidia-smi's order
+        print(f"GPUs: {', '.join(devices)}", file=sys.stderr, flush=True)
+    command = launch_command(verb, count, sharded)
+    os.execve(command[0], command, environment)
