@@ -811,7 +811,7 @@ TINY = [Path("config/tiny.yaml")]
 @app.command()
 def audit(
     table: Annotated[str, typer.Argument(help="e.g. table2")] = "",
-    row: Annotated[str, typer.Argument(help='e.g. "MARS B=4"')] = "",
+    row: Annotated[str, typer.Argument(help='e.g. "0.5B MARS B=4"')] = "",
     column: Annotated[str, typer.Argument(help="e.g. GSM8K")] = "",
     quantity: Annotated[str | None, typer.Option(help="default: the row's first")] = None,
     every: Annotated[bool, typer.Option("--all", help="every cell of every artefact")] = False,

@@ -74,7 +74,9 @@ class PairedTest:
 
     def __str__(self) -> str:
         sure = "" if self.p is None else f", McNemar p = {self.p:.2g}"
-        return f"{self.difference} points (95 % interval{sure}, {self.questions} questions)"
+        many = len(self.titles) > 3
+        over = f"{len(self.titles)} benchmarks" if many else ", ".join(self.titles)
+        return f"{self.difference} points ({self.questions} questions of {over}{sure})"
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""

@@ -261,7 +261,8 @@ Names = Callable[[Cell], list[str]]
 
 
 def _row_names(cell: Cell) -> list[str]:
-    return [f"{cell.scale} {cell.row_name}", f"{cell.scale} {cell.model}"]
+    scaled = [f"{cell.scale} {name}" for name in (cell.row_name, cell.model)]
+    return [*scaled, cell.row_name]
 
 
 def _words(text: str) -> set[str]:
@@ -287,7 +288,10 @@ def _has(words: set[str], asked: set[str]) -> bool:
 
 
 def _choose(what: str, wanted: str, cells: list[Cell], names: Names) -> list[Cell]:
-    """The cells whose name fits best; all of them must have the same name."""
+    """The cells whose name fits best; all of them must have the same name, or the very one."""
+    exact = [cell for cell in cells if wanted.lower() in map(str.lower, names(cell))]
+    if exact and len({names(cell)[0] for cell in exact}) == 1:
+        return exact
     matches = _matches(wanted, cells, names)
     best = min((length for length, _ in matches), default=0)
     chosen = [cell for length, cell in matches if length == best]
