@@ -20,9 +20,6 @@ DRAWS = 10_000
 SEED = 0
 CONFIDENCE = 0.95
 Z = 1.96  # standard errors on either side of a value that make the same interval
-# Of a median of normally spread rounds: standard errors in a distance of the quartiles, times the
-# root of the number of rounds: sqrt(pi / 2) / 1.349.
-MEDIAN_STDERR = 0.929
 
 
 @dataclass(frozen=True)
@@ -84,17 +81,8 @@ class PairedTest:
 
 
 def stderr_of(line: Mapping[str, str]) -> float | None:
-    """Standard error of a cell of a tidy table; of a median over rounds, from its quartiles.
-
-    None where there is none, as of a single round.
-    """
-    if line["stderr"] not in (NOT_RUN, NONE):
-        return float(line["stderr"])
-    rounds = line.get("rounds", NONE)
-    if rounds in (NONE, "", "1"):
-        return None
-    distance = float(line["three_quarters"]) - float(line["quarter"])
-    return MEDIAN_STDERR * distance / math.sqrt(int(rounds))
+    """Standard error of a cell of a tidy table; None where there is none."""
+    return None if line["stderr"] in (NOT_RUN, NONE) else float(line["stderr"])
 
 
 def mcnemar(gained: int, lost: int) -> float:

@@ -116,7 +116,7 @@ rule claims:
         manifests_behind("evaluations", "claims"),
         manifests_behind("checkpoints", "claims"),
         [f"{RESULTS}/tables/{name}.csv" for name in TABLES if name in ("table5", "table6")],
-        [f"{RESULTS}/speed/live_tau/manifest.json"] if SPEED and SPEED.live_tau else [],
+        [rules.live_tau.output.manifest] if "live_tau" in EXPERIMENT.artefacts else [],
     output:
         json=f"{RESULTS}/claims.json",
         md=f"{RESULTS}/claims.md",

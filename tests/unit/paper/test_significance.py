@@ -1,7 +1,6 @@
 """The paired tests against scipy and brute force."""
 
 import itertools
-import math
 import random
 
 import numpy as np
@@ -13,14 +12,12 @@ from synthetic import evaluations, experiment
 
 from mars.paper.measure import Evaluations
 from mars.paper.significance import (
-    MEDIAN_STDERR,
     Interval,
     bootstrap_mean,
     bootstrap_weights,
     combined_test,
     mcnemar,
     paired_test,
-    stderr_of,
 )
 
 
@@ -138,24 +135,6 @@ def test_a_difference_of_differences_has_no_mcnemar():
     ]
     assert test.difference.value == pytest.approx(parts[0] - parts[1])
     assert (test.gained, test.lost, test.p) == (None, None, None)
-
-
-def test_the_error_of_a_median_comes_from_its_quartiles():
-    """By simulation: normal rounds, the spread of their medians against the formula."""
-    random_rounds = np.random.default_rng(0).normal(10, 2, size=(4000, 101))
-    quartiles = np.percentile(random_rounds, [25, 75], axis=1)
-    estimates = [
-        stderr_of(
-            {"stderr": "n/a", "quarter": str(low), "three_quarters": str(high), "rounds": "101"}
-        )
-        for low, high in quartiles.T
-    ]
-    assert np.mean(estimates) == pytest.approx(np.median(random_rounds, axis=1).std(), rel=0.05)
-    assert pytest.approx(math.sqrt(math.pi / 2) / 1.349, abs=1e-3) == MEDIAN_STDERR
-    for rounds in ("1", "n/a"):
-        line = {"stderr": "n/a", "quarter": "1", "three_quarters": "1", "rounds": rounds}
-        assert stderr_of(line) is None
-    assert stderr_of({"stderr": "0.5"}) == 0.5
 
 
 @given(st.floats(-50, 50), st.floats(0, 50), st.floats(0, 50))
