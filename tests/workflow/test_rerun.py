@@ -40,6 +40,13 @@ SHOWN = {
     "figure_3": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
     "figure_6": {"mars-b4-small"},
 }
+# What is timed, and of which models; the tables and figures of that.
+ALONE, PAIRS = {"mars-b4-large"}, {"ar-small", "mars-b4-small", "ar-large", "mars-b4-large"}
+TIMED = {
+    **{job: ALONE for job in ("speed_sweep", "speed_table 5", "figure_heat_map")},
+    **{job: PAIRS for job in ("speculative", "speed_table 6")},
+    **{job: ALONE for job in ("live_tau", "figure_live_tau")},
+}
 TRAIN = {f"train {model}" for model in MODELS}
 EVALUATE = {f"evaluate {model}" for model in MODELS - {"base-large"}}
 # What is made from the records and curves of the trainings.
@@ -56,10 +63,17 @@ def shown(*models: str) -> set[str]:
     return jobs | {"comparison", "report"}
 
 
+def timed(*models: str) -> set[str]:
+    """The jobs that time any of these models, and what shows it."""
+    jobs = {job for job, of in TIMED.items() if of & set(models)}
+    return jobs | ({"comparison", "claims", "report"} if jobs else set())
+
+
 PAPER = shown(*MODELS)
 CURVES = {"training_curves", "report"}
 TABLES = {job for job in SHOWN if job.startswith("table")} | {"findings", "comparison", "report"}
-ALL = DATA | TRAIN | EVALUATE | PAPER | TRAINED
+TABLES |= {"speed_table 5", "speed_table 6", "claims"}
+ALL = DATA | TRAIN | EVALUATE | PAPER | TRAINED | set(TIMED)
 
 
 def to_run(finished: Path, experiment: Experiment) -> set[str]:
@@ -123,11 +137,13 @@ def bump(package: str) -> Callable[[Path], None]:
         pytest.param(append("paper/tables.py", "x = 1\n"), TABLES, id="only the tables"),
         pytest.param(append("paper/claims.py", "x = 1\n"), {"claims", "report"}, id="claims"),
         pytest.param(
-            append("decoding/acceptance.py", "x = 1\n"), EVALUATE | PAPER, id="acceptance rule"
+            append("decoding/acceptance.py", "x = 1\n"),
+            EVALUATE | PAPER | set(TIMED),
+            id="acceptance rule",
         ),
         pytest.param(
             append("training/losses.py", "x = 1\n"),
-            TRAIN | EVALUATE | PAPER | TRAINED,
+            TRAIN | EVALUATE | PAPER | TRAINED | set(TIMED),
             id="training loss",
         ),
         pytest.param(append("data/generate.py", "x = 1\n"), ALL, id="corpus"),
@@ -149,6 +165,7 @@ def of_model(*names: str) -> set[str]:
 
 
 SLOWER = {"learning_rate": 1e-3}
+CHILDREN = SMALL - {"base-small"}  # of it: AR SFT and what starts from that
 ALL_BENCHMARKS = ("base-small", "ar-small", "mars-b4-small")
 
 
@@ -157,12 +174,12 @@ ALL_BENCHMARKS = ("base-small", "ar-small", "mars-b4-small")
     [
         pytest.param(
             lambda c: c["models"]["mars-b4-small"].update(training=SLOWER),
-            of_model("mars-b4-small") | shown("mars-b4-small") | TRAINED,
+            of_model("mars-b4-small") | shown("mars-b4-small") | timed("mars-b4-small") | TRAINED,
             id="learning rate of one model",
         ),
         pytest.param(
             lambda c: c["models"]["ar-small"].update(training=SLOWER),
-            of_model(*SMALL - {"base-small"}) | shown(*SMALL - {"base-small"}) | TRAINED,
+            of_model(*CHILDREN) | shown(*CHILDREN) | timed(*CHILDREN) | TRAINED,
             id="learning rate of a parent",
         ),
         pytest.param(
