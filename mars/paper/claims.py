@@ -211,22 +211,20 @@ def block_diffusion_collapses(results: Results) -> Judged:
 
 def block_cache_beats_ar(results: Results) -> Judged:
     """Claim 5."""
-    best: dict[int, tuple[Interval, str]] = {}
+    best: dict[int, Mapping[str, str]] = {}
     for line in results.tables.get("table5", ()):
-        if line["row"] != "MARS + block cache" or line["quantity"] != "speedup_over_ar":
-            continue
-        value = _interval(line)
-        batch = int(float(line["batch_size"]))
-        if value is not None and (batch not in best or value.value > best[batch][0].value):
-            best[batch] = (value, line["cache_block"])
+        if line["row"] == "MARS + block cache" and _is_speedup(line, "speedup_over_ar"):
+            batch = int(float(line["batch_size"]))
+            if batch not in best or float(line["value"]) > float(best[batch]["value"]):
+                best[batch] = line
     if not best:
         return NOTHING
-    verdicts = [above(value, 1.0) for value, _ in best.values()]
     parts = [
-        f"batch {batch}: {_range(value)} times AR (cache block {block})"
-        for batch, (value, block) in sorted(best.items())
+        f"batch {batch}: {_range(_interval(line))} times AR (cache block {line['cache_block']})"
+        for batch, line in sorted(best.items())
     ]
-    return Judged(combined(verdicts), "best cache block at each batch size: " + "; ".join(parts))
+    evidence = "best cache block at each batch size: " + "; ".join(parts)
+    return Judged(combined(map(_faster, best.values())), evidence)
 
 
 def tau_is_a_live_knob(results: Results) -> Judged:
@@ -268,17 +266,16 @@ def _busy_rate(policy: Mapping[str, Any]) -> float | None:
 def composes_with_speculative_decoding(results: Results) -> Judged:
     """Claim 7."""
     first, *others = published.table(6)[["draft", "target"]].agg(" -> ".join, axis=1)
-    speed = {
-        line["row"]: value
+    lines = {
+        line["row"]: line
         for line in results.tables.get("table6", ())
-        if line["quantity"] == "speedup" and (value := _interval(line)) is not None
+        if line["row"] in others and _is_speedup(line, "speedup")
     }
-    measured = {row: speed[row] for row in others if row in speed}
-    if not measured:
+    if not lines:
         return NOTHING
-    parts = [f"{row}: {_range(value)}" for row, value in measured.items()]
-    verdicts = [above(value, 1.0) for value in measured.values()]
-    return Judged(combined(verdicts), f"speed-up over {first}: {'; '.join(parts)}")
+    parts = [f"{row}: {_range(_interval(line))}" for row, line in lines.items()]
+    evidence = f"speed-up over {first}: {'; '.join(parts)}"
+    return Judged(combined(map(_faster, lines.values())), evidence)
 
 
 def jacobi_stays_near_one(results: Results) -> Judged:
@@ -447,11 +444,18 @@ def _speed(row: Row, results: Results) -> Interval | None:
     return Interval.of(whole.value, whole.stderr)
 
 
-def _interval(line: Mapping[str, str]) -> Interval | None:
-    """The value of a tidy line with its interval."""
-    if line["value"] in (NOT_RUN, NONE):
-        return None
+def _is_speedup(line: Mapping[str, str], quantity: str) -> bool:
+    """Whether a tidy line is a speed-up that was measured."""
+    return line["quantity"] == quantity and line["value"] not in (NOT_RUN, NONE)
+
+
+def _interval(line: Mapping[str, str]) -> Interval:
     return Interval.of(float(line["value"]), stderr_of(line))
+
+
+def _faster(line: Mapping[str, str]) -> str:
+    """Whether a speed-up is above 1; a single round, which has no error, cannot tell."""
+    return UNDECIDED if stderr_of(line) is None else above(_interval(line), 1.0)
 
 
 def _range(value: Interval) -> str:

@@ -221,6 +221,12 @@ def test_claim_7_speculative_decoding(last, verdict):
     assert Made().judge(7, tables={"table6": table}).verdict == verdict
 
 
+def test_a_speed_up_of_a_single_round_decides_nothing():
+    once = line("MARS + block cache", "speedup_over_ar", "1.7", "n/a")
+    table = [{**once, "batch_size": "4", "cache_block": "32"}]
+    assert Made().judge(5, tables={"table5": table}).verdict == UNDECIDED
+
+
 @pytest.mark.parametrize(("tokens", "verdict"), [(21, HOLDS), (30, FAILS)])
 def test_claim_8_jacobi(tokens, verdict):
     made = Made().answer("m2", "jacobi", 50, keys=["gsm8k"], tokens=tokens, forwards=20)
