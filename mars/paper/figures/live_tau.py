@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from mars.errors import UserError
 from mars.figure_style import BLACK, COLOURS, PAGE, figure_for
@@ -20,7 +21,7 @@ CAPTION = (
 )
 NAMES = {"tau-1": "τ = 1", "tau-low": "low τ", "adaptive": "adaptive τ"}
 LINES = ("-", "--", "-.")
-BINS = 30
+PER_BIN = 8  # requests in a bar of the arrivals, on average
 
 
 def draw(folder: Path, output: Path) -> list[Path]:
@@ -55,7 +56,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _over_time(panels: Mapping[str, Axes], runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Arrivals, which are the same for all policies; then queue and tau of each."""
     arrivals = [request["arrival"] for request in next(iter(runs.values()))["requests"]]
-    counts, edges = np.histogram(arrivals, bins=BINS)
+    counts, edges = np.histogram(arrivals, bins=max(1, len(arrivals) // PER_BIN))
     panels["arrivals"].stairs(counts / np.diff(edges), edges, color=BLACK, fill=True, alpha=0.4)
     for number, run in enumerate(runs.values()):
         times = [moment["time"] for moment in run["timeline"]]
@@ -68,6 +69,7 @@ def _over_time(panels: Mapping[str, Axes], runs: Mapping[str, Mapping[str, Any]]
         panels[name].set_ylabel(label)
         panels[name].sharex(panels["tau"])
         panels[name].tick_params(labelbottom=name == "tau")
+    panels["queue"].set_ylim(bottom=-0.5)
     panels["tau"].set_ylim(0, 1.05)
     panels["tau"].set_xlabel("seconds")
 
@@ -86,4 +88,5 @@ def _latency(panel: Axes, runs: Mapping[str, Mapping[str, Any]]) -> None:
             label=f"{NAMES[policy]}: {median:.2g} s, {p95:.2g} s",
         )
     panel.set(xlabel="latency (s)", ylabel="requests answered (%)", ylim=(0, 101))
+    panel.xaxis.set_major_locator(MaxNLocator(6))
     panel.legend(loc="lower right")
