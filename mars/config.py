@@ -432,7 +432,7 @@ class Experiment(Strict):
 
     def _check_speed(self) -> None:
         """What is timed exists and can be timed; what is timed for an artefact is configured."""
-        for artefact in TIMED.keys() & set(self.artefacts):
+        for artefact in [name for name in self.artefacts if name in TIMED]:
             if self.speed is None or getattr(self.speed, TIMED[artefact]) is None:
                 raise ValueError(
                     f"`artefacts` has {artefact}, which needs `speed.{TIMED[artefact]}`"
