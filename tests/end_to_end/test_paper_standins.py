@@ -59,7 +59,9 @@ def fetched(hub: Hub, mirror: Path, configs: list[Path], project: Path):
     for config in configs:
         command += ["--config", str(config)]
     variables = environment(project) | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, cwd=mirror.parent, env=variables, capture_output=True, text=True, timeout=300
+    )
 
 
 def run(project: Path, folder: Path, configs: list[Path], mirror: Path, *arguments: str) -> str:
@@ -124,8 +126,9 @@ def test_the_paper_runs_from_released_checkpoints(project: Path, tmp_path: Path)
     assert list(missing) == ["AR SFT (10 ep)"]
     assert f"Trained here: {TRAINED}." in (results / "tables/table3.md").read_text()
     assert "Nothing to be done" in run(project, work, configs, mirror, "--dry-run")
-    audit = [sys.executable, "-m", "mars", "audit", "--all", "--root", str(work)]
+    audit = [sys.executable, "-m", "mars", "audit", "--all"]
     for config in configs:
         audit += ["--config", str(config)]
-    done = subprocess.run(audit, env=environment(project), capture_output=True, text=True)
+    # From there, because Python looks for the package in the working folder first.
+    done = subprocess.run(audit, cwd=work, env=environment(project), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
