@@ -1,14 +1,6 @@
 # What is timed: Table 5 with its heat map, Table 6, the live tau. Whoever times something wants the
 # machine for itself, so these jobs are alone; they come after everything that is not.
-SPEED = EXPERIMENT.speed
 TIMED_DATA = data_manifests([EXPERIMENT.benchmarks[SPEED.benchmark].dataset] if SPEED else [])
-
-
-def timed_models(part):
-    """The manifests of the models that a part of the section `speed` names."""
-    names = SPEED.models() if SPEED else {}
-    chosen = [name for key, name in names.items() if key.startswith(f"{part}.")]
-    return [f"{checkpoint(name)}/manifest.json" for name in dict.fromkeys(chosen)]
 
 
 rule speed_sweep:

@@ -30,6 +30,7 @@ EXPERIMENT = experiment_of_this_run()
 RESULTS = f"results/{EXPERIMENT.experiment}"
 HUB = f"{RESULTS}/data/hub"
 GENERATED = isinstance(EXPERIMENT.data, GeneratedData)
+SPEED = EXPERIMENT.speed
 TABLES = [name for name in EXPERIMENT.artefacts if name == "findings" or name.startswith("table")]
 TRAINED = trained_models(EXPERIMENT)
 PRETRAINED = [name for name in TRAINED if EXPERIMENT.models[name].method == "base"]
@@ -135,3 +136,10 @@ def manifests_behind(folder, stage, **target):
     """The manifests in a folder of results, one per model that an artefact shows."""
     models = json.loads(spec(EXPERIMENT, stage, **target))["config"]["models"]
     return expand(f"{RESULTS}/{folder}/{{model}}/manifest.json", model=models)
+
+
+def timed_models(part):
+    """The manifests of the models that a part of the section `speed` names."""
+    names = SPEED.models() if SPEED else {}
+    chosen = [name for key, name in names.items() if key.startswith(f"{part}.")]
+    return [f"{checkpoint(name)}/manifest.json" for name in dict.fromkeys(chosen)]
