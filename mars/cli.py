@@ -284,10 +284,13 @@ def train(
     from mars.config import Architecture, Training
     from mars.decoding.generate import add_custom_generate
     from mars.files import canonical_json, sha256_text
+    from mars.gpus import end_with_parent
     from mars.provenance.manifest import write_manifest
     from mars.provenance.record import recorded
     from mars.training import train as run
 
+    if "RANK" in os.environ:  # one of several processes that a launcher started
+        end_with_parent()
     plan = _stage(spec, "train")
     config = plan["config"]
     architecture = config["architecture"]

@@ -11,8 +11,10 @@ same command is right in a job of its own and for many jobs inside one large all
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -102,6 +104,16 @@ def launch_command(verb: Sequence[str], gpus: int, sharded: bool) -> list[str]:
     file = PACKAGE.parent / "config/accelerate" / ("fsdp.yaml" if sharded else "ddp.yaml")
     options = [f"--config_file={file}", f"--num_processes={gpus}", "--main_process_port=0"]
     return [sys.executable, "-m", "accelerate.commands.launch", *options, *mars]
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it has ended (Linux).
+
+    The lock is the launcher's. Without this, its processes would outlive it when it is killed, and
+    go on using the devices, and writing checkpoints, beside the run that takes its place.
+    """
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def run_with_gpus(verb: Sequence[str], count: int, sharded: bool = False) -> None:

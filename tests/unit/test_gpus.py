@@ -82,6 +82,27 @@ def test_a_killed_job_frees_its_devices(tmp_path):
     assert second.wait(60) == 0
 
 
+LAUNCHED = """
+import time
+from mars.gpus import end_with_parent
+end_with_parent()
+print("started", flush=True)
+time.sleep(20)
+print("survived")
+"""
+LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+
+
+def test_a_process_of_a_killed_launcher_ends_too():
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, LAUNCHED], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "started\n"
+        launcher.kill()
+        assert launcher.stdout.read() == ""  # up to the end of the last process that can write
+
+
 def test_the_pool_is_what_the_scheduler_or_the_user_assigned(monkeypatch):
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3, MIG-x/1"}) == ["3", "MIG-x/1"]
     for none in ("", "-1", "NoDevFiles"):
