@@ -77,13 +77,8 @@ PAPER = {
 
 @pytest.mark.parametrize("overlays", PAPER, ids=lambda names: "+".join(names) or "whole")
 def test_the_paper_is_planned_offline(overlays: tuple[str, ...], tmp_path: Path):
-<<<<<<< HEAD
-    files = [ROOT / "config/paper.yaml"]
-    files += [ROOT / f"config/overlays/paper-{name}.yaml" for name in overlays]
-=======
     names = ["paper.yaml", *(f"overlays/paper-{name}.yaml" for name in overlays)]
     files = [ROOT / "config" / name for name in names]
->>>>>>> h-cluster
     configs = ["--configfile", *map(str, files)]
     done = snakemake("-n", "-s", str(ROOT / "Snakefile"), *configs, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
