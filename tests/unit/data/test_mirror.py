@@ -204,6 +204,7 @@ def test_a_killed_fetch_goes_on_at_the_byte_where_it_was(hub: Hub, tmp_path: Pat
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while (begun := sum(file.stat().st_size for file in mirror.glob(".partial/*"))) < size / 3:
+        assert first.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     first.send_signal(signal.SIGKILL)
@@ -227,5 +228,6 @@ def experiment(folder: Path) -> Path:
     content["data"] = {"source": "hub", "dataset": DATA}
     content["scales"]["small"]["base"] = {"source": "hub", "repository": MODEL}
     content["benchmarks"] = {"gpqa": content["benchmarks"]["gpqa"]}
+    content |= {"evaluate": [], "artefacts": [], "speed": None}
     (folder / "mine.yaml").write_text(yaml.safe_dump(content))
     return folder / "mine.yaml"
