@@ -23,7 +23,7 @@ SNAKEMAKE  = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake \
 STAMP     := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch reproduce report plan test lint lock known-experiment
+.PHONY: help install fetch reproduce report plan audit test test-slurm lint lock known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -36,6 +36,7 @@ help:
 	@echo "make fetch [EXPERIMENT=]           what it needs from the hub into mirror/, for a run without network"
 	@echo "make plan [EXPERIMENT=]            what 'make reproduce' would run, why, and its cost; runs nothing"
 	@echo "make report [EXPERIMENT=]          one HTML page of all that was run: results/<experiment>/report.html"
+	@echo "make audit [EXPERIMENT=]           whether every number still is what its records say"
 	@echo "make test                          install, run the tests"
 	@echo "make test-slurm                    the ci experiment through a Slurm started for it (root, slurm-wlm)"
 	@echo "make install                       virtual environment in .venv from requirements.lock"
@@ -79,6 +80,9 @@ fetch: known-experiment install
 
 plan: known-experiment install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars plan $(addprefix --config ,$(CONFIG) $(OVERLAY))
+
+audit: known-experiment install
+	@$(BIN)/mars audit --all $(addprefix --config ,$(CONFIG) $(OVERLAY))
 
 # From what is there; `make reproduce` writes it too, after everything it shows.
 report: known-experiment install
