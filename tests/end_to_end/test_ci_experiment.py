@@ -32,7 +32,10 @@ def test_every_model_setting_and_benchmark_has_a_record(results: Path):
             for benchmark in benchmarks:
                 record = read_json(results / f"evaluations/{model}/{setting}/{benchmark}.json")
                 assert record["documents"] == experiment.data.benchmark_documents
-                assert record["tokens"] >= record["forwards"] >= record["documents"]
+                assert record["forwards"] >= record["documents"]
+                # The others also forward what gives no token: a filled block, a last mask.
+                if record["decoding"]["method"] not in ("block_cache", "block_diffusion"):
+                    assert record["tokens"] >= record["forwards"]
 
 
 def test_the_tables_hold_the_records(results: Path):
