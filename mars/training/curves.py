@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FuncFormatter
 
 from mars.errors import UserError
 from mars.figure_style import COLOURS, PAGE, figure_for
@@ -34,7 +34,7 @@ def plot_curves(logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
             panel.set_title(title)
             panel.set_xlabel("optimiser step")
         panels[0].set_yscale("log")  # the first steps would flatten all that comes after
-        panels[0].yaxis.set_major_formatter(ScalarFormatter())
+        panels[0].yaxis.set_major_formatter(FuncFormatter("{0:g}".format))
         panels[0].set_ylabel("nats per token")
         handles = {
             label: handle

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 
 from mars.errors import UserError
-from mars.figure_style import COLUMN, figure_for
+from mars.figure_style import figure_for
 from mars.files import write_atomic
 
 CAPTION = (
@@ -45,7 +45,7 @@ def draw(summary: Path, output: Path) -> list[Path]:
     if grid.empty:
         raise UserError(f"{summary} has no speed-up over AR; measure it again with its baseline.")
     files = [Path(output) / f"heat_map.{suffix}" for suffix in ("pdf", "png", "csv")]
-    with figure_for(files[:2], COLUMN, 0.9 + 0.24 * len(grid)) as figure:
+    with figure_for(files[:2], 1.6 + 0.55 * len(grid.columns), 0.9 + 0.2 * len(grid)) as figure:
         panel = figure.subplots()
         image = _cells(panel, grid)
         figure.colorbar(image, ax=panel, label="tokens/s over AR's", shrink=0.9)

@@ -85,7 +85,7 @@ def _latency(panel: Axes, runs: Mapping[str, Mapping[str, Any]]) -> None:
             where="post",
             color=COLOURS[number],
             linestyle=LINES[number],
-            label=f"{NAMES[policy]}: {median:.2g} s, {p95:.2g} s",
+            label=f"{NAMES[policy]}: {median:.2f} s, 95 %: {p95:.2f} s",
         )
     panel.set(xlabel="latency (s)", ylabel="requests answered (%)", ylim=(0, 101))
     panel.xaxis.set_major_locator(MaxNLocator(6))
