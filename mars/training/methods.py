@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from mars.training.block_diffusion import SMALLEST_RATE, block_diffusion_stream
 from mars.training.dual_stream import Stream, autoregressive_stream, mars_stream, pad_to_block
 
 METHODS = ("pretrain", "ar_sft", "mars", "block_diffusion")
+MEAN_INVERSE_RATE = -math.log(SMALLEST_RATE) / (1 - SMALLEST_RATE)  # mean of 1/t, t uniform
 
 Layout = Callable[[np.ndarray, int, np.random.Generator], Stream]
 

@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -41,7 +42,12 @@ from mars.files import read_json, write_json
 from mars.training.dense_attention import DENSE
 from mars.training.dual_stream import target_count
 from mars.training.export import export
-from mars.training.methods import METHODS, default_normalisation, layout
+from mars.training.methods import (
+    MEAN_INVERSE_RATE,
+    METHODS,
+    default_normalisation,
+    layout,
+)
 from mars.training.packed_model import PackedModel
 from mars.training.packing import Rows, batches, pack, steps_of_run
 
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
 CHECKPOINTS_KEPT = 2
 LOG_LINES = 2000  # at most this many lines in training.jsonl
 DIVERGED = 3.0  # times the loss of the first step, or of a uniform guess if that is more
+LOSSES_WATCHED = 16  # their median decides: a single batch may weigh a lot (1/t weights, AUDIT B2)
 
 
 @dataclass
@@ -61,7 +68,7 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     first_loss: float | None = None
-    recent_loss: float | None = None
+    recent_losses: list[float] = field(default_factory=list)
     pending: list[list[float]] = field(default_factory=list)
     log: list[dict[str, float | int | None]] = field(default_factory=list)
 
@@ -216,7 +223,8 @@ class Run:
             raise UserError("`training.epochs` is too small for a single step; raise it.")
         self.ar_weight = settings["ar_weight"] if settings["method"] == "mars" else 1.0
         self.fixed_shape = model.config._attn_implementation == "flex_attention"
-        self.vocabulary = model.config.vocab_size
+        weight = MEAN_INVERSE_RATE if training["inverse_t_weighting"] else 1.0
+        self.guess = weight * math.log(model.config.vocab_size)  # loss of a uniform guess
         packed = PackedModel(model, self.ar_weight)
         optimizer = torch.optim.AdamW(
             _parameter_groups(packed, training["weight_decay"]),
@@ -319,14 +327,15 @@ class Run:
                 f"training stopped: the loss or its gradient is not finite at step {step} of "
                 f"{self.steps}; lower `training.learning_rate` ({where})."
             )
-        if progress.first_loss is None or progress.recent_loss is None:
-            progress.first_loss = progress.recent_loss = losses[0]
-        progress.recent_loss = 0.9 * progress.recent_loss + 0.1 * losses[0]
-        bound = DIVERGED * max(progress.first_loss, math.log(self.vocabulary))
-        if progress.recent_loss > bound:
+        if progress.first_loss is None:
+            progress.first_loss = losses[0]
+        progress.recent_losses = [*progress.recent_losses, losses[0]][-LOSSES_WATCHED:]
+        recent = statistics.median(progress.recent_losses)
+        bound = DIVERGED * max(progress.first_loss, self.guess)
+        if len(progress.recent_losses) == LOSSES_WATCHED and recent > bound:
             raise UserError(
                 f"training stopped: at step {step} of {self.steps} the loss is "
-                f"{progress.recent_loss:.2f}, over {DIVERGED:.0f} times where it started and what "
+                f"{recent:.2f}, over {DIVERGED:.0f} times where it started and what "
                 "guessing costs; lower "
                 f"`training.learning_rate` ({where})."
             )

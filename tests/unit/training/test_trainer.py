@@ -255,6 +255,13 @@ def test_diverging_loss_stops_the_run(run: Callable[..., Path], settings: Settin
         run("run", "ar_sft", settings(learning_rate=10.0, epochs=20))
 
 
+def test_single_heavy_batches_are_no_divergence(
+    run: Callable[..., Path], settings: Settings
+) -> None:
+    """With the authors' 1/t weights one batch may weigh a hundred times another."""
+    run("run", "mars", settings(inverse_t_weighting=True, batch_size=1), ar_weight=0.0)
+
+
 def test_work_of_another_run_is_refused(
     run: Callable[..., Path], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
