@@ -52,6 +52,7 @@ def decode(
     slots: int = 16,
     stop: Stop | Sequence[Stop | None] | None = None,
     memory_limit: int | None = None,
+    compiled: bool = True,
     progress: Callable[[Decoded], None] | None = None,
 ) -> list[Decoded]:
     """Continue every prompt greedily, in the order given.
@@ -76,6 +77,8 @@ def decode(
         slots: sequences decoded together.
         stop: sees the tokens so far and ends a request early, for all or per prompt.
         memory_limit: most bytes for the key-value cache.
+        compiled: whether the engine compiles the transformer on a GPU, as the other cached methods
+            always do; it takes about a minute per process.
         progress: called with each sequence as it ends, in any order.
 
     Raises:
@@ -126,6 +129,7 @@ def decode(
         slots=min(slots, len(requests)),
         max_length=max(len(request.prompt) + request.max_new_tokens for request in requests),
         memory_limit=memory_limit,
+        compiled=compiled,
         **rule,
         **extensions,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -18,6 +19,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface, Cache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
+from mars.decoding.compiled import CompiledBackbone
 from mars.errors import UserError
 
 ATTENTION = "mars_grouped_query"
@@ -137,6 +139,7 @@ class CachedModel:
         capacity: positions per row.
         mask_token_id: made impossible as an output; None where there is none.
         memory_limit: most bytes for the cache; default what the device has free.
+        compiled: compile the transformer where it runs on a GPU; takes about a minute per process.
 
     Raises:
         UserError: the cache does not fit, or the architecture is not supported.
@@ -149,11 +152,15 @@ class CachedModel:
         capacity: int,
         mask_token_id: int | None,
         memory_limit: int | None = None,
+        compiled: bool = True,
     ):
         check_architecture(model.config)
         capacity = round_up(capacity)
         _check_memory(model, slots, capacity, memory_limit)
-        self.model, self.backbone = model, model.get_decoder()
+        self.model = model
+        decoder: Any = model.get_decoder()
+        on_gpu = model.device.type == "cuda"
+        self.backbone = CompiledBackbone(decoder) if compiled and on_gpu else decoder
         self.mask_token_id = mask_token_id
         self.capacity = capacity
         self.cache = CursorCache(model, slots, capacity)

@@ -92,6 +92,7 @@ class Engine:
             that agree are kept. The output is that of greedy AR decoding for every threshold.
         extra_mask: append B masks and read the last one too: B + 1 predictions (an extension).
         memory_limit: most bytes for the cache; default what the device has free.
+        compiled: compile the transformer where it runs on a GPU; takes about a minute per process.
 
     Raises:
         UserError: the cache does not fit, or the model cannot be decoded this way.
@@ -111,6 +112,7 @@ class Engine:
         verify: bool = False,
         extra_mask: bool = False,
         memory_limit: int | None = None,
+        compiled: bool = True,
     ):
         check_model(model, block_size if self.masked else 1, mask_token_id)
         cutoff(None, metric)
@@ -118,7 +120,9 @@ class Engine:
         self.verify, self.extra_mask, self.eos = verify, extra_mask, eos
         self.slots, self.max_length = slots, max_length
         window = 2 * (block_size + extra_mask) - 1
-        self.cached = CachedModel(model, slots, max_length + window, mask_token_id, memory_limit)
+        self.cached = CachedModel(
+            model, slots, max_length + window, mask_token_id, memory_limit, compiled
+        )
 
         device = model.device
         self.offsets = torch.arange(self.cached.capacity, device=device)

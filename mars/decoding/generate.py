@@ -58,6 +58,7 @@ def generate_text(
         eos_token_id=eos_token_ids(model, tokenizer),
         mask_token_id=tokenizer.mask_token_id,
         method=method,
+        compiled=False,  # one answer is over sooner
     )
     tokens = forwards = 0
     for forwards, (piece, gained) in enumerate(text_of(gains, tokenizer), 1):
@@ -145,7 +146,8 @@ def custom_generate(
         attention_mask: 1 for tokens, 0 for padding, [batch, length].
         threshold, method: as in :func:`mars.decoding.decode`.
         arguments: ``max_new_tokens``, ``eos_token_id``, ``pad_token_id``, ``mars_block_size`` and
-            ``mars_mask_token_id`` override the generation config; options of ``decode`` pass.
+            ``mars_mask_token_id`` override the generation config; options of ``decode`` pass,
+            ``compiled`` among them, which is off here unless asked for.
 
     Returns:
         Prompts and continuations as ``generate`` returns them, [batch, length + longest].
@@ -179,7 +181,7 @@ def custom_generate(
         eos_token_id=settings["eos_token_id"],
         mask_token_id=settings["mars_mask_token_id"],
         method=method,
-        **options,
+        **{"compiled": False, **options},
     )
     width = max(len(one.tokens) for one in done)
     output = ids.new_full((len(done), width), settings["pad_token_id"] or 0)
@@ -188,7 +190,15 @@ def custom_generate(
     return torch.cat([ids, output], 1)
 
 
-DECODE_OPTIONS = {"metric", "strict", "verify", "extra_mask", "cache_block", "slots"}
+DECODE_OPTIONS = {
+    "metric",
+    "strict",
+    "verify",
+    "extra_mask",
+    "cache_block",
+    "slots",
+    "compiled",
+}
 
 
 def _options(config: GenerationConfig, arguments: dict[str, Any]) -> dict[str, Any]:

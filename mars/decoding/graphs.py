@@ -18,8 +18,8 @@ Key = TypeVar("Key")
 class Graphs(Generic[Key]):
     """Replays a computation whose inputs and outputs live at fixed addresses.
 
-    The first time a shape is met it runs as usual, which also warms up its kernels; the second
-    time it is captured; from then on it is replayed. All graphs share one memory pool.
+    The first time a shape is met it runs as usual, which compiles and warms up its kernels; the
+    second time it is captured; from then on it is replayed. All graphs share one memory pool.
     """
 
     def __init__(self) -> None:
