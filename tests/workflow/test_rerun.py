@@ -148,7 +148,7 @@ def bump(package: str) -> Callable[[Path], None]:
         ),
         pytest.param(append("data/generate.py", "x = 1\n"), ALL, id="corpus"),
         pytest.param(append("provenance/audit.py", "x = 1\n"), set(), id="audit"),
-        pytest.param(append("cli.py", "x = 1\n"), set(), id="command line"),
+        pytest.param(append("cli/paper.py", "x = 1\n"), set(), id="command line"),
         pytest.param(bump("torch"), ALL, id="torch in the lock"),
         pytest.param(bump("ruff"), set(), id="a tool in the lock"),
     ],

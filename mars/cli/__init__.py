@@ -1,0 +1,43 @@
+"""The command line: one verb per stage of the workflow, and a few for people.
+
+A stage's verb takes its spec (`mars spec` prints it) and the paths of its inputs and outputs, so
+a rule of the workflow and a person call the same thing. Whatever loads torch, pandas or lm-eval
+is imported inside the verbs: it takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Each adds its verbs to the application, in the order in which `mars --help` lists them.
+from mars.cli import (  # isort: skip
+    configuration,  # noqa: F401
+    data,  # noqa: F401
+    training,  # noqa: F401
+    decoding,  # noqa: F401
+    speed,  # noqa: F401
+    paper,  # noqa: F401
+    provenance,  # noqa: F401
+)
+from mars.cli.common import app
+from mars.errors import UserError
+
+# Verbs that may use the network; all others run with the hub switched off. With a mirror only
+# the first one may, which fills it.
+FETCHING = ("fetch", "fetch-dataset", "import-base", "import-released")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence and exit status 2."""
+    mirror = os.environ.get("MARS_HUB_MIRROR")
+    verb = sys.argv[1] if len(sys.argv) > 1 else ""
+    if verb not in (FETCHING[:1] if mirror else FETCHING):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if mirror:
+        os.environ["NLTK_DATA"] = f"{mirror}/nltk_data:{os.environ.get('NLTK_DATA', '')}"
+    try:
+        app()
+    except UserError as error:
+        print(f"mars: {error}", file=sys.stderr)
+        sys.exit(2)

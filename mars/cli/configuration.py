@@ -1,0 +1,51 @@
+"""Verbs about an experiment's configuration, and the GPUs a job gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mars.cli.common import Configs, app
+from mars.config import json_schema, load_experiment
+from mars.gpus import run_with_gpus
+from mars.stages import spec as stage_spec
+
+
+@app.command()
+def spec(
+    config: Configs,
+    stage: Annotated[str, typer.Argument(help="e.g. train")],
+    target: Annotated[list[str] | None, typer.Argument(help="e.g. model=mars-b4-small")] = None,
+) -> None:
+    """Print the spec of one stage: its configuration, code and lock in one JSON string."""
+
+    pairs = [item.partition("=") for item in target or []]
+    values = {key: int(value) if value.isdigit() else value for key, _, value in pairs}
+    print(stage_spec(load_experiment(*config), stage, **values))
+
+
+@app.command()
+def check(config: Annotated[list[Path], typer.Argument(help="experiment, then overlays")]) -> None:
+    """Check a configuration with its overlays: silent if good, else one sentence."""
+
+    load_experiment(*config)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of an experiment (config/schema.json)."""
+
+    print(json_schema(), end="")
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def with_gpus(
+    count: Annotated[int, typer.Argument(help="GPUs, at most; 0: leave them as they are")],
+    verb: Annotated[list[str], typer.Argument(help="e.g. train, with its options")],
+    sharded: Annotated[bool, typer.Option(help="train with FSDP instead of DDP")] = False,
+) -> None:
+    """Run another verb with GPUs that no other job has; training starts a process on each."""
+
+    run_with_gpus(verb, count, sharded)

@@ -1,0 +1,98 @@
+"""Verbs that say where results came from, what would run now, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mars.cli.common import Configs, app
+from mars.config import load_experiment
+from mars.errors import UserError
+from mars.provenance.audit import Records
+from mars.provenance.cells import Tables
+from mars.provenance.ledger import commit
+from mars.provenance.plan import estimates, jobs, reason
+from mars.provenance.price import price_table
+from mars.provenance.report import audit_all, audit_cell
+
+Root = Annotated[Path, typer.Option(help="folder in which the workflow ran")]
+TINY = [Path("config/tiny.yaml")]
+
+
+@app.command()
+def audit(
+    table: Annotated[str, typer.Argument(help="e.g. table2")] = "",
+    row: Annotated[str, typer.Argument(help='e.g. "0.5B MARS B=4"')] = "",
+    column: Annotated[str, typer.Argument(help="e.g. GSM8K")] = "",
+    quantity: Annotated[str | None, typer.Option(help="default: the row's first")] = None,
+    every: Annotated[bool, typer.Option("--all", help="every cell of every artefact")] = False,
+    samples: Annotated[bool, typer.Option(help="also list the questions behind a cell")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    config: Configs = TINY,
+    root: Root = Path("."),
+) -> None:
+    """Trace a number back to its data, re-hashing on the way: verified, stale, changed, missing."""
+
+    if not every and not (table and row and column):
+        raise UserError("name a table, a row and a column, or say --all.")
+    tables = Tables(Records(load_experiment(*config), root))
+    if every:
+        word, lines, plain = audit_all(tables)
+    else:
+        word, lines, plain = audit_cell(tables, tables.find(table, row, column, quantity), samples)
+    print(json.dumps(plain, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
+    raise typer.Exit(word != "verified")
+
+
+@app.command()
+def why(
+    target: Annotated[str, typer.Argument(help="part of a job's name, e.g. train or table2")] = "",
+    config: Configs = TINY,
+    root: Root = Path("."),
+) -> None:
+    """Say for each job why it would run now, or that it would not."""
+
+    experiment = load_experiment(*config)
+    planned = [job for job in jobs(config, root) if target in job.name or target == str(job.record)]
+    if not planned:
+        raise UserError(f"no job's name has {target!r} in it; `mars why` lists all.")
+    for job in planned:
+        if job.runs or target:
+            print(reason(job, experiment, root))
+    if not target and not any(job.runs for job in planned):
+        print("Nothing to be done.")
+
+
+@app.command()
+def plan(config: Configs = TINY, root: Root = Path(".")) -> None:
+    """Print what a run would do: jobs by stage, why, and what it would cost."""
+    from mars.paper.published import training_hours
+
+    experiment = load_experiment(*config)
+    planned = jobs(config, root)
+    if not any(job.runs for job in planned):
+        print("Nothing to be done.")
+        return
+    for job in planned:
+        if job.runs:
+            print(reason(job, experiment, root))
+    costs = price_table(planned, experiment, training_hours())
+    print("", *(costs or estimates(planned, experiment, root)), sep="\n")
+
+
+@app.command()
+def ledger(config: Configs = TINY) -> None:
+    """Enter finished results into DVC's cache and lock, where dvc.yaml is about them."""
+
+    print(commit(Path("results") / load_experiment(*config).experiment))
+
+
+@app.command()
+def export_crate(config: Configs = TINY, root: Root = Path(".")) -> None:
+    """Describe an experiment's results as an RO-Crate (Process Run Crate), for other tools."""
+    from mars.provenance.crate import export_crate as run
+
+    print(run(load_experiment(*config), root))
