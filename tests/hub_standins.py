@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from little_models import little_config
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2Tokenizer,
 )
@@ -44,17 +44,11 @@ def write_base(folder: Path, *, mask: bool = False, seed: int = 0) -> Qwen2ForCa
     tokenizer = write_tokenizer(folder, mask)
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(
-        Qwen2Config(
+        little_config(
             vocab_size=320,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
             max_position_embeddings=2048,
             tie_word_embeddings=True,
             initializer_range=0.3,
-            bos_token_id=None,
             eos_token_id=tokenizer.convert_tokens_to_ids(END),
             pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
         )
@@ -76,15 +70,9 @@ def write_llama(folder: Path) -> None:
     )
     plain.chat_template = tokenizer.chat_template
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = little_config(
+        LlamaConfig,
         vocab_size=320,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=None,
         eos_token_id=plain.eos_token_id,
         pad_token_id=plain.pad_token_id,
     )

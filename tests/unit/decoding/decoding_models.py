@@ -6,6 +6,7 @@ import random
 from functools import cache
 
 import torch
+from little_models import little_config
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -29,19 +30,8 @@ def random_model(
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
         "llama": (LlamaConfig, LlamaForCausalLM),
     }[architecture]
-    config = config_class(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-        initializer_range=0.5,
+    config = little_config(
+        config_class, vocab_size=VOCABULARY, tie_word_embeddings=False, initializer_range=0.5
     )
     model = model_class(config).eval()
     with torch.no_grad():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from little_models import little_config
+from transformers import Qwen2ForCausalLM
 
 from mars.decoding import decode
 from mars.errors import UserError
@@ -16,15 +17,7 @@ MASK, EOS = 1, 0
 @pytest.fixture(scope="module")
 def model() -> Qwen2ForCausalLM:
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-    )
+    config = little_config(vocab_size=40, initializer_range=0.3)
     return Qwen2ForCausalLM(config).eval()
 
 

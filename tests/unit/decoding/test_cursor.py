@@ -5,8 +5,9 @@ import torch
 from decoding_models import EOS, MASK, VOCABULARY, prompts, random_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from little_models import little_config
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2ForCausalLM
 
 from mars.decoding import Engine, Request, cursor, decode
 from mars.decoding.acceptance import METRICS
@@ -179,17 +180,7 @@ def test_long_prompts_enter_in_pieces(monkeypatch):
 )
 def test_any_grouping_of_heads(changes):
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        initializer_range=0.5,
-        pad_token_id=None,
-        bos_token_id=None,
-        eos_token_id=None,
-        **changes,
-    )
+    config = little_config(LlamaConfig, vocab_size=VOCABULARY, initializer_range=0.5, **changes)
     model = LlamaForCausalLM(config).eval()
     arguments = {
         "prompts": prompts(5),
@@ -259,16 +250,7 @@ def test_bad_settings_are_refused():
         decode(model, [[1]], threshold=[0.5, 0.5], **rule)
     with pytest.raises(UserError, match="not options"):
         decode(model, [[1]], threshold=0.5, **rule, method="jacobi", verify=True)
-    sliding = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        use_sliding_window=True,
-        max_window_layers=1,
-    )
+    sliding = little_config(vocab_size=VOCABULARY, use_sliding_window=True, max_window_layers=1)
     with pytest.raises(UserError, match="sliding"):
         decode(Qwen2ForCausalLM(sliding), [[1]], threshold=0.5, **rule)
     with pytest.raises(UserError, match="use fewer slots"):

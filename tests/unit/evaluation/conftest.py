@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from little_models import little_config
 from small_benchmarks import BENCHMARKS, SIZES
-from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from mars.config import Benchmark
 from mars.data.generate import generate
@@ -31,13 +32,9 @@ def tokenizer(tmp_path_factory):
 def model(tokenizer):
     """Random weights, sharpened so that greedy decoding is not a coin toss."""
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = little_config(
         vocab_size=len(tokenizer),
-        hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=4096,
         eos_token_id=tokenizer.eos_token_id,
         tie_word_embeddings=True,

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from little_models import little_config
 from torch.nn.functional import cross_entropy
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from mars.training.block_diffusion import block_diffusion_stream
 from mars.training.dual_stream import autoregressive_stream, mars_stream, pad_to_block
@@ -23,14 +24,9 @@ Document = tuple[np.ndarray, int]
 
 def make_model(dtype: torch.dtype) -> Qwen2ForCausalLM:
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = little_config(
         vocab_size=48,
-        hidden_size=32,
-        intermediate_size=48,
         num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
         tie_word_embeddings=True,
         initializer_range=0.3,  # so that attention and logits are far from uniform
         attn_implementation="sdpa",
