@@ -66,7 +66,7 @@ class Rows:
         )
 
     def flex_mask(self):  # type: ignore[no-untyped-def]
-        """The same mask as a block mask of flex attention, for CUDA. Not tested on a CPU."""
+        """The same mask as a block mask of flex attention, for CUDA."""
         from torch.nn.attention.flex_attention import create_block_mask
 
         def mask_mod(row, head, query, key):  # type: ignore[no-untyped-def]

@@ -301,6 +301,26 @@ class Run:
     def step(self, rows: list[Rows]) -> tuple[list[float], float]:
         """One optimiser step: loss, AR loss and mask loss of the whole batch; gradient norm."""
         accelerator = self.accelerator
+        try:
+            total = self.accumulate(rows)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"training stopped: the device's memory ran out at step {self.progress.step + 1} "
+                f"of {self.steps}, with rows of {self.training['row_length']} tokens; lower "
+                "`training.row_length` or `training.rows_per_forward`, which changes no batch, or "
+                "spread the model over GPUs by `sharded` in `resources.training`."
+            ) from error
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.training["max_grad_norm"])
+        losses = accelerator.reduce(total, "sum").tolist()
+        if all(map(math.isfinite, [*losses, float(norm)])):  # else `check` stops the run
+            self.optimizer.step()
+            self.scheduler.step()
+        self.optimizer.zero_grad()
+        return losses, float(norm)
+
+    def accumulate(self, rows: list[Rows]) -> torch.Tensor:
+        """Gradients of a whole optimiser step; (3,) loss, AR loss and mask loss of these rows."""
+        accelerator = self.accelerator
         total = torch.zeros(3, device=accelerator.device)
         for index, part in enumerate(rows):
             last = index == len(rows) - 1
@@ -310,13 +330,7 @@ class Run:
                 accelerator.backward(loss * accelerator.num_processes)
             total[0] += loss.detach()
             total[1:] += apart
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.training["max_grad_norm"])
-        losses = accelerator.reduce(total, "sum").tolist()
-        if all(map(math.isfinite, [*losses, float(norm)])):  # else `check` stops the run
-            self.optimizer.step()
-            self.scheduler.step()
-        self.optimizer.zero_grad()
-        return losses, float(norm)
+        return total
 
     def check(self, losses: list[float], norm: float) -> None:
         """Stop a run whose loss is not finite, or stays far above where it started."""

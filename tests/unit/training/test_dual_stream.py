@@ -290,3 +290,22 @@ def test_eos_padding_fills_the_last_block_of_finished_documents_only() -> None:
     assert padded.tolist() == [5, 6, 7, 8, 0, 0, 0, 0]
     assert pad_to_block(cut, 2, 4, eos_token_id=0).tolist() == cut.tolist()
     assert pad_to_block(padded, 2, 4, eos_token_id=0).tolist() == padded.tolist()
+
+
+def test_loss_through_flex_attention_equals_that_through_sdpa() -> None:
+    """What runs on GPUs, forward only: flex attention has no backward on a CPU."""
+    model = make_model(torch.float32).eval()
+    streams = [mars_stream(d, p, block_size=4, mask_token_id=MASK) for d, p in make_documents()]
+    rows = pack(
+        streams,
+        row_length=256,
+        rows_per_forward=2,
+        normalisation="sequence",
+        ar_weight=1.0,
+        fixed_shape=True,
+    )
+    with torch.no_grad():
+        expected = [PackedModel(model, 1.0)(part)[0] for part in rows]
+        model.set_attn_implementation("flex_attention")
+        losses = [PackedModel(model, 1.0)(part)[0] for part in rows]
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=0)

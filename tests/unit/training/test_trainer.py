@@ -22,6 +22,8 @@ from mars.config import Training
 from mars.errors import UserError
 from mars.files import read_json, read_jsonl
 from mars.training import train, trainer
+from mars.training.packed_model import PackedModel
+from mars.training.packing import Rows
 
 MASK = 1
 Settings = Callable[..., Training]
@@ -253,6 +255,17 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
 def test_diverging_loss_stops_the_run(run: Callable[..., Path], settings: Settings) -> None:
     with pytest.raises(UserError, match=r"lower `training.learning_rate`"):
         run("run", "ar_sft", settings(learning_rate=10.0, epochs=20))
+
+
+def test_memory_that_runs_out_is_one_sentence(
+    run: Callable[..., Path], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(model: PackedModel, rows: Rows) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PackedModel, "forward", full)
+    with pytest.raises(UserError, match=r"memory ran out at step 1 of 9.*lower `training.row_l"):
+        run("run", "ar_sft", settings())
 
 
 def test_single_heavy_batches_are_no_divergence(
