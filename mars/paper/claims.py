@@ -159,7 +159,7 @@ def several_tokens_at_a_small_loss(results: Results) -> Judged:
         if test is None or speed is None:
             continue
         tests.append(test)
-        fast = trusted(test, above(speed, TOKENS_PER_FORWARD))
+        fast = trusted(test.fewest, above(speed, TOKENS_PER_FORWARD))
         verdicts += [fast, no_worse(test)]
         parts.append(f"{row.label}: {_range(speed)} tokens per forward, change {test}")
     return Judged(combined(verdicts), "; ".join(parts), tests) if tests else NOTHING
@@ -190,7 +190,7 @@ def sft_loss_keeps_larger_blocks(results: Results) -> Judged:
     tests = [one for one in (test, *parts) if one is not None]
     if test is None:
         return NOTHING
-    return Judged(trusted(test, above(test.difference, 0.0)), _listed(tests), tests)
+    return Judged(trusted(test.fewest, above(test.difference, 0.0)), _listed(tests), tests)
 
 
 def block_diffusion_collapses(results: Results) -> Judged:
@@ -203,8 +203,8 @@ def block_diffusion_collapses(results: Results) -> Judged:
     if fall is None or lead is None:
         return NOTHING
     verdicts = [
-        trusted(fall, below(fall.difference, -MARGIN)),
-        trusted(lead, above(lead.difference, 0.0)),
+        trusted(fall.fewest, below(fall.difference, -MARGIN)),
+        trusted(lead.fewest, above(lead.difference, 0.0)),
     ]
     return Judged(combined(verdicts), _listed([fall, lead]), [fall, lead])
 
@@ -304,7 +304,8 @@ def metric_hardly_matters(results: Results) -> Judged:
             verdicts.append(UNDECIDED)
             parts.append(f"{metric}: no speed in common with probability")
         else:
-            verdicts.append(below(found_gap.distance(), MARGIN))
+            verdict = below(found_gap.distance(), MARGIN)
+            verdicts.append(trusted(curves[metric].fewest, verdict))
             parts.append(f"{metric} minus probability at equal speed: {found_gap} points")
     return Judged(combined(verdicts), "; ".join(parts))
 

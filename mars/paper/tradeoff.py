@@ -19,10 +19,12 @@ class Curve(NamedTuple):
     Attributes:
         accuracy, speed: percent and tokens per forward, of shape (1 + draws, settings). All curves
             of an experiment share the questions of a draw.
+        fewest: questions of the benchmark that has the fewest.
     """
 
     accuracy: np.ndarray
     speed: np.ndarray
+    fewest: int
 
 
 def tradeoffs(model: str, evaluations: Evaluations) -> dict[str, Curve]:
@@ -41,9 +43,10 @@ def tradeoffs(model: str, evaluations: Evaluations) -> dict[str, Curve]:
         return {}
     accuracy = np.mean([part.accuracy for part in parts], axis=0)
     speed = np.mean([part.speed for part in parts], axis=0)
+    fewest = min(part.fewest for part in parts)
     metrics = np.array(list(settings.values()))
     return {
-        metric: Curve(accuracy[:, metrics == metric], speed[:, metrics == metric])
+        metric: Curve(accuracy[:, metrics == metric], speed[:, metrics == metric], fewest)
         for metric in dict.fromkeys(settings.values())
     }
 
@@ -54,7 +57,8 @@ def gap(curve: Curve, reference: Curve) -> Interval | None:
     Returns:
         None where they reach no speed in common, as measured or in most draws.
     """
-    gaps = [_gap(*points) for points in zip(*curve, *reference, strict=True)]
+    drawings = (curve.accuracy, curve.speed, reference.accuracy, reference.speed)
+    gaps = [_gap(*points) for points in zip(*drawings, strict=True)]
     drawn = np.array([one for one in gaps[1:] if one is not None])
     if gaps[0] is None or len(drawn) < len(gaps) / 2:
         return None
@@ -88,7 +92,11 @@ def _resampled(answers: list[dict[Question, tuple[float, float, float]]]) -> Cur
     table = np.array([[one[question] for one in answers] for question in answers[0]])
     scores, tokens, forwards = np.moveaxis(table, -1, 0)  # each (questions, settings)
     weights = np.vstack([np.ones(len(table)), bootstrap_weights(len(table), DRAWS)])
-    return Curve(100 * (weights @ scores) / len(table), (weights @ tokens) / (weights @ forwards))
+    accuracy, speed = (
+        100 * (weights @ scores) / len(table),
+        (weights @ tokens) / (weights @ forwards),
+    )
+    return Curve(accuracy, speed, len(table))
 
 
 def _gap(

@@ -40,9 +40,9 @@ def no_worse(test: PairedTest) -> str:
     """Whether a paired difference is no loss of more than the margin."""
     verdict = above(test.difference, -MARGIN)
     could_lose = test.reference is not None and test.reference >= FLOOR
-    return trusted(test, verdict if could_lose or verdict != HOLDS else UNDECIDED)
+    return trusted(test.fewest, verdict if could_lose or verdict != HOLDS else UNDECIDED)
 
 
-def trusted(test: PairedTest, verdict: str) -> str:
-    """The verdict, if the test has the questions to bear it."""
-    return verdict if test.fewest >= FEWEST else UNDECIDED
+def trusted(fewest: int, verdict: str) -> str:
+    """The verdict, if the smallest of its benchmarks has the questions to bear it."""
+    return verdict if fewest >= FEWEST else UNDECIDED

@@ -265,6 +265,12 @@ def test_claim_9_compares_no_speeds_that_one_metric_does_not_reach():
     assert "no speed in common" in judged.evidence
 
 
+def test_claim_9_is_not_decided_by_a_few_questions():
+    few = swept(lambda right: right)
+    few.samples = {cell: answers[:20] for cell, answers in few.samples.items()}
+    assert few.judge(9).verdict == UNDECIDED
+
+
 def checkpoint(folder, width=8, **config):
     folder.mkdir()
     weights = {"a.weight": torch.zeros(width, 4), "b.bias": torch.zeros(3)}
