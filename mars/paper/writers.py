@@ -377,10 +377,12 @@ def _latex_block(table: Table, block: _Block, width: int, span: int, first: bool
 
 
 def latex(text: str) -> str:
-    """Plain text as LaTeX: special characters escaped, signs of numbers as such."""
+    """Plain text as LaTeX: special characters escaped, signs, arrows and quotes as such."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     special |= {character: rf"\{character}" for character in "&%$#_{}"}
     # A cell that opens with [ would be read as the optional argument of the \\ before it.
-    special |= {"[": "{[}", "]": "{]}", "±": r"$\pm$"}
-    escaped = "".join(special.get(character, character) for character in text)
+    special |= {"[": "{[}", "]": "{]}", "±": r"$\pm$", "→": r"$\rightarrow$"}
+    special |= {character: f"${character}$" for character in "<>|"}
+    escaped = "".join(special.get(character, character) for character in text.replace("->", "→"))
+    escaped = re.sub('"([^"]*)"', r"``\1''", escaped)
     return re.sub(r"^[+-](?=\d)", lambda sign: f"${sign[0]}$", escaped)

@@ -347,15 +347,20 @@ def test_evaluations_read_from_disk_give_the_same_table(tmp_path):
 # --- LaTeX --------------------------------------------------------------------------------------
 
 
-@given(st.text(alphabet="ab&%$#_{}~^\\[]±+-1 ", max_size=30))
+@given(st.text(alphabet="ab&%$#_{}~^\\[]±+-1 <>|→", max_size=30))
 def test_latex_leaves_no_special_character_bare(text):
     escaped = latex(text)
-    for command in (r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}", r"$\pm$"):
+    commands = (r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}")
+    for command in (*commands, r"$\pm$", r"$\rightarrow$", "$<$", "$>$", "$|$"):
         escaped = escaped.replace(command, "")
     escaped = re.sub(r"^\$[+-]\$", "", escaped)
     escaped = escaped.replace("{[}", "").replace("{]}", "")
     escaped = re.sub(r"\\[&%$#_{}]", "", escaped)
-    assert not re.search(r"[&%$#_{}~^\\\[\]±]", escaped)
+    assert not re.search(r"[&%$#_{}~^\\\[\]±<>|→]", escaped)
+
+
+def test_latex_has_arrows_and_quotes():
+    assert latex('AR -> MARS: "n/a"') == r"AR $\rightarrow$ MARS: ``n/a''"
 
 
 @pytest.mark.parametrize("number", DECLARATIONS)
