@@ -212,7 +212,7 @@ def test_sharded_parameters_get_the_same_gradients() -> None:
             *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
             *("--master_port", port, str(script)),
         ],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=120,
