@@ -38,9 +38,10 @@ def decoded(backend: str | None, block_size: int, slots: int, max_length: int) -
     return [result for _, result in sorted(engine.run().items())]
 
 
-def test_lengths_batch_sizes_and_engines_share_compilations() -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_lengths_batch_sizes_and_engines_share_compilations(backend: str) -> None:
     for shape in SHAPES:
-        assert decoded("eager", *shape) == decoded(None, *shape)
+        assert decoded(backend, *shape) == decoded(None, *shape)
     # One row, one slot, one token: each is a kind of its own, so at most 2 ** 3.
     assert 1 < counters["stats"]["unique_graphs"] <= 8
 
