@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mars.errors import UserError
+from mars.provenance.manifest import new_folder, write_manifest
+from mars.provenance.record import recorded
 
 app = typer.Typer(
     add_completion=False,
@@ -22,6 +26,23 @@ Spec = Annotated[str, typer.Option(help="the stage's spec: JSON, or a file that 
 Record = Annotated[Path, typer.Option(help="where to write the provenance record")]
 Folder = Annotated[Path, typer.Option()]
 DataManifest = Annotated[Path, typer.Option(help="manifest of the fetched or generated data")]
+
+
+@contextmanager
+def made_folder(
+    record: Path, spec: dict[str, Any], inputs: Sequence[Path], output: Path
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder to fill, and facts about it, empty at first.
+
+    When the block ends without an error the folder is at ``output``, with the facts in its manifest
+    and in the record; else nothing is there.
+    """
+    with (
+        recorded(record, spec, inputs, [output / "manifest.json"]) as facts,
+        new_folder(output) as folder,
+    ):
+        yield folder, facts
+        write_manifest(folder, **facts)
 
 
 def read_spec(spec: str, *stages: str) -> dict[str, Any]:

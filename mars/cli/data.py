@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from mars.cli.common import Configs, DataManifest, Folder, Record, Spec, app, read_spec
+from mars.cli.common import Configs, DataManifest, Folder, Record, Spec, app, made_folder, read_spec
 from mars.config import GeneratedData, HubBase, PackageBase, load_experiment
 from mars.errors import UserError
-from mars.provenance.manifest import new_folder, write_manifest
+from mars.provenance.manifest import write_manifest
 from mars.provenance.record import recorded
 from mars.stages import repositories_of
 
@@ -44,12 +44,8 @@ def generate_data(spec: Spec, output: Folder, record: Record) -> None:
     from mars.data.generate import generate
 
     plan = read_spec(spec, "generate_data")
-    with (
-        recorded(record, plan, [], [output / "manifest.json"]),
-        new_folder(output) as folder,
-    ):
+    with made_folder(record, plan, [], output) as (folder, _):
         generate(GeneratedData(**plan["config"]), folder)
-        write_manifest(folder)
 
 
 @app.command()
@@ -69,12 +65,8 @@ def train_tokenizer(spec: Spec, data: DataManifest, output: Folder, record: Reco
     from mars.data.tokenizer import train_from_folder
 
     plan = read_spec(spec, "train_tokenizer")
-    with (
-        recorded(record, plan, [data], [output / "manifest.json"]),
-        new_folder(output) as folder,
-    ):
+    with made_folder(record, plan, [data], output) as (folder, _):
         train_from_folder(data.parent, plan["config"]["vocabulary"], folder)
-        write_manifest(folder)
 
 
 @app.command()
@@ -85,13 +77,9 @@ def import_base(spec: Spec, output: Folder, record: Record) -> None:
     from mars.models import import_base as run
 
     plan = read_spec(spec, "import_base")
-    with (
-        recorded(record, plan, [], [output / "manifest.json"]) as facts,
-        new_folder(output) as folder,
-    ):
+    with made_folder(record, plan, [], output) as (folder, facts):
         base = TypeAdapter[HubBase | PackageBase](HubBase | PackageBase)
         facts |= run(base.validate_python(plan["config"]), folder)
-        write_manifest(folder, **facts)
 
 
 @app.command()
@@ -101,14 +89,10 @@ def import_released(spec: Spec, output: Folder, record: Record) -> None:
     from mars.released import import_released as run
 
     plan = read_spec(spec, "import_released")
-    with (
-        recorded(record, plan, [], [output / "manifest.json"]) as facts,
-        new_folder(output) as folder,
-    ):
+    with made_folder(record, plan, [], output) as (folder, facts):
         facts |= run(**plan["config"], output=folder)
         if plan["config"]["method"] == "mars":
             add_custom_generate(folder)
-        write_manifest(folder, **facts)
 
 
 @app.command()
@@ -123,10 +107,7 @@ def tokenize(
     plan = read_spec(spec, "tokenize")
     config = plan["config"]
     inputs = [data, tokenizer / "manifest.json"]
-    with (
-        recorded(record, plan, inputs, [output / "manifest.json"]),
-        new_folder(output) as folder,
-    ):
+    with made_folder(record, plan, inputs, output) as (folder, _):
         loaded = load_tokenizer(tokenizer)
         dataset = hub_root(data) / config["dataset"]
         if plan["kind"] == "documents":
@@ -134,4 +115,3 @@ def tokenize(
         else:
             options = {key: value for key, value in config.items() if key != "dataset"}
             tokenize_instructions(dataset, loaded, **options, output=folder)
-        write_manifest(folder)

@@ -10,10 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from mars.cli.common import DataManifest, Folder, Record, Spec, app, read_spec, read_tau
+from mars.cli.common import (
+    DataManifest,
+    Folder,
+    Record,
+    Spec,
+    app,
+    made_folder,
+    read_spec,
+    read_tau,
+)
 from mars.errors import UserError
 from mars.provenance.fingerprint import code_fingerprint
-from mars.provenance.manifest import new_folder, write_manifest
+from mars.provenance.manifest import write_manifest
 from mars.provenance.record import hardware, recorded, versions
 
 
@@ -137,8 +146,7 @@ def speculative(
 
     plan = read_spec(spec, "speculative")
     with (
-        recorded(record, plan, [data, *checkpoints], [output / "manifest.json"]),
-        new_folder(output) as folder,
+        made_folder(record, plan, [data, *checkpoints], output) as (folder, _),
         tempfile.TemporaryDirectory() as work,
     ):
         measure_composition(
@@ -149,7 +157,6 @@ def speculative(
             output=folder,
             about=_circumstances("mars speculative"),
         )
-        write_manifest(folder)
 
 
 @app.command()
@@ -163,8 +170,7 @@ def live_tau(
     plan = read_spec(spec, "live_tau")
     inputs = [data, checkpoint / "manifest.json"]
     with (
-        recorded(record, plan, inputs, [output / "manifest.json"]),
-        new_folder(output) as folder,
+        made_folder(record, plan, inputs, output) as (folder, _),
         tempfile.TemporaryDirectory() as work,
     ):
         measure_live_tau(
@@ -175,7 +181,6 @@ def live_tau(
             output=folder,
             about=_circumstances("mars live-tau"),
         )
-        write_manifest(folder)
 
 
 def _circumstances(command: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from huggingface_hub.utils import build_hf_headers
 from mars.data.hub import FETCHED, UNWANTED
 from mars.errors import UserError
 from mars.files import read_json, sha256_file, write_json
+from mars.units import readable_size
 
 ATTEMPTS = 6
 FIRST_WAIT = 0.5  # seconds; doubled after every failed attempt
@@ -113,7 +114,10 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
                 say(f"{item.repository}: checking the files that are there")
             absent = [f for f in files if not f.is_at(mirror / item.repository / f.path)]
             size = sum(file.size for file in absent)
-            say(f"{item.repository}: {len(absent)} of {len(files)} files to fetch, {_size(size)}")
+            say(
+                f"{item.repository}: {len(absent)} of {len(files)} files to fetch, "
+                f"{readable_size(size)}"
+            )
             missing.append((item, commit, absent))
         _check_disk(mirror, [file for _, _, files in missing for file in files])
         for item, commit, files in missing:
@@ -197,8 +201,8 @@ def _check_disk(mirror: Path, files: list[RemoteFile]) -> None:
     free = shutil.disk_usage(mirror).free
     if size > free:
         raise UserError(
-            f"{_size(size)} are still to be fetched and {mirror} has {_size(free)} free; free "
-            "some space or choose another folder."
+            f"{readable_size(size)} are still to be fetched and {mirror} has "
+            f"{readable_size(free)} free; free some space or choose another folder."
         )
 
 
@@ -310,7 +314,3 @@ def _alone(mirror: Path) -> Iterator[None]:
         except OSError:
             raise UserError(f"another `mars fetch` is filling {mirror}; wait for it.") from None
         yield
-
-
-def _size(size: float) -> str:
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from mars.files import read_json
 
@@ -21,8 +22,9 @@ def describe(folder: Path) -> dict[str, Any]:
     """
     shapes: dict[str, list[int]] = {}
     for file in sorted(Path(folder).glob("*.safetensors")):
-        header = _header(file)
-        shapes |= {name: entry["shape"] for name, entry in header.items() if "shape" in entry}
+        with safe_open(file, framework="numpy") as tensors:
+            names = tensors.keys()
+            shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
     config = read_json(Path(folder) / "config.json")
     return {
         "parameters": sum(math.prod(shape) for shape in shapes.values()),
@@ -32,10 +34,3 @@ def describe(folder: Path) -> dict[str, Any]:
             **{key: value for key, value in config.items() if key not in _OF_THE_FILE},
         },
     }
-
-
-def _header(file: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file: eight bytes of its length, then itself."""
-    with open(file, "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        return json.loads(stream.read(length))

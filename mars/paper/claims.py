@@ -8,14 +8,13 @@ if it holds for all that were run.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mars.paper import published
-from mars.paper.measure import Evaluations, models_for
-from mars.paper.published import AVERAGE, SCALES, Row
+from mars.paper.measure import Evaluations, average_of, models_for
+from mars.paper.published import SCALES, Row
 from mars.paper.significance import (
     Interval,
     PairedTest,
@@ -36,7 +35,7 @@ from mars.paper.verdicts import (
     no_worse,
     trusted,
 )
-from mars.paper.writers import NONE, NOT_RUN, Measured
+from mars.paper.writers import NONE, NOT_RUN
 
 # What the rules compare with.
 TOKENS_PER_FORWARD = 1.45  # "1.5 to 1.7" to one decimal
@@ -265,7 +264,7 @@ def _busy_rate(policy: Mapping[str, Any]) -> float | None:
 
 def composes_with_speculative_decoding(results: Results) -> Judged:
     """Claim 7."""
-    first, *others = published.table(6)[["draft", "target"]].agg(" -> ".join, axis=1)
+    first, *others = map(published.pair_label, published.table(6).to_dict("records"))
     lines = {
         line["row"]: line
         for line in results.tables.get("table6", ())
@@ -433,16 +432,10 @@ def _speed(row: Row, results: Results) -> Interval | None:
     pair = found(row, results)
     if pair is None:
         return None
-    keys = results.evaluations.keys
-    ours = results.evaluations.measure("tokens_per_forward", *pair, (*keys, AVERAGE))
-    parts = [one for title in keys if (one := ours[title]) is not None]
-    if not parts:
-        return None
-    whole = ours[AVERAGE] or Measured(
-        sum(one.value for one in parts) / len(parts),
-        math.hypot(*(one.stderr or 0.0 for one in parts)) / len(parts),
-    )
-    return Interval.of(whole.value, whole.stderr)
+    evaluations = results.evaluations
+    ours = evaluations.measure("tokens_per_forward", *pair, evaluations.keys)
+    whole = average_of([one for one in ours.values() if one is not None])
+    return Interval.of(whole.value, whole.stderr) if whole else None
 
 
 def _is_speedup(line: Mapping[str, str], quantity: str) -> bool:

@@ -11,7 +11,7 @@ from mars.files import read_json, write_atomic, write_json
 from mars.paper.claims import CLAIMS, Results
 from mars.paper.notes import scale_notes
 from mars.paper.verdicts import FEWEST, FLOOR
-from mars.paper.writers import NONE
+from mars.paper.writers import NONE, pipe_table
 
 NO_CAVEAT = "the paper's models"
 
@@ -51,7 +51,7 @@ def _as_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
     parts = [
         "# The claims of the paper",
         claims[0]["caveat"],
-        _table(verdicts),
+        pipe_table(verdicts),
         "## Rules",
         "Intervals are of 95 %; differences are paired, over the same questions. With fewer than "
         f"{FEWEST} questions in a benchmark a difference decides nothing, and with less than "
@@ -60,7 +60,7 @@ def _as_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
         "## Paired tests",
         "Points: the average over the benchmarks, with its bootstrap interval over questions. "
         "Gained, lost: questions that only the first (second) has right; p: McNemar, exact.",
-        _table(tests) if len(tests) > 2 else "None.",
+        pipe_table(tests) if len(tests) > 2 else "None.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -76,10 +76,6 @@ def _test(number: int, test: Mapping[str, Any]) -> list[str]:
         *(NONE if test[key] is None else str(test[key]) for key in ("gained", "lost")),
         NONE if test["p"] is None else f"{test['p']:.2g}",
     ]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def short(claims: Path, width: int) -> str:

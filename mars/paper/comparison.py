@@ -10,7 +10,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,16 @@ from mars.paper.notes import scale_notes
 from mars.paper.published import AVERAGE, QUESTIONS
 from mars.paper.significance import Z, stderr_of
 from mars.paper.tables import DECLARATIONS, table_cells
-from mars.paper.writers import NONE, NOT_RUN, Cell, as_csv, quantity_title, read_csv
+from mars.paper.writers import (
+    NONE,
+    NOT_RUN,
+    Cell,
+    as_csv,
+    full_row_name,
+    pipe_table,
+    quantity_title,
+    read_csv,
+)
 
 COMPARED = {f"table{number}": number for number in (2, 3, 4, 5, 6, 8, 9)}
 VERDICTS = ("agrees", "within noise", "differs", "not comparable", NOT_RUN)
@@ -134,7 +143,7 @@ def _compared(
     return Compared(
         artefact=artefact,
         scale=cell["scale"],
-        row=_row(cell),
+        row=full_row_name(cell),
         benchmark=cell["benchmark"],
         quantity=cell["quantity"],
         ours=ours,
@@ -146,16 +155,6 @@ def _compared(
         verdict=word,
         rule=rule,
     )
-
-
-def _row(cell: Mapping[str, str]) -> str:
-    """The row's name, with what else tells it from its neighbours in a table of speed."""
-    more = [
-        f"{name.replace('_', ' ')} {cell[name]}"
-        for name in ("cache_block", "batch_size")
-        if cell.get(name, NONE) not in (NONE, "")
-    ]
-    return f"{cell['row']} ({', '.join(more)})" if more else cell["row"]
 
 
 def published_stderr(
@@ -221,7 +220,7 @@ def _speed_cells(number: int) -> list[Cell]:
             for key in ("batch_size", "cache_block")
             if line.get(key, math.nan) == line.get(key, math.nan)
         }
-        label = " -> ".join(line[name] for name in names)
+        label = published.pair_label(line) if number == 6 else line["method"]
         for key, value in line.items():
             if key not in (*names, "batch_size", "cache_block"):
                 scale = "7B"  # of the model that is timed, or of the target
@@ -260,15 +259,10 @@ def _as_csv(lines: list[Compared]) -> str:
                 else round(value, 6)
                 if isinstance(value, float)
                 else value
-                for key, value in asdict(_told(line)).items()
+                for key, value in (asdict(line) | {"rule": RULES[line.rule]}).items()
             }
         )
     return stream.getvalue()
-
-
-def _told(line: Compared) -> Compared:
-    """The line with its rule in words."""
-    return replace(line, rule=RULES[line.rule])
 
 
 def _as_markdown(lines: list[Compared], notes: list[str]) -> str:
@@ -283,18 +277,14 @@ def _as_markdown(lines: list[Compared], notes: list[str]) -> str:
     parts = [
         "# Our numbers against the published ones",
         "\n".join(f"- {note}" for note in notes),
-        _table(summary),
+        pipe_table(summary),
         "The rules, fixed before any run (docs/comparison.md):",
         "\n".join(f"- *{key}*: {text}." for key, text in RULES.items()),
         "## Cells that were run",
         "± one standard error; of a published accuracy, binomial over the real benchmark.",
-        _table(cells) if len(cells) > 2 else "None.",
+        pipe_table(cells) if len(cells) > 2 else "None.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _table(rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _shown(line: Compared) -> list[str]:

@@ -180,6 +180,11 @@ def table9() -> list[Row]:
     ]
 
 
+def pair_label(line: Mapping[str, Any]) -> str:
+    """What a row of Table 6 is called: its draft and its target."""
+    return f"{line['draft']} -> {line['target']}"
+
+
 def training_hours() -> dict[str, dict[str, float]]:
     """H200-hours of one training (Table 7), by scale and then ``ar_sft`` and ``mars``."""
     rows = table(7).set_index("hyperparameter")

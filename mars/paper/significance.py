@@ -122,7 +122,7 @@ def bootstrap_mean(
         drawn = random.multinomial(len(group), counts / len(group), size=draws)
         means += drawn @ values / len(group)
     value = sum(sum(group) / len(group) for group in groups) / len(groups)
-    return Interval(value, *_percentiles(means / len(groups)))
+    return interval_of(value, means / len(groups))
 
 
 def bootstrap_weights(questions: int, draws: int = DRAWS, seed: int = SEED) -> np.ndarray:
@@ -131,15 +131,11 @@ def bootstrap_weights(questions: int, draws: int = DRAWS, seed: int = SEED) -> n
     return random.multinomial(questions, np.full(questions, 1 / questions), size=draws)
 
 
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    tail = 100 * (1 - CONFIDENCE) / 2
-    lower, upper = np.percentile(values, [tail, 100 - tail])
-    return float(lower), float(upper)
-
-
 def interval_of(value: float, draws: np.ndarray) -> Interval:
     """A value with the percentile interval of its bootstrap draws."""
-    return Interval(value, *_percentiles(draws))
+    tail = 100 * (1 - CONFIDENCE) / 2
+    lower, upper = np.percentile(draws, [tail, 100 - tail])
+    return Interval(value, float(lower), float(upper))
 
 
 def paired_test(

@@ -210,7 +210,7 @@ def _table6(spec: Mapping[str, Any], folder: Path) -> tuple[list[Cell], list[str
         cells += _cells6(spec, label, known.get(identity), numbers, identity[1][1])
     for identity, (file, record) in known.items():
         if identity not in paper:
-            label = f"{record['draft']} -> {record['target']}{BEYOND}"
+            label = f"{published.pair_label(record)}{BEYOND}"
             cells += _cells6(spec, label, (file, record), {}, identity[1][1])
     return cells, _notes6(spec, [record for _, record in found])
 
@@ -233,7 +233,7 @@ def _published6() -> dict[Identity, tuple[str, dict[str, float]]]:
     lines = published.table(6).to_dict("records")
     return {
         (_parsed(line["draft"]), _parsed(line["target"])): (
-            f"{line['draft']} -> {line['target']}",
+            published.pair_label(line),
             {key: float(value) for key, value in line.items() if key not in ("draft", "target")},
         )
         for line in lines

@@ -178,6 +178,16 @@ def as_csv(cells: Iterable[Cell]) -> str:
     return stream.getvalue()
 
 
+def full_row_name(line: Mapping[str, str]) -> str:
+    """The row of a tidy line, with what else tells it from its neighbours in a table of speed."""
+    more = [
+        f"{name.replace('_', ' ')} {line[name]}"
+        for name in ("cache_block", "batch_size")
+        if line.get(name, NONE) not in (NONE, "")
+    ]
+    return f"{line['row']} ({', '.join(more)})" if more else line["row"]
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The cells of a table written by :func:`write`: its CSV's lines by column, as text."""
     with open(path, newline="") as stream:
@@ -307,10 +317,14 @@ def as_markdown(table: Table) -> str:
             [*stub, *(text for cell in cells for text in _pair(cell, has_paper))]
             for stub, cells in block.lines
         ]
-        rows = (" | ".join(_bare(text) for text in row) for row in (head, align, *body))
-        parts.append("\n".join(f"| {row} |" for row in rows))
+        parts.append(pipe_table([map(_bare, row) for row in (head, align, *body)]))
     parts.append("\n".join(f"- {note}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
+
+
+def pipe_table(rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table of cells that hold no bare ``|``: its head, the alignment, its body."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _bare(text: str) -> str:

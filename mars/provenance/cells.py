@@ -14,10 +14,10 @@ from typing import Any
 
 from mars.errors import UserError
 from mars.files import canonical_json, read_json, read_jsonl
+from mars.paper.writers import NONE, NOT_RUN, full_row_name
 from mars.provenance.audit import Finding, Link, Records, worst
 from mars.stages import cell_spec
 
-NOT_RUN, NONE = "not run", "n/a"  # as the tables write them
 # Stages whose cells are scores of evaluations, and can be derived from their records again.
 FROM_EVALUATIONS = ("table", "findings")
 
@@ -44,12 +44,7 @@ class Cell:
     @property
     def row_name(self) -> str:
         """The row, with what else tells it from its neighbours in a table of speed."""
-        more = [
-            f"{name.replace('_', ' ')} {value}"
-            for name in ("cache_block", "batch_size")
-            if (value := getattr(self, name)) not in ("", NONE)
-        ]
-        return f"{self.row} ({', '.join(more)})" if more else self.row
+        return full_row_name(vars(self))
 
     @property
     def column(self) -> str:

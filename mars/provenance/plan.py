@@ -17,6 +17,7 @@ from mars.files import sha256_file
 from mars.provenance.differences import differences
 from mars.provenance.fingerprint import PACKAGE
 from mars.provenance.record import read_record
+from mars.units import readable_size
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def estimates(planned: list[Job], experiment: Experiment, root: Path) -> list[st
         size = [cost[1] for cost in costs if cost and cost[1] is not None]
         total_seconds += sum(seconds)
         time = _time(sum(seconds)) if len(seconds) == len(costs) else "unknown"
-        disk = _size(sum(size)) if len(size) == len(costs) else "unknown"
+        disk = readable_size(sum(size)) if len(size) == len(costs) else "unknown"
         lines.append(f"{stage:<16} {len(members):>4} {time:>12} {disk:>12}")
     count = sum(map(len, running.values()))
     return [*lines, f"{'all':<16} {count:>4} {_time(total_seconds):>12} (known, one after another)"]
@@ -128,7 +129,3 @@ def _time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _size(size: float) -> str:
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

@@ -24,6 +24,7 @@ from mars.config import Experiment, HubBase, HubData
 from mars.provenance.plan import Job
 from mars.provenance.record import read_record
 from mars.stages import spec
+from mars.units import readable_size
 
 # Parameters of the paper's base models (from the config.json of each).
 PARAMETERS = {
@@ -342,6 +343,4 @@ def _hours(hours: float) -> str:
 
 
 def _size(size: float) -> str:
-    if size == 0:
-        return "-"
-    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"
+    return "-" if size == 0 else readable_size(size, digits=0)
