@@ -23,9 +23,7 @@ WORKDIR /mars-repro
 # What the installation depends on comes first: an edit elsewhere does not repeat it.
 COPY --chown=mars Makefile pyproject.toml requirements.lock README.md ./
 COPY --chown=mars mars/__init__.py mars/__init__.py
-# Compiled here, since a container forgets what its Python compiles.
-RUN PIP_NO_CACHE_DIR=1 make install \
-    && .venv/bin/python -m compileall -qq -j 0 .venv/lib
+RUN PIP_NO_CACHE_DIR=1 make install
 
 # With .git, from which the records take the commit.
 COPY --chown=mars . .

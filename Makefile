@@ -12,7 +12,9 @@ TEST_JOBS  ?= 2
 TORCH_INDEX ?=
 
 BIN       := .venv/bin
-# Python compiles a module when it is first imported, and most are never: --no-compile halves the work.
+# Most modules are never imported: Python compiles what it does import and keeps it, in every
+# environment, or each job would compile anew.
+unexport PYTHONDONTWRITEBYTECODE
 PIP       := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --no-compile
 CONFIG     = config/$(EXPERIMENT).yaml
 # Merged over the experiment's configuration, e.g. config/overlays/smollm2-cpu.yaml.
@@ -63,7 +65,8 @@ install-dev: install $(DEV)
 # pip comes first: the one that Python brings may be several times slower. Then torch with its
 # dependencies, which on a GPU machine are the CUDA packages; the lock is complete for all the rest.
 # A few packages have no wheel: the setuptools that is there by then builds them. No index is named
-# here: pip's own configuration decides.
+# here: pip's own configuration decides. The imports at the end try what the jobs need, and compile
+# it before they start side by side.
 $(RUN): | .venv/bin/pip
 	@test -n "$(TORCH_INDEX)" || command -v nvidia-smi >/dev/null || \
 	  test -d .venv/lib/python*/site-packages/torch || echo "No GPU is seen here (nvidia-smi is missing):" \
@@ -72,6 +75,8 @@ $(RUN): | .venv/bin/pip
 	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url "$(TORCH_INDEX)" "$$(grep ^torch== requirements.lock)")
 	$(PIP) -c requirements.lock setuptools torch
 	$(call section,run) | $(PIP) --no-deps --no-build-isolation -r /dev/stdin -e .
+	$(BIN)/python -c 'import datasets, dvc.cli, lm_eval.evaluator, matplotlib.pyplot, snakemake.cli, torch; \
+	  from transformers import AutoTokenizer, Qwen2ForCausalLM'
 	@rm -f .venv/.installed-run-*
 	@touch $@
 
@@ -94,6 +99,7 @@ $(SMOLLM2) $(DEV): | $(RUN)
 # The lock is the kernel's: it ends with the last process of a run, killed or not, so nothing has to
 # be unlocked by hand (Snakemake's own lock outlives a kill), and no two runs share the results.
 reproduce: known-experiment install
+	@command -v git >/dev/null || echo "git is not here: all of this works, but no record will name the commit."
 	@$(BIN)/mars check $(CONFIG) $(OVERLAY)
 	@mkdir -p .snakemake
 	@flock --nonblock --conflict-exit-code 75 .snakemake/run.lock env $(SNAKEMAKE) --nolock || { code=$$?; \
