@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+from waiting import run
+
 from mars import stages
 from mars.provenance import fingerprint
+
+FAILURE = "failure.log"  # in the folder of the shared experiment, if that failed
+THE_TEST = "test_the_experiment_runs_to_its_end"  # which fails then
 
 
 def environment(project: Path) -> dict[str, str]:
@@ -28,15 +32,8 @@ def snakemake_command(project: Path, config: Path | None = None) -> list[str]:
 
 def snakemake(project: Path, folder: Path, *arguments: str) -> str:
     """Run the workflow in ``folder`` to its end; what it printed."""
-    done = subprocess.run(
-        [*snakemake_command(project), *arguments],
-        cwd=folder,
-        env=environment(project),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=500,
-    )
+    command = [*snakemake_command(project), *arguments]
+    done = run(command, folder, cwd=folder, env=environment(project))
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import signal
-import subprocess
 import time
+import traceback
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ci_experiment import environment, forget, snakemake, snakemake_command
+from ci_experiment import FAILURE, THE_TEST, environment, forget, snakemake, snakemake_command
+from waiting import end_of, started, wait
 
 from mars import stages
 from mars.files import sha256_file
@@ -56,16 +56,32 @@ def project(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(project: Path, shared: Path) -> Path:
+def experiment(project: Path, shared: Path) -> Path:
     """A folder in which the experiment ran, was killed after its first model, and ran again.
 
-    It is for all tests; one that changes something takes ``run``, a copy.
+    A failure is noted there, so that it is one, and the other processes do not run it again.
     """
     folder = shared / "finished"
     with once(folder) as to_do:
         if to_do:
-            run_killed_and_resumed(project, folder)
+            try:
+                run_killed_and_resumed(project, folder)
+            except Exception:
+                (folder / FAILURE).write_text(traceback.format_exc())
     return folder
+
+
+@pytest.fixture
+def finished(experiment: Path, request: pytest.FixtureRequest) -> Path:
+    """The folder of the finished experiment, for all tests; one that changes it takes ``run``.
+
+    If the experiment failed, a test skips that needs it, provided that ``THE_TEST`` fails.
+    """
+    if (experiment / FAILURE).exists():
+        if any(item.name == THE_TEST for item in request.session.items):
+            pytest.skip(f"the ci experiment failed; see {THE_TEST}")
+        pytest.fail((experiment / FAILURE).read_text(), pytrace=False)
+    return experiment
 
 
 def noted(folder: Path, file: Path) -> bool:
@@ -77,25 +93,11 @@ def noted(folder: Path, file: Path) -> bool:
 
 def run_killed_and_resumed(project: Path, folder: Path) -> None:
     first = folder / "results/ci/provenance/train/base-small.json"
-    with open(folder / "killed.log", "w") as log:
-        run = subprocess.Popen(
-            snakemake_command(project),
-            cwd=folder,
-            env=environment(project),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + 300
-            while not noted(folder, first):
-                assert run.poll() is None, (folder / "killed.log").read_text()[-4000:]
-                assert time.monotonic() < deadline, "the first model was not trained in time"
-                time.sleep(0.2)
-            time.sleep(1)  # the next job has started
-        finally:
-            os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
+    log = folder / "killed.log"
+    with started(snakemake_command(project), log, cwd=folder, env=environment(project)) as process:
+        status = wait(process, folder, until=lambda: noted(folder, first))
+        assert status is None, end_of(log)
+        time.sleep(1)  # the next job has started
     done_before = sha256_file(first)
     (folder / "resumed.log").write_text(snakemake(project, folder))
     assert sha256_file(first) == done_before, "a finished stage was run again after the kill"

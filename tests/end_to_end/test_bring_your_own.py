@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 from ci_experiment import environment, snakemake_command
 from hub_standins import write_llama
+from waiting import run as run_command
 
 from mars.files import read_json
 
@@ -32,15 +32,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(project: Path, folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
+    done = run_command(
         [*snakemake_command(project, folder / "config/mine.yaml"), *arguments],
+        folder,
         cwd=folder,
         env=environment(project) | {"MARS_HUB_MIRROR": str(folder / "mirror")},
-        capture_output=True,
-        text=True,
     )
-    logs = "".join(log.read_text()[-1500:] for log in (folder / "results").rglob("*.log"))
-    assert done.returncode == 0, done.stderr[-3000:] + logs
+    assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ci_experiment import snakemake
+from ci_experiment import FAILURE, snakemake
 
 from mars.config import load_experiment
 from mars.files import read_json, sha256_file
@@ -14,6 +14,12 @@ from mars.provenance.manifest import verify_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config/ci.yaml"
+
+
+def test_the_experiment_runs_to_its_end(experiment: Path):
+    """Fails for all tests that need the experiment, which then skip."""
+    if (experiment / FAILURE).exists():
+        pytest.fail((experiment / FAILURE).read_text(), pytrace=False)
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from ci_experiment import environment
+from waiting import run
 
 from mars.files import read_json
 
@@ -17,13 +17,14 @@ OVERLAY = "resources: {training: {small: {gpus: 8}}}\n"
 @pytest.mark.slow
 def test_a_training_has_a_process_on_each_gpu_there_is(project: Path, tmp_path: Path):
     (tmp_path / "gpus.yaml").write_text(OVERLAY)
-    done = subprocess.run(
+    done = run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(project / "Snakefile")),
             *("--profile", str(project / "workflow/profiles/gpu-node"), "--nolock"),
             *("--configfile", str(project / "config/ci.yaml"), "gpus.yaml"),
             *("--resources", "gpu=2", "--", "results/ci/checkpoints/base-small/manifest.json"),
         ],
+        tmp_path,
         cwd=tmp_path,
         env={
             **environment(project),
@@ -31,10 +32,6 @@ def test_a_training_has_a_process_on_each_gpu_there_is(project: Path, tmp_path: 
             "ACCELERATE_USE_CPU": "true",
             "TMPDIR": str(tmp_path),  # locks of its own
         },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=500,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     results = tmp_path / "results/ci"

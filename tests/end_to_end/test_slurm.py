@@ -12,18 +12,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from ci_experiment import environment
+from waiting import end_of, run, started, wait
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
 SPEED = ("speed-sweep", "speculative", "live-tau")
@@ -125,33 +126,27 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ["slurmctld", "-D", "-c"],
         ["slurmd", "-D", "-N", host],
     ]
-    daemons = []
-    try:
+    with ExitStack() as daemons:
         for command in commands:
-            with open(folder / f"{command[0]}.out", "w") as out:
-                daemons.append(
-                    subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-                )
+            log = folder / f"{command[0]}.out"
+            daemon = daemons.enter_context(started(command, log, cwd=folder))
+            daemons.callback(stop, daemon, folder)
             time.sleep(0.5)
-        wait_until_idle(folder)
+        daemons.callback(run, ["scancel", "--user=root"], folder, cwd=folder)
+        status = wait(daemon, folder, until=is_idle)
+        assert status is None, "\n".join(map(end_of, folder.glob("*.out")))
         yield folder
-    finally:
-        subprocess.run(["scancel", "--user=root"], timeout=30, check=False)
-        for daemon in reversed(daemons):
-            daemon.send_signal(signal.SIGTERM)
-            daemon.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def wait_until_idle(folder: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        done = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
-        if done.stdout.strip() == "idle":
-            return
-        logs = "\n".join(path.read_text()[-2000:] for path in folder.glob("*.out"))
-        assert time.monotonic() < deadline, f"{done.stdout}{done.stderr}\n{logs}"
-        time.sleep(0.5)
+def stop(daemon: subprocess.Popen, folder: Path) -> None:
+    daemon.terminate()
+    wait(daemon, folder)
+
+
+def is_idle() -> bool:
+    done = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
+    return done.stdout.strip() == "idle"
 
 
 def noted(log: Path) -> list[Command]:
@@ -187,7 +182,7 @@ def test_slurm_gives_every_job_devices_of_its_own(slurm: Path, project: Path, tm
         program.chmod(0o755)
     configurations = [str(project / "config/ci.yaml"), str(tmp_path / "gpus.yaml")]
     manifests = [f"results/ci/speed/{name}/manifest.json" for name in ("table5", "speculative")]
-    done = subprocess.run(
+    done = run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(project / "Snakefile")),
             *("--profile", str(project / "workflow/profiles/slurm"), "--nolock"),
@@ -197,12 +192,9 @@ def test_slurm_gives_every_job_devices_of_its_own(slurm: Path, project: Path, tm
             *("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10"),
             *("--", "default", *manifests),
         ],
+        tmp_path,
         cwd=tmp_path,
         env={**variables, "PATH": f"{programs}:{variables['PATH']}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=1800,
     )
     assert done.returncode == 0, done.stdout[-6000:]
     commands = noted(log)

@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import wait
 
 from mars.config import load_experiment
 from mars.errors import UserError
@@ -47,17 +47,10 @@ def events(folder: Path) -> list[tuple[float, str, list[str]]]:
     return sorted(map(json.loads, log.read_text().splitlines())) if log.exists() else []
 
 
-def wait_for_start(folder: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not events(folder):
-        assert time.monotonic() < deadline, "the job did not start"
-        time.sleep(0.05)
-
-
 def test_jobs_side_by_side_have_different_devices(tmp_path):
     folder = tmp_path / "locks"
     jobs = [start(folder, count, 0.3) for count in (1, 2, 1, 3, 1, 2)]
-    assert [job.wait(120) for job in jobs] == [0] * 6
+    assert [wait(job, tmp_path) for job in jobs] == [0] * 6
     used: set[str] = set()
     for _, word, devices in events(folder):
         if word == "start":
@@ -73,21 +66,24 @@ def test_jobs_side_by_side_have_different_devices(tmp_path):
 def test_a_killed_job_frees_its_devices(tmp_path):
     folder = tmp_path / "locks"
     first = start(folder, 3, 600)
-    wait_for_start(folder)
+    assert wait(first, tmp_path, until=lambda: events(folder)) is None
     second = start(folder, 3, 0)
     with pytest.raises(subprocess.TimeoutExpired):
         second.wait(1)  # all are taken
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    assert second.wait(60) == 0
+    assert wait(second, tmp_path) == 0
 
 
 LAUNCHED = """
-import time
+import os, time
 from mars.gpus import end_with_parent
+parent = os.getppid()
 end_with_parent()
 print("started", flush=True)
-time.sleep(20)
+while os.getppid() == parent:
+    time.sleep(0.05)
+time.sleep(1)  # a signal that is sent arrives first
 print("survived")
 """
 LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"

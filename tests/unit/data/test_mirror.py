@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from hub_server import COMMIT, Hub, serving
+from waiting import end_of, run, started, wait
 
 from mars.data import mirror as filling
 from mars.data.hub import FETCHED, MIRROR_VARIABLE, fetch
@@ -201,25 +199,20 @@ def test_a_killed_fetch_goes_on_at_the_byte_where_it_was(hub: Hub, tmp_path: Pat
     command += ["--config", str(experiment(tmp_path))]
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
     hub.stalling.set()
-    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while (begun := sum(file.stat().st_size for file in mirror.glob(".partial/*"))) < size / 3:
-        assert first.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    with started(command, tmp_path / "log", cwd=ROOT, env=environment) as first:
+
+        def half() -> bool:
+            return sum(file.stat().st_size for file in mirror.glob(".partial/*")) > size / 3
+
+        assert wait(first, tmp_path, until=half) is None, end_of(tmp_path / "log")
+    begun = sum(file.stat().st_size for file in mirror.glob(".partial/*"))
     hub.stalling.clear()
     hub.sent.clear()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = run(command, tmp_path, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout
     assert f"export {MIRROR_VARIABLE}={mirror}" in done.stdout
     assert_whole(mirror, hub.folder, {MODEL, DATA, GATED})
     assert hub.sent[BIG] == size - begun
-    hub.requests.clear()
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 0
-    assert not hub.requests
 
 
 def experiment(folder: Path) -> Path:

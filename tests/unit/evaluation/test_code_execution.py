@@ -2,15 +2,16 @@
 
 import os
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
 from mars.evaluation.code_execution import CodeEval, pass_at_k, run_programs
 
+LONG = 3600  # seconds: no machine is so busy; a program that is to end needs milliseconds
 
-def outcome(program: str, timeout: float = 60) -> str:
+
+def outcome(program: str, timeout: float = LONG) -> str:
     return run_programs([program], timeout, memory=1 << 28)[0][0]
 
 
@@ -41,7 +42,11 @@ def test_main_block_is_not_run():
 
 
 def test_infinite_loop_is_stopped_and_does_not_hold_up_the_others():
-    outcomes, _ = run_programs(["while True: pass", "x = 1", "import time; time.sleep(60)"], 3)
+    programs = ["while True: pass", "x = 1", f"import time; time.sleep({LONG})"]
+    for seconds in (1, 10, 100):  # a busy machine may need one of the longer ones for `x = 1`
+        outcomes, _ = run_programs(programs, seconds)
+        if outcomes[1] == "passed":
+            break
     assert outcomes == ["timed out", "passed", "timed out"]
 
 
@@ -85,8 +90,8 @@ def test_printing_a_lot_is_harmless():
 def test_no_network():
     server = socket.create_server(("127.0.0.1", 0))
     port = server.getsockname()[1]
-    program = f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)"
-    outcomes, network = run_programs([program], 60)
+    program = f"import socket\nsocket.create_connection(('127.0.0.1', {port}))"
+    outcomes, network = run_programs([program], LONG)
     server.close()
     assert outcomes[0] == "failed: PermissionError"
     assert network in ("network namespace without devices", "sockets refused")
@@ -135,7 +140,7 @@ def test_code_eval_needs_permission():
 
 
 def test_code_eval_has_the_hub_metrics_interface():
-    metric = CodeEval(timeout=60, allowed=True)
+    metric = CodeEval(timeout=LONG, allowed=True)
     scores, details = metric.compute(
         references=["assert add(2, 3) == 5"] * 2,
         predictions=[["def add(a, b): return a + b"], ["def add(a, b): return a * b"]],
@@ -145,8 +150,6 @@ def test_code_eval_has_the_hub_metrics_interface():
     assert [details[0][0][1]["passed"], details[1][0][1]["passed"]] == [True, False]
 
 
-def test_many_programs_cost_little():
-    started = time.monotonic()
-    outcomes, _ = run_programs([f"assert {n} >= 0" for n in range(200)], 60)
-    print(f"200 programs in {time.monotonic() - started:.2f} s")
+def test_many_programs_run_at_once():
+    outcomes, _ = run_programs([f"assert {n} >= 0" for n in range(200)], LONG)
     assert outcomes == ["passed"] * 200

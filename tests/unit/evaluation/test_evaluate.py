@@ -15,7 +15,7 @@ from mars.evaluation.evaluate import evaluate
 from mars.evaluation.scores import headline
 from mars.files import read_json, read_jsonl
 
-PROTOCOL = Evaluation(max_new_tokens=6, slots=4, precision="float32", code_timeout=5)
+PROTOCOL = Evaluation(max_new_tokens=6, slots=4, precision="float32", code_timeout=3600)
 SETTINGS = {"one-token": Setting(threshold=None), "tau-0": Setting(threshold=0.0)}
 
 

@@ -77,7 +77,7 @@ IFEVAL = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _process(tmp_path_factory):
-    prepare_process(tmp_path_factory.mktemp("work"), code_timeout=60)
+    prepare_process(tmp_path_factory.mktemp("work"), code_timeout=3600)
 
 
 def run(model, tokenizer, answer, benchmark: Benchmark, hub: Path, work: Path, generated: bool):

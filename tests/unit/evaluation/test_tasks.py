@@ -13,7 +13,7 @@ from mars.evaluation.tasks import chance_by_document, load_benchmark, read_docum
 
 @pytest.fixture(autouse=True)
 def _process(tmp_path):
-    prepare_process(tmp_path / "work", code_timeout=5)
+    prepare_process(tmp_path / "work", code_timeout=3600)
 
 
 def gpqa(benchmarks, hub, tmp_path):
