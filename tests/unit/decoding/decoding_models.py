@@ -22,16 +22,20 @@ EOS = (3, 5)
 
 @cache
 def random_model(
-    architecture: str, seed: int = 0, dtype: torch.dtype = torch.float32
+    architecture: str, seed: int = 0, dtype: torch.dtype = torch.float32, layers: int = 2
 ) -> PreTrainedModel:
-    """A model of two layers and four query heads on two key-value heads."""
+    """A model with four query heads on two key-value heads."""
     torch.manual_seed(seed)
     config_class, model_class = {
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
         "llama": (LlamaConfig, LlamaForCausalLM),
     }[architecture]
     config = little_config(
-        config_class, vocab_size=VOCABULARY, tie_word_embeddings=False, initializer_range=0.5
+        config_class,
+        vocab_size=VOCABULARY,
+        num_hidden_layers=layers,
+        tie_word_embeddings=False,
+        initializer_range=0.5,
     )
     model = model_class(config).eval()
     with torch.no_grad():

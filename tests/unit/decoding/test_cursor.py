@@ -37,7 +37,7 @@ def greedy(model, prompt, budget, suppress_tokens=(MASK,)):
     return output[0, len(prompt) :].tolist()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_cursor_equals_window(data):
     model = random_model(

@@ -21,19 +21,22 @@ WANTED = cells(["hf", "cursor", "block_cache", "window"], [1, 2], [0.5], [4, 8])
 
 
 class Clock:
-    """Stands in for the decoders: passes take the seconds given, the first being the warm-up."""
+    """Stands in for the decoders: passes take the seconds given, the first being the warm-up.
+
+    Without any given, a larger cache block takes longer.
+    """
 
     def __init__(self, seconds):
         self.seconds = seconds
         self.turns = []
 
     def runner(self, work, cell):
-        passes = iter(self.seconds.get(cell.method, [1.0] * 9))
+        passes = iter(self.seconds.get(cell.method, []))
 
         def run():
             self.turns.append(cell.method)
             tokens = [[1, 2, 3], [4]] if cell.method == "cursor" else [[1, 2], [4]]
-            return Run(tokens, [2, 1], 2, next(passes), 0.25)
+            return Run(tokens, [2, 1], 2, next(passes, 1 + 0.1 * (cell.cache_block or 0)), 0.25)
 
         return run
 
@@ -94,6 +97,7 @@ def test_accuracies_are_those_of_the_tokens_that_were_timed(work, tmp_path):
 
 
 def test_a_second_run_measures_what_is_missing_only(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "runner", Clock({}).runner)
     go(work, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     assert len(before) == 2 * (2 + 1 + 2 + 1)  # both baselines are there unasked
@@ -105,6 +109,7 @@ def test_a_second_run_measures_what_is_missing_only(work, tmp_path, monkeypatch)
         patched.setattr(protocol, "runner", never)
         assert go(work, tmp_path) == ["batch 1: measured before", "batch 2: measured before"]
     (tmp_path / Cell("cursor", 2, 0.5).file).unlink()
+    monkeypatch.setattr(protocol, "runner", Clock({"hf": [2.0] * 4}).runner)
     assert go(work, tmp_path)[0] == "batch 1: measured before"
     for path, content in before.items():
         kept = path.parent.name == "batch-001"
@@ -112,6 +117,8 @@ def test_a_second_run_measures_what_is_missing_only(work, tmp_path, monkeypatch)
 
 
 def test_a_killed_run_keeps_the_batch_sizes_it_finished(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "runner", Clock({}).runner)
+
     def killed(work, cell, runner=protocol.runner):
         if cell.batch == 2:
             raise KeyboardInterrupt
@@ -126,7 +133,8 @@ def test_a_killed_run_keeps_the_batch_sizes_it_finished(work, tmp_path, monkeypa
     assert len(read_records(tmp_path)) == 12
 
 
-def test_another_spec_is_measured_anew(work, tmp_path):
+def test_another_spec_is_measured_anew(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "runner", Clock({}).runner)
     wanted = [Cell("cursor", 1, 0.5)]
     go(work, tmp_path, wanted)
     assert "batch 1: measured before" not in go(work, tmp_path, wanted, SPEC | {"code": "new"})
@@ -145,7 +153,8 @@ def test_greedy_methods_equal_greedy_decoding(work, tmp_path):
     assert all(record["repeats_agree"] for record in read_records(tmp_path))
 
 
-def test_the_summary_shows_every_cell(work, tmp_path):
+def test_the_summary_shows_every_cell(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "runner", Clock({}).runner)
     go(work, tmp_path)
     write_summary(tmp_path)
     frame = table(read_records(tmp_path))

@@ -25,13 +25,14 @@ def test_an_impossible_mean_is_refused(mean):
 
 
 def test_decoding_accepts_as_prescribed(work):
-    free = replace(work, prescribed=1.79, eos=frozenset(), max_new_tokens=400)
+    free = replace(work, prescribed=1.79, eos=frozenset(), max_new_tokens=200)
     run = runner(free, Cell("cursor", 2, 0.95))()
-    assert [len(tokens) for tokens in run.tokens] == [400] * 5
+    assert [len(tokens) for tokens in run.tokens] == [200] * 5
     assert run.count / sum(run.forwards) == pytest.approx(1.79, rel=0.08)
     for batch in (1, 3):
         assert runner(free, Cell("cursor", batch, 0.95))().forwards == run.forwards
-    assert runner(free, Cell("autoregressive", 2))().forwards == [400] * 5
+    short = replace(free, max_new_tokens=50)
+    assert runner(short, Cell("autoregressive", 2))().forwards == [50] * 5
 
 
 def test_one_token_per_forward_is_greedy_decoding(work):

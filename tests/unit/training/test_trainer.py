@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +11,12 @@ from typing import Any
 import pytest
 import torch
 from datasets import load_from_disk
+from in_process import compare_sharded_gradients, train_until_killed
+from in_process import train as train_alone
+from processes import Forked, run_side_by_side
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from waiting import end_of, wait
 
 from mars.config import Training
 from mars.errors import UserError
@@ -50,27 +50,6 @@ def run(parent: Path, dataset_folder: Path, tmp_path: Path) -> Callable[..., Pat
         return tmp_path / name / "output"
 
     return run
-
-
-def start(
-    parent: Path,
-    dataset: Path,
-    folder: Path,
-    method: str,
-    training: Training,
-    *more: str,
-    **env: str,
-) -> subprocess.Popen:
-    """The same in a process of its own."""
-    script = Path(__file__).with_name("run_training.py")
-    arguments = [parent, dataset, folder, method, training.model_dump_json(), *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
-    return subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_exports_a_plain_checkpoint(
@@ -140,9 +119,10 @@ def test_killed_run_ends_with_the_same_weights(
     training = settings(epochs=1.4, batch_size=7)
     whole = run("whole", method, training)
     folder = tmp_path / "killed"
-    killed = start(parent, dataset_folder, folder, method, training, "7")
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
+    killed = Forked(
+        tmp_path / "log", train_until_killed, 7, parent, dataset_folder, folder, method, training
+    )
+    assert wait(killed, tmp_path) == -signal.SIGKILL, end_of(killed.log)
     saved = sorted(path.name for path in (folder / "work").glob("*"))
     assert saved == ["checkpoint-4", "checkpoint-6"], "the last two, and no half one"
     assert not (folder / "output").exists()
@@ -165,30 +145,9 @@ def test_two_processes_equal_one(
     """With several forward passes per step, and an odd number of them."""
     training = settings(batch_size=10, rows_per_forward=2, normalisation="sequence")
     single = run("single", "mars", training)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    workers = [
-        start(
-            parent,
-            dataset_folder,
-            tmp_path / "double",
-            "mars",
-            training,
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-            WORLD_SIZE="2",
-            LOCAL_WORLD_SIZE="2",
-            MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=port,
-            ACCELERATE_USE_CPU="true",
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors
-    double = tmp_path / "double" / "output"
+    folder = tmp_path / "double"
+    run_side_by_side(tmp_path, 2, train_alone, parent, dataset_folder, folder, "mars", training)
+    double = folder / "output"
     assert read_json(double / "training_summary.json")["processes"] == 2
     logs = [read_jsonl(path / "training.jsonl") for path in (single, double)]
     assert len(logs[0]) == 5
@@ -201,24 +160,10 @@ def test_two_processes_equal_one(
         assert torch.allclose(weights[name], expected[name], atol=1e-5)
 
 
-def test_sharded_parameters_get_the_same_gradients() -> None:
+def test_sharded_parameters_get_the_same_gradients(tmp_path: Path) -> None:
     """The loss reads the output embedding outside its layer; FSDP must gather it all the same."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    script = Path(__file__).with_name("run_sharded.py")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-            *("--master_port", port, str(script)),
-        ],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split()[-1]) < 1e-5
+    run_side_by_side(tmp_path, 2, compare_sharded_gradients, tmp_path)
+    assert float((tmp_path / "difference").read_text()) < 1e-5
 
 
 def test_accumulation_changes_nothing(run: Callable[..., Path], settings: Settings) -> None:
