@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from ci_experiment import environment, snakemake
 from waiting import run as run_command
 
@@ -100,10 +99,8 @@ def test_dvc_sees_the_scores_and_reruns_only_what_depends_on_a_change(repository
     assert "mars-b4-small.tau-0.95.gsm8k.tokens_per_forward" in shown
     dvc(repository, "plots", "show", "--out", str(repository / "plots"))
     assert "training_curves.png" in (repository / "plots/index.html").read_text()
-    config = repository / "config/ci.yaml"
-    content = yaml.safe_load(config.read_text())
-    content["scales"]["large"]["stands_for"] = "0.5B"  # other rows of the tables
-    config.write_text(yaml.safe_dump(content, sort_keys=False))
+    with open(repository / "mars/paper/claims.py", "a") as stream:
+        stream.write("x = 1\n")
     weights = sorted((repository / RESULTS / "checkpoints").glob("*/model.safetensors"))
     before = list(map(sha256_file, weights))
     records = {
@@ -111,10 +108,7 @@ def test_dvc_sees_the_scores_and_reruns_only_what_depends_on_a_change(repository
     }
     dvc(repository, "repro")
     rerun = {path.stem for path, digest in records.items() if sha256_file(path) != digest}
-    tables = {f"table{number}" for number in (2, 3, 4, 8, 9)}
-    others = {"findings", "hyperparameters", "comparison", "claims", "report"}
-    speed = {"table5", "table6"}  # which stand for another scale
-    assert rerun == tables | others | speed | {"figure_3", "figure_6"}
+    assert rerun == {"claims", "report"}
     assert list(map(sha256_file, weights)) == before
     assert planned(repository, repository) == set()
     assert dvc(repository, "metrics", "diff").strip() == ""

@@ -201,6 +201,11 @@ ALL_BENCHMARKS = ("base-small", "ar-small", "mars-b4-small")
             EVALUATE | PAPER | {"hyperparameters"},
             id="protocol",
         ),
+        pytest.param(
+            lambda c: c["scales"]["large"].update(stands_for="0.5B"),
+            TABLES | {"hyperparameters", "figure_3", "figure_6"},
+            id="other rows of the tables",
+        ),
         pytest.param(lambda c: c["training"].update(checkpoint_minutes=1), set(), id="save often"),
         pytest.param(lambda c: c.update(threads=2), set(), id="threads"),
         pytest.param(lambda c: c.update(description="x"), {"report"}, id="description"),
