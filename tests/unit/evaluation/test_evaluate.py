@@ -56,7 +56,14 @@ def without_times(record):
     return {key: value for key, value in record.items() if key not in times}
 
 
-def test_every_benchmark_gives_a_whole_record(checkpoint, hub, benchmarks, tmp_path):
+def test_every_benchmark_gives_a_whole_record_and_asks_no_network(
+    checkpoint, hub, benchmarks, tmp_path, monkeypatch
+):
+    def refused(*arguments, **keywords):
+        raise AssertionError(f"network used: {arguments}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    monkeypatch.setattr(socket.socket, "connect", refused)
     out = call(checkpoint, hub, tmp_path, benchmarks)
     for setting in SETTINGS:
         for name in BENCHMARKS:
@@ -151,15 +158,6 @@ def test_gpqa_spreads_no_text(checkpoint, hub, benchmarks, tmp_path):
         letters = [sample["target"], *sample["extracted"].values()]
         assert all(letter in (None, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ") for letter in letters)
         assert sample["target"] in "ABCD"
-
-
-def test_no_network_is_asked(checkpoint, hub, benchmarks, tmp_path, monkeypatch):
-    def refused(*arguments, **keywords):
-        raise AssertionError(f"network used: {arguments}")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refused)
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    call(checkpoint, hub, tmp_path, benchmarks, {"one-token": SETTINGS["one-token"]})
 
 
 def test_limit_counts_per_subtask_and_plain_dicts_will_do(checkpoint, hub, benchmarks, tmp_path):
