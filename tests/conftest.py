@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from ci_experiment import FAILURE, THE_TEST, environment, forget, snakemake, snakemake_command
+from hypothesis import HealthCheck, settings
 from waiting import end_of, started, wait
 
 from mars import stages
@@ -21,6 +22,10 @@ from mars.files import sha256_file
 from mars.provenance import fingerprint, plan
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# An example may take as long as it takes on a busy machine.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ PROMPTS = st.lists(
 RULE = {"eos_token_id": EOS, "mask_token_id": MASK}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_granularity_never_changes_the_tokens(data):
     model = random_model(data.draw(st.sampled_from(("qwen2", "llama"))))

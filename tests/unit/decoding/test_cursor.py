@@ -3,7 +3,7 @@
 import pytest
 import torch
 from decoding_models import EOS, MASK, VOCABULARY, prompts, random_model
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from little_models import little_config
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,7 +37,7 @@ def greedy(model, prompt, budget, suppress_tokens=(MASK,)):
     return output[0, len(prompt) :].tolist()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(st.data())
 def test_cursor_equals_window(data):
     model = random_model(

@@ -54,7 +54,7 @@ def plain_speculative(target, draft, request, draft_tokens, block_size, draft_ru
             return known[len(request.prompt) :], accepted
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_one_forward_does_what_separate_forwards_do(data):
     architecture = data.draw(st.sampled_from(("qwen2", "llama")))

@@ -15,7 +15,7 @@ PROMPTS = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_a_batch_is_its_rows_one_by_one(data):
     model = random_model(data.draw(st.sampled_from(("qwen2", "llama"))))

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from synthetic import evaluations, experiment
@@ -68,7 +68,6 @@ def test_the_bootstrap_of_an_average_resamples_within_each_benchmark():
     assert ours.upper == pytest.approx(np.percentile(means, 97.5), abs=0.02)
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-1, 1), min_size=1, max_size=30), min_size=1, max_size=4))
 def test_a_bootstrap_interval_is_seeded_and_turns_with_its_sign(groups):
     interval = bootstrap_mean(groups, draws=200)

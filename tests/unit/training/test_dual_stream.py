@@ -217,7 +217,7 @@ def test_block_diffusion_equals_plain_formulation(block_size: int, normalisation
     st.lists(st.tuples(st.integers(2, 30), st.integers(0, 29)), min_size=1, max_size=5),
     st.sampled_from(BLOCK_SIZES),
 )
-@hypothesis_settings(max_examples=12, deadline=None)
+@hypothesis_settings(max_examples=12)
 def test_mask_equals_equation_2(shapes: list[tuple[int, int]], block_size: int) -> None:
     """Every visible pair of a packed row is one of the plain mask, and none of those is missing.
 
