@@ -119,15 +119,15 @@ def end_with_parent() -> None:
 def run_with_gpus(verb: Sequence[str], count: int, sharded: bool = False) -> None:
     """Turn into ``mars <verb>`` with ``count`` GPUs, fewer if there are fewer.
 
-    Without any GPU, or for a count of 0, the command runs as it would by itself.
+    Returns without any GPU, or for a count of 0: the verb then runs as it would by itself.
     """
-    pool = visible_gpus()
+    pool = visible_gpus() if count else []
     count = min(count, len(pool))
-    environment = dict(os.environ)
-    if count:
-        devices = take(count, pool, lock_folder())
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
-        environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # nvidia-smi's order
-        print(f"GPUs: {', '.join(devices)}", file=sys.stderr, flush=True)
+    if not count:
+        return
+    devices = take(count, pool, lock_folder())
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
+    environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # nvidia-smi's order
+    print(f"GPUs: {', '.join(devices)}", file=sys.stderr, flush=True)
     command = launch_command(verb, count, sharded)
     os.execve(command[0], command, environment)

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from mars.cli.common import Configs, app
-from mars.config import json_schema, load_experiment
-from mars.gpus import run_with_gpus
+from mars.config import Experiment, json_schema, load_experiment
+from mars.cpus import warn_of_slow_bfloat16
+from mars.gpus import run_with_gpus, visible_gpus
 from mars.stages import spec as stage_spec
+from mars.stages import trained_models
 
 
 @app.command()
@@ -30,7 +32,23 @@ def spec(
 def check(config: Annotated[list[Path], typer.Argument(help="experiment, then overlays")]) -> None:
     """Check a configuration with its overlays: silent if good, else one sentence."""
 
-    load_experiment(*config)
+    experiment = load_experiment(*config)
+    if visible_gpus():
+        return
+    for key in bfloat16_keys(experiment):
+        warn_of_slow_bfloat16(key)
+
+
+def bfloat16_keys(experiment: Experiment) -> list[str]:
+    """The keys of a configuration that ask for bfloat16 where something is computed."""
+    asking = {
+        "training.precision": any(
+            experiment.training_of(name).precision == "bfloat16"
+            for name in trained_models(experiment)
+        ),
+        "evaluation.precision": experiment.evaluation.precision == "bfloat16",
+    }
+    return [key for key, asks in asking.items() if asks]
 
 
 @app.command()
@@ -49,3 +67,4 @@ def with_gpus(
     """Run another verb with GPUs that no other job has; training starts a process on each."""
 
     run_with_gpus(verb, count, sharded)
+    app(verb)  # there is no GPU to be given

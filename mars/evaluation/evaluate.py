@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from mars.cpus import warn_of_slow_bfloat16
 from mars.evaluation.scores import mean, ratio
 from mars.files import canonical_json, read_json, sha256_file, write_json, write_jsonl
 
@@ -77,15 +78,18 @@ def evaluate(
 
     import torch
 
+    from mars.data.tokenizer import load_tokenizer
     from mars.evaluation.adapter import DecodingLM
     from mars.evaluation.tasks import load_benchmark, read_documents
-    from mars.models import eos_token_ids, load_model, load_tokenizer
+    from mars.models import eos_token_ids, load_model
 
     read_documents.cache_clear()  # what an earlier call in this process read may have changed
     loaded = {
         name: load_benchmark(chosen[name], hub, work, generated_data) for name in missing_cells
     }
     model = load_model(checkpoint, getattr(torch, protocol.precision))
+    if model.device.type == "cpu" and protocol.precision == "bfloat16":
+        warn_of_slow_bfloat16("evaluation.precision")
     tokenizer = load_tokenizer(checkpoint)
     startup: dict[str, float] = {}
     lm = DecodingLM(

@@ -57,9 +57,9 @@ class Stream:
         return len(self.tokens)
 
 
-def target_count(length: int, prompt_length: int) -> int:
-    """Tokens of a document that are predicted: its response, never its first token."""
-    return max(0, length - max(prompt_length, 1))
+def target_count(lengths: np.ndarray, prompt_lengths: np.ndarray) -> np.ndarray:
+    """Tokens of each document that are predicted: its response, never its first token."""
+    return np.maximum(0, lengths - np.maximum(prompt_lengths, 1))
 
 
 def autoregressive_stream(document: np.ndarray, prompt_length: int) -> Stream:

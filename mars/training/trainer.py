@@ -37,6 +37,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
+from mars.cpus import warn_of_slow_bfloat16
 from mars.errors import UserError
 from mars.files import read_json, write_json
 from mars.training.dense_attention import DENSE
@@ -77,17 +78,10 @@ class Examples:
     """The documents that have something to predict, and how their batches are made."""
 
     def __init__(self, path: Path, lay_out: Any, seed: int) -> None:
-        dataset = _load_dataset(path)
-        self.documents = [np.asarray(ids, dtype=np.int64) for ids in dataset["input_ids"]]
-        self.prompts = [int(length) for length in dataset["prompt_length"]]
-        kept = [
-            index
-            for index, (document, prompt) in enumerate(
-                zip(self.documents, self.prompts, strict=True)
-            )
-            if target_count(len(document), prompt) > 0
-        ]
-        self.skipped = len(self.documents) - len(kept)
+        self.tokens, self.starts, self.prompts = _columns(_load_dataset(path))
+        lengths = np.diff(self.starts)
+        kept = np.flatnonzero(target_count(lengths, self.prompts) > 0).tolist()
+        self.skipped = len(lengths) - len(kept)
         self.kept = kept
         self.lay_out = lay_out
         self.seed = seed
@@ -106,8 +100,13 @@ class Examples:
         for epoch, example in batch:
             index = self.kept[example]
             generator = np.random.default_rng([self.seed, epoch, example, 1])
-            streams.append(self.lay_out(self.documents[index], self.prompts[index], generator))
+            streams.append(self.lay_out(*self.document(index), generator))
         return streams
+
+    def document(self, index: int) -> tuple[np.ndarray, int]:
+        """(L,) token ids of a document, and how many leading ones carry no loss."""
+        tokens = self.tokens[self.starts[index] : self.starts[index + 1]]
+        return tokens.astype(np.int64), int(self.prompts[index])
 
 
 def train(
@@ -155,6 +154,9 @@ def train(
             f"{launched} processes were launched but do not see each other; on a machine without "
             "GPU set ACCELERATE_USE_CPU=true."
         )
+    on_cpu = accelerator.device.type == "cpu" and accelerator.is_main_process
+    if on_cpu and training.precision == "bfloat16":
+        warn_of_slow_bfloat16("training.precision")
     tokenizer = AutoTokenizer.from_pretrained(parent)
     model = _load_model(parent, tokenizer, training, architecture, accelerator.device)
     _check_tokens(method, parent, tokenizer, model)
@@ -471,7 +473,19 @@ def _load_dataset(path: Path) -> Dataset:
         raise UserError(
             f"{path}: column {sorted(missing)[0]!r} is missing; prepare the data again."
         )
-    return dataset.with_format("numpy")
+    return dataset
+
+
+def _columns(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All tokens behind each other, where each document starts (and the last ends), prompt lengths.
+
+    Views of the Arrow file, which stays on disk: no document is held in memory.
+    """
+    table = dataset.flatten_indices() if dataset._indices is not None else dataset
+    documents = table.data.column("input_ids").combine_chunks()
+    tokens = documents.values.to_numpy()
+    starts = documents.offsets.to_numpy()
+    return tokens, starts, table.data.column("prompt_length").to_numpy()
 
 
 def _load_model(

@@ -1,0 +1,45 @@
+"""What a processor computes fast: PyTorch has no fast bfloat16 product without instructions for it.
+
+Without them a training takes ten times as long as in float32, and looks as if it hung.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, ARM
+
+
+def slow_bfloat16(key: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """A sentence for who computes in bfloat16 on a CPU that is slow at it; None on others.
+
+    Args:
+        key: where the configuration asks for bfloat16.
+        environment: ``ATEN_CPU_CAPABILITY`` may keep PyTorch from instructions that are there.
+    """
+    limited = environment.get("ATEN_CPU_CAPABILITY", "avx512") != "avx512"
+    if _flags() & BFLOAT16_FLAGS and not limited:
+        return None
+    return (
+        f"`{key}` is bfloat16, for which this processor has no instructions: on it this takes "
+        "about ten times as long as float32; set it to float32, or use a GPU."
+    )
+
+
+def warn_of_slow_bfloat16(key: str) -> None:
+    """Print that sentence, if there is one to say."""
+    if sentence := slow_bfloat16(key):
+        print(f"Note: {sentence}", file=sys.stderr, flush=True)
+
+
+def _flags() -> set[str]:
+    """What the processor can do, in the kernel's words; nothing where the kernel does not say."""
+    if not CPUINFO.is_file():
+        return set()
+    lines = (line.partition(":") for line in CPUINFO.read_text().splitlines())
+    named = (value for name, _, value in lines if name.strip() in ("flags", "Features"))
+    return set(next(named, "").split())
