@@ -11,6 +11,7 @@ import functools
 import inspect
 import json
 import random
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
@@ -281,13 +282,14 @@ class LocalTask(ConfigurableTask):
 def read_documents(path: str, name: str | None, options: str) -> dict[str, datasets.Dataset]:
     """The splits of a data set, in memory: lm-eval's sub-tasks share what they share.
 
-    Each folder has a cache of its own: ``datasets`` takes folders of the same name for the same.
+    Read anew by every process: the disk cache of ``datasets`` goes by the folder's name, so it
+    would return the rows of another folder, or those that were here before.
     """
-    cache = Path(datasets.config.HF_DATASETS_CACHE) / sha256_text(path)[:16]
     try:
-        splits = datasets.load_dataset(
-            path, name, cache_dir=str(cache), keep_in_memory=True, **json.loads(options)
-        )
+        with tempfile.TemporaryDirectory(prefix="mars-datasets-") as cache:
+            splits = datasets.load_dataset(
+                path, name, cache_dir=cache, keep_in_memory=True, **json.loads(options)
+            )
     except ValueError as error:
         if "BuilderConfig" in str(error):
             raise NoDocumentsError(

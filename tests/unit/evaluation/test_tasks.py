@@ -109,6 +109,10 @@ def test_folders_of_the_same_name_are_not_confused(hub, tmp_path):
     whole = read_documents(str(hub / "openai" / "gsm8k"), "main", "{}")
     part = read_documents(str(other), "main", "{}")
     assert len(part["test"]) == 3 < len(whole["test"])
+    # Nor is a folder confused with what another process read there before.
+    pq.write_table(pq.read_table(file).slice(0, 2), file)
+    read_documents.cache_clear()
+    assert len(read_documents(str(other), "main", "{}")["test"]) == 2
 
 
 IFEVAL_WITHOUT_NLTK_DATA = """
