@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from mars.data.hub import fetch
+from mars.data.tokenizer import checkpoint_folder
 from mars.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,15 +30,10 @@ if TYPE_CHECKING:
 
 def load_model(checkpoint: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The causal language model in a local folder, in evaluation mode, on the best device."""
-    folder = _checkpoint_folder(checkpoint)
+    folder = checkpoint_folder(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval()  # type: ignore[arg-type]
-
-
-def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a local folder."""
-    return AutoTokenizer.from_pretrained(_checkpoint_folder(checkpoint), local_files_only=True)
 
 
 def block_size_of(model: PreTrainedModel) -> int:
@@ -123,10 +119,3 @@ def _load_package(package: str, file: str) -> tuple[PreTrainedModel, PreTrainedT
     del model.config.quantization_config
     model.hf_quantizer = None  # type: ignore[assignment]
     return model, tokenizer
-
-
-def _checkpoint_folder(checkpoint: str | Path) -> Path:
-    folder = Path(checkpoint)
-    if not (folder / "tokenizer_config.json").is_file():
-        raise UserError(f"{folder}: there is no checkpoint here; give a folder with a saved model.")
-    return folder

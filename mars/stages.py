@@ -533,7 +533,7 @@ _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
     ),
     "speed_table": (["mars.paper.speed_tables"], _speed_table),
     "report": (["mars.report.page"], _report),
-    "training_curves": (["mars.training.curves"], _training_curves),
+    "training_curves": (["mars.paper.figures.training_curves"], _training_curves),
 }
 
 

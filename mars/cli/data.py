@@ -102,7 +102,7 @@ def tokenize(
     """Turn instructions (chat format) or documents into token ids with prompt lengths."""
     from mars.data.chat import tokenize_documents, tokenize_instructions
     from mars.data.hub import hub_root
-    from mars.models import load_tokenizer
+    from mars.data.tokenizer import load_tokenizer
 
     plan = read_spec(spec, "tokenize")
     config = plan["config"]

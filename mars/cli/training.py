@@ -69,7 +69,7 @@ def training_curves(
     curves: Annotated[list[Path], typer.Argument(help="training.jsonl of each model, in order")],
 ) -> None:
     """Plot the training losses of all models."""
-    from mars.training.curves import plot_curves
+    from mars.paper.figures.training_curves import plot_curves
 
     plan = read_spec(spec, "training_curves")
     outputs = [output.with_suffix(".pdf"), output.with_suffix(".png")]

@@ -1,4 +1,4 @@
-"""The tokenizer of the embedded experiment, trained on its own corpus."""
+"""Tokenizers: that of a checkpoint, and that of the embedded experiment, trained on its corpus."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import pre_tokenizers, trainers
-from transformers import Qwen2Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer
 
 from mars.data.hub import read_dataset
+from mars.errors import UserError
 
 PAD, START, END, MASK = "<|pad|>", "<|im_start|>", "<|im_end|>", "<|mask|>"
 
@@ -20,6 +21,19 @@ _CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
 )
+
+
+def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a local folder."""
+    return AutoTokenizer.from_pretrained(checkpoint_folder(checkpoint), local_files_only=True)
+
+
+def checkpoint_folder(checkpoint: str | Path) -> Path:
+    """The folder, if something that we can load is in it."""
+    folder = Path(checkpoint)
+    if not (folder / "tokenizer_config.json").is_file():
+        raise UserError(f"{folder}: there is no checkpoint here; give a folder with a saved model.")
+    return folder
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, output: Path) -> None:
@@ -61,6 +75,8 @@ def train_from_folder(hub: Path, vocabulary: int, output: Path) -> None:
     """Train the tokenizer on the generated documents and conversations in ``hub``."""
     documents = read_dataset(hub / "mars-generated/documents", None, "train")
     conversations = read_dataset(hub / "mars-generated/instruct", None, "train")
-    texts = list(documents["text"])
-    texts += [turn["content"] for turns in conversations["messages"] for turn in turns]
+    texts = [*documents["given"], *documents["text"]]
+    texts += [
+        text for turns in conversations["messages"] for turn in turns for text in turn.values()
+    ]
     train_tokenizer(texts, vocabulary, output)

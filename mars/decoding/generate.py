@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mars.data.tokenizer import load_tokenizer
 from mars.decoding import METHODS, decode
 from mars.decoding.cursor import Engine
 from mars.decoding.jacobi import JacobiEngine
 from mars.decoding.requests import Request, eos_set
 from mars.errors import UserError
 from mars.files import write_atomic
-from mars.models import block_size_of, eos_token_ids, load_model, load_tokenizer
+from mars.models import block_size_of, eos_token_ids, load_model
 
 SHADES = ("\x1b[48;5;153m\x1b[38;5;16m", "\x1b[48;5;223m\x1b[38;5;16m")
 PLAIN = "\x1b[0m"

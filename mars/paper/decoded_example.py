@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 
+from mars.data.tokenizer import load_tokenizer
 from mars.decoding import Decoded
 from mars.decoding.generate import text_of
 from mars.errors import UserError
@@ -20,7 +21,7 @@ from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.offline import forbid_network
 from mars.evaluation.tasks import load_benchmark
 from mars.files import read_jsonl
-from mars.models import eos_token_ids, load_model, load_tokenizer
+from mars.models import eos_token_ids, load_model
 
 RULE = "the first one of median length among the {} {} of this model and setting"
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mars.data.tokenizer import load_tokenizer
 from mars.decoding.requests import check_model, eos_set
 from mars.errors import UserError
 from mars.files import canonical_json, sha256_file, sha256_text, write_json
-from mars.models import block_size_of, eos_token_ids, load_model, load_tokenizer, plain_greedy
+from mars.models import block_size_of, eos_token_ids, load_model, plain_greedy
 from mars.speed.measure import cells, measure
 from mars.speed.methods import Workload
 from mars.speed.prescribed import random_model, random_prompts

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from mars.data.tokenizer import load_tokenizer
 from mars.decoding import Decoded, Request, decode, decode_speculative
 from mars.evaluation.scores import mean
 from mars.files import sha256_file, write_json
-from mars.models import block_size_of, load_model, load_tokenizer
+from mars.models import block_size_of, load_model
 from mars.speed.benchmark import gpu_driver
 from mars.speed.measure import spread, take_turns
 from mars.speed.methods import Run, run_of, stopwatch

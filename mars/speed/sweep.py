@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from mars.data.tokenizer import load_tokenizer
 from mars.evaluation.scores import Score, mean
-from mars.models import load_model, load_tokenizer
+from mars.models import load_model
 from mars.speed.benchmark import gpu_driver, loaded_subject, subject_spec
 from mars.speed.measure import cells, measure
 from mars.speed.methods import BASELINES, Cell

@@ -81,7 +81,7 @@ def test_a_clone_has_nothing_to_do_and_notices_a_change(
     assert "Nothing to be done" in snakemake(clone, clone, "--dry-run")
     experiment = load_experiment(clone / "config/ci.yaml")
     assert audit_all(Tables(Records(experiment, clone)))[0] == "verified"
-    with open(clone / "mars/training/curves.py", "a") as stream:
+    with open(clone / "mars/paper/figures/training_curves.py", "a") as stream:
         stream.write("x = 1\n")
     assert planned(clone, clone) == {"training_curves", "report"}
 

@@ -104,6 +104,11 @@ def tokenizer_of(scale):
     return checkpoint(base_of(scale))
 
 
+def examples_of(scale):
+    """The scale for which a scale's examples are made: the first one with the same tokenizer."""
+    return next(one for one in EXPERIMENT.scales if tokenizer_of(one) == tokenizer_of(scale))
+
+
 def training_inputs(wildcards):
     """What a model starts from, and the examples it is trained on."""
     entry = EXPERIMENT.models[wildcards.model]
@@ -111,7 +116,7 @@ def training_inputs(wildcards):
     start = checkpoint(entry.parent) if entry.parent else tokenizer_of(entry.scale)
     return {
         "parent": f"{start}/manifest.json",
-        "dataset": f"{RESULTS}/data/tokens/{entry.scale}/{kind}/manifest.json",
+        "dataset": f"{RESULTS}/data/tokens/{examples_of(entry.scale)}/{kind}/manifest.json",
     }
 
 

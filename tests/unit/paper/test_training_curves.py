@@ -9,7 +9,7 @@ import pytest
 
 from mars.errors import UserError
 from mars.files import write_jsonl
-from mars.training.curves import _smooth, plot_curves
+from mars.paper.figures.training_curves import _smooth, plot_curves
 
 
 def test_same_logs_same_bytes(tmp_path: Path) -> None:
