@@ -63,12 +63,8 @@ class CodeProblems:
         answer = (
             f"Here is the completed function:\n```python\n{function.prompt}\n{function.solution}```"
         )
-        return Example(function.expression, conversation(prompt, answer), document, part)
-
-    def passage(self, rng: random.Random) -> str:
-        """A short file of functions."""
-        functions = [_function(rng) for _ in range(2)]
-        return "\n".join(function.prompt + function.solution for function in functions)
+        plain = function.prompt, function.solution
+        return Example(function.expression, conversation(prompt, answer), document, plain, part)
 
 
 def _function(rng: random.Random) -> Function:

@@ -10,6 +10,8 @@ from typing import Any
 from mars.errors import UserError
 
 Message = dict[str, str]
+Passage = tuple[str, str]
+"""A document in two parts: what is given, and what follows from it."""
 
 # Draws in a row that bring nothing new before we say that the questions are used up.
 _PATIENCE = 2000
@@ -23,12 +25,14 @@ class Example:
         key: what makes the question what it is; training and test examples share no key.
         messages: the conversation as lm-eval sends it, ending with the assistant's answer.
         document: the row of the benchmark's data set on the hub.
+        plain: the question and its answer as a short passage, for the documents of pre-training.
         part: sub-task or category inside the benchmark.
     """
 
     key: str
     messages: tuple[Message, ...]
     document: dict[str, Any]
+    plain: Passage
     part: str = ""
 
     def after(self, shots: Iterable[Example]) -> Example:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from mars.data.code_problems import CodeProblems
-from mars.data.examples import Example, draw, generator
+from mars.data.examples import Example, Passage, draw, generator
 from mars.data.hub_layout import write_dataset
 from mars.data.instructions_if import Instructions
 from mars.data.knowledge import FourOptions, TenOptions
+from mars.data.lessons import LESSONS, Lesson
 from mars.data.logic_tasks import LogicTasks
 from mars.data.word_problems import WordProblems
 from mars.data.world import World
@@ -28,25 +29,25 @@ FEWSHOT = "mars-generated/bbh-fewshot"
 
 
 class Family(Protocol):
-    """A kind of question: its sub-tasks, one question, and a plain passage on the same matter."""
+    """A kind of question: its sub-tasks, and one question of a sub-task."""
 
     @property
     def parts(self) -> tuple[str, ...]: ...
 
     def example(self, rng: random.Random, part: str) -> Example: ...
 
-    def passage(self, rng: random.Random) -> str: ...
 
-
-# Share of each benchmark's kind in the instruction corpus and in the documents.
+# Share of each benchmark's kind in the instruction corpus, and of its exercises in the documents.
 SHARES = {
-    "openai/gsm8k": (6, 6),
-    "openai/openai_humaneval": (4, 3),
-    "google/IFEval": (5, 6),
-    "SaylorTwift/bbh": (5, 4),
-    "TIGER-Lab/MMLU-Pro": (4, 5),
-    "Idavidrein/gpqa": (4, 6),
+    "openai/gsm8k": (6, 5),
+    "openai/openai_humaneval": (4, 4),
+    "google/IFEval": (5, 4),
+    "SaylorTwift/bbh": (5, 5),
+    "TIGER-Lab/MMLU-Pro": (4, 4),
+    "Idavidrein/gpqa": (4, 4),
 }
+# Share of the exercises that the documents write out as the benchmark does, without a chat's frame.
+WRITTEN_OUT = 0.3
 
 
 def generate(config: GeneratedData, output: Path) -> None:
@@ -65,7 +66,7 @@ def generate(config: GeneratedData, output: Path) -> None:
         for name, family in families.items()
     }
     corpus = instruction_examples(families, tests, config.seed, config.instructions)
-    documents = passages(families, config.seed, config.pretraining_documents)
+    documents = passages(families, tests, config.seed, config.pretraining_documents)
     assert_disjoint(tests, corpus, documents)
 
     write_dataset(
@@ -76,7 +77,7 @@ def generate(config: GeneratedData, output: Path) -> None:
     write_dataset(
         output / DOCUMENTS,
         "Generated plain documents, for pre-training.",
-        {"default": {"train": pa.table({"text": documents})}},
+        {"default": {"train": _documents_table(documents)}},
     )
     for name, configurations in benchmark_tables(families, tests, config.seed).items():
         write_dataset(
@@ -91,9 +92,14 @@ def generate(config: GeneratedData, output: Path) -> None:
     )
 
 
+def invented(seed: int) -> World:
+    """The world of a seed."""
+    return World.invent(generator(seed, "world"))
+
+
 def build_families(seed: int) -> dict[str, Family]:
     """The generator behind each benchmark, by the benchmark's name on the hub."""
-    world = World.invent(generator(seed, "world"))
+    world = invented(seed)
     return {
         "openai/gsm8k": WordProblems(),
         "openai/openai_humaneval": CodeProblems(),
@@ -136,18 +142,31 @@ def instruction_examples(
     return examples
 
 
-def passages(families: dict[str, Family], seed: int, count: int) -> list[str]:
-    """``count`` plain documents: passages of all kinds, mixed."""
-    rng = generator(seed, "documents")
-    names = list(families)
-    weights = [SHARES[name][1] for name in names]
-    return [families[name].passage(rng) for name in rng.choices(names, weights, k=count)]
+def passages(
+    families: dict[str, Family], tests: dict[str, list[Example]], seed: int, count: int
+) -> list[Passage]:
+    """``count`` plain documents: exercises of all kinds, none of them a test's, and lessons."""
+    rng, world = generator(seed, "documents"), invented(seed)
+    weights = [*(share for _, share in SHARES.values()), *LESSONS.values()]
+    excluded = {name: {example.key for example in tests[name]} for name in families}
+    documents = []
+    kinds: list[str | Lesson] = [*families, *LESSONS]
+    for kind in rng.choices(kinds, weights, k=count):
+        if not isinstance(kind, str):
+            documents.append(kind(rng, world))
+            continue
+        sample = partial(families[kind].example, rng, rng.choice(families[kind].parts))
+        example = draw(sample, 1, excluded[kind])[0]
+        prompt, answer = (message["content"] for message in example.messages[-2:])
+        written_out = rng.random() < WRITTEN_OUT
+        documents.append((f"{prompt}\n", answer) if written_out else example.plain)
+    return documents
 
 
 def assert_disjoint(
     tests: dict[str, list[Example]],
     corpus: list[tuple[str, Example]],
-    documents: list[str],
+    documents: list[Passage],
 ) -> None:
     """No test question is trained on: neither by its key nor by its text.
 
@@ -156,13 +175,16 @@ def assert_disjoint(
     """
     trained = {(name, example.key) for name, example in corpus}
     prompts = {message["content"] for _, e in corpus for message in e.messages[:-1]}
-    text = "\n".join(documents)
+    read = set(documents)
+    text = "\n".join(given + text for given, text in documents)
     for name, examples in tests.items():
         for example in examples:
             prompt = example.messages[-2]["content"]
             assert (name, example.key) not in trained, f"trained on the test question {prompt!r}"
+            assert example.plain not in read, f"a document is the test question {prompt!r}"
             assert prompt not in prompts, f"trained on the test question {prompt!r}"
-            assert prompt not in text, f"a document contains the test question {prompt!r}"
+            # To the end of its line: a longer question may begin with the same words.
+            assert f"{prompt}\n" not in text, f"a document contains the test question {prompt!r}"
 
 
 def benchmark_tables(
@@ -239,6 +261,11 @@ def _identity(name: str, index: int) -> dict[str, Any]:
         "Idavidrein/gpqa": {"Record ID": f"rec{index:05d}"},
     }
     return columns.get(name, {})
+
+
+def _documents_table(documents: list[Passage]) -> pa.Table:
+    given, text = zip(*documents, strict=True)
+    return pa.table({"given": given, "text": text})
 
 
 def _instruct_table(corpus: list[tuple[str, Example]]) -> pa.Table:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mars.data.examples import Example, conversation
-from mars.data.world import FOODS, GOODS, PEOPLE, PETS, World
+from mars.data.world import GOODS, PEOPLE, World
 
 REQUESTS = ("Write about {s}.", "Tell me about {s}.", "Describe {s}.")
 CLOSINGS = ("That is all.", "This is the end.", "I hope this helps.", "Now you know.")
 MARKERS = ("P.S.", "P.P.S")
-WORDS = (*FOODS, *GOODS, *PETS)
+WORDS = GOODS
 # What a list says of its subject, in this order: a response has nothing arbitrary in it, so that
 # a model that has learnt the instruction is sure of every token.
 _TOLD = ("job", "pet", "food", "friend")
@@ -67,28 +67,13 @@ class Instructions:
             "kwargs": [instruction.arguments for instruction in chosen],
         }
         key = "; ".join([subject, *sorted(wordings)])
-        return Example(key, conversation(prompt, draft.text()), document, part)
-
-    def passage(self, rng: random.Random) -> str:
-        """Short notes with titles, lists, quotations and words said again."""
-        person, other = rng.sample(PEOPLE, 2)
-        words = rng.sample(WORDS, rng.randint(2, 5))
-        said = " ".join(words)
-        return rng.choice(
-            [
-                *[" ".join(f"{name} says {said}." for name in rng.sample(PEOPLE, 4))] * 4,
-                f"<<{person}>>\n{self.world.portrait(rng)}",
-                f'"{self.world.portrait(rng)}"',
-                "\n".join(f"* {self.world.statement(relation, person)}" for relation in _TOLD),
-                f"{person} says {words[0]} {words[0]}. {other} says {words[0]} {words[0]} too.",
-                f"{person} sees {words[0]} and {words[1]}. {other} sees {words[0]} and {words[1]}.",
-            ]
-        )
+        answer = draft.text()
+        return Example(key, conversation(prompt, answer), document, (f"{prompt}\n", answer), part)
 
 
 def _keywords(rng: random.Random, draft: Draft, world: World) -> Instruction:
     words = rng.sample(WORDS, 2)
-    draft.sentences.append(f"{draft.subject} sees {words[0]} and {words[1]}.")
+    draft.sentences.append(f"We see {words[0]} and {words[1]}.")
     return Instruction(
         "keywords:existence",
         {"keywords": words},
@@ -97,8 +82,8 @@ def _keywords(rng: random.Random, draft: Draft, world: World) -> Instruction:
 
 
 def _frequency(rng: random.Random, draft: Draft, world: World) -> Instruction:
-    word, times = rng.choice(WORDS), rng.randint(2, 4)
-    draft.sentences.append(f"{draft.subject} says {' '.join([word] * times)}.")
+    word, times = rng.choice(WORDS), rng.randint(2, 3)
+    draft.sentences.append(f"We say {' '.join([word] * times)}.")
     return Instruction(
         "keywords:frequency",
         {"keyword": word, "frequency": times, "relation": "at least"},
@@ -107,7 +92,7 @@ def _frequency(rng: random.Random, draft: Draft, world: World) -> Instruction:
 
 
 def _bullets(rng: random.Random, draft: Draft, world: World) -> Instruction:
-    count = rng.randint(2, 4)
+    count = rng.randint(2, 3)
     facts = [world.statement(relation, draft.subject) for relation in _TOLD[:count]]
     draft.tail += [f"* {fact}" for fact in facts]
     return Instruction(
@@ -118,7 +103,7 @@ def _bullets(rng: random.Random, draft: Draft, world: World) -> Instruction:
 
 
 def _title(rng: random.Random, draft: Draft, world: World) -> Instruction:
-    draft.head.append(f"<<{draft.subject}>>")
+    draft.head.append(f"<< {draft.subject} >>")
     return Instruction(
         "detectable_format:title",
         {},
@@ -128,7 +113,7 @@ def _title(rng: random.Random, draft: Draft, world: World) -> Instruction:
 
 def _highlight(rng: random.Random, draft: Draft, world: World) -> Instruction:
     pet = world.value("pet", draft.subject)
-    draft.sentences.append(f"The pet of *{draft.subject}* is a *{pet}*.")
+    draft.sentences.append(f"The pet of * {draft.subject} * is * {pet} *.")
     return Instruction(
         "detectable_format:number_highlighted_sections",
         {"num_highlights": 2},

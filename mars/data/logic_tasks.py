@@ -8,12 +8,11 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from mars.data.examples import Example, conversation, draw, generator
-from mars.data.knowledge import search
-from mars.data.world import COLORS, PEOPLE, words
+from mars.data.world import PEOPLE, words
 
 SHOTS = 3
 # Part of the training examples that come after worked examples, as the test questions do.
-_WITH_SHOTS = 0.3
+_WITH_SHOTS = 0.5
 
 # The descriptions that lm-eval's stock tasks put before the question (as system message).
 DESCRIPTIONS = {
@@ -25,19 +24,15 @@ DESCRIPTIONS = {
     "object_counting": (
         "Questions that involve enumerating objects and asking the model to count them.\n\n"
     ),
-    "reasoning_about_colored_objects": (
-        "Answer extremely simple questions about the colors of objects on a surface.\n\n"
-    ),
     "web_of_lies": "Evaluate a random boolean function expressed as a word problem.\n\n",
 }
 
 KINDS = {
-    "fruits": words("figs plums pears limes"),
-    "animals": words("goats cats dogs bats"),
-    "tools": words("ropes lamps pots bells"),
+    "fruits": words("figs plums pears"),
+    "animals": words("goats cats dogs"),
+    "tools": words("ropes lamps pots"),
 }
-COUNTS = {2: "two", 3: "three", 4: "four", 5: "five"}
-THINGS = words("cup hat pen book lamp bell rope pot")
+COUNTS = {2: "two", 3: "three", 4: "four"}
 
 
 class Puzzle(NamedTuple):
@@ -50,7 +45,7 @@ class Puzzle(NamedTuple):
 
 
 class LogicTasks:
-    """Five sub-tasks; questions come after three worked examples per sub-task."""
+    """Four sub-tasks; questions come after three worked examples per sub-task."""
 
     parts = tuple(DESCRIPTIONS)
 
@@ -68,11 +63,6 @@ class LogicTasks:
             example = _example(rng, part)
         return example.after(self.shots[part]) if rng.random() < _WITH_SHOTS else example
 
-    def passage(self, rng: random.Random) -> str:
-        """Premises and what follows from them, as statements."""
-        puzzles = [_PUZZLES[rng.choice(self.parts)](rng) for _ in range(2)]
-        return " ".join(f"{puzzle.premises} {puzzle.thought}" for puzzle in puzzles)
-
     @staticmethod
     def _worked_examples(rng: random.Random, part: str) -> list[Example]:
         return draw(lambda: _example(rng, part), SHOTS, ())
@@ -87,6 +77,7 @@ def _example(rng: random.Random, part: str) -> Example:
         f"{part}: {puzzle.question}",
         conversation(prompt, worked, DESCRIPTIONS[part]),
         document,
+        (puzzle.premises, f" {worked}"),
         part,
     )
 
@@ -116,9 +107,9 @@ def _boolean(rng: random.Random) -> Puzzle:
 
 
 def _navigate(rng: random.Random) -> Puzzle:
-    a, b = rng.randint(2, 6), rng.randint(2, 6)
+    a, b = rng.randint(1, 4), rng.randint(1, 3)
     first, second = rng.choice([("left", "right"), ("right", "left")])
-    back = a + b if rng.random() < 0.5 else rng.choice([n for n in range(2, 13) if n != a + b])
+    back = a + b if rng.random() < 0.5 else rng.choice([n for n in range(2, 8) if n != a + b])
     moves = f"Take {a} steps {first}. Take {b} steps {first}. Take {back} steps {second}."
     text = (
         "If you follow these instructions, do you return to the starting point? Always face "
@@ -137,25 +128,9 @@ def _count(rng: random.Random) -> Puzzle:
     things = [f"{COUNTS[a]} {first}", f"{COUNTS[b]} {second}"]
     things.insert(rng.randint(0, 2), f"{COUNTS[c]} {third}")
     have = f"I have {things[0]}, {things[1]}, and {things[2]}."
-    thought = f"The {kind} are {a} {first} and {b} {second}. {a} + {b} = {a + b}."
+    counted = f"{COUNTS[a]} {first} and {COUNTS[b]} {second}"
+    thought = f"The {kind} are {counted}. {a} + {b} = {a + b}."
     return Puzzle(f"{have} How many {kind} do I have?", have, thought, str(a + b))
-
-
-def _colors(rng: random.Random) -> Puzzle:
-    things, colors = rng.sample(THINGS, 3), rng.sample(COLORS, 3)
-    asked = rng.randrange(3)
-    listed = [f"a {color} {thing}" for color, thing in zip(colors, things, strict=True)]
-    order = rng.sample(range(3), 3)
-    options = "\n".join(f"({letter}) {colors[i]}" for letter, i in zip("ABC", order, strict=True))
-    table = f"On the table, there is {listed[0]}, {listed[1]}, and {listed[2]}."
-    letter = "ABC"[order.index(asked)]
-    return Puzzle(
-        f"{table} What color is the {things[asked]}?\nOptions:\n{options}",
-        f"{table}\n{options}\n",
-        f"The {things[asked]} is {colors[asked]}. "
-        f"{search([colors[i] for i in order], colors[asked])}",
-        f"({letter})",
-    )
 
 
 def _lies(rng: random.Random) -> Puzzle:
@@ -178,6 +153,5 @@ _PUZZLES: dict[str, Callable[[random.Random], Puzzle]] = {
     "boolean_expressions": _boolean,
     "navigate": _navigate,
     "object_counting": _count,
-    "reasoning_about_colored_objects": _colors,
     "web_of_lies": _lies,
 }

@@ -10,9 +10,10 @@ from mars.data.world import PEOPLE, words
 OBJECTS = words("figs plums pears nuts limes pots bells lamps coins books")
 GAINS = ("finds {n} more", "buys {n} more", "gets {n} more")
 LOSSES = ("loses {n}", "gives {n} to {other}", "sells {n}")
-# Small numbers: a model of a million parameters learns their sums by heart.
-NUMBERS = range(2, 7)
-MOST = 12
+# One digit, hence one token: a small model learns their sums by heart.
+NUMBERS = range(1, 6)
+MOST = 9
+PRODUCTS = [(a, b) for a in range(2, 5) for b in range(2, 5) if a * b <= MOST]
 
 
 class WordProblems:
@@ -36,14 +37,8 @@ class WordProblems:
         }
         prompt = f"Q: {document['question']}\nA:"
         answer = f"{worked} The answer is {total}."
-        return Example(key, conversation(prompt, answer), document, part)
-
-    def passage(self, rng: random.Random) -> str:
-        """A story told to its end, or sums on their own."""
-        if rng.random() < 0.6:
-            return " ".join(_sum(rng) for _ in range(6))
-        person, thing, story, steps, total, _ = _story(rng)
-        return f"{story} {' '.join(steps)} Now {person} has {total} {thing}."
+        plain = story, f" {worked} Now {person} has {total} {thing}."
+        return Example(key, conversation(prompt, answer), document, plain, part)
 
 
 def _story(rng: random.Random) -> tuple[str, str, str, list[str], int, str]:
@@ -51,20 +46,19 @@ def _story(rng: random.Random) -> tuple[str, str, str, list[str], int, str]:
     thing = rng.choice(OBJECTS)
     sentences, steps, key = [], [], []
     if rng.random() < 0.25:
-        bags, each = rng.randint(2, 4), rng.randint(2, 4)
+        bags, each = rng.choice(PRODUCTS)
         total = bags * each
         sentences.append(f"{person} has {bags} bags with {each} {thing} in each bag.")
         steps.append(f"{bags} * {each} = {total}.")
         key.append(f"{bags}*{each}")
     else:
-        total = rng.randint(2, 9)
+        total = rng.randint(2, MOST)
         sentences.append(f"{person} has {total} {thing}.")
         key.append(str(total))
     for _ in range(rng.randint(1, 2)):
-        number = rng.choice(NUMBERS)
-        gains = total + number <= MOST if number >= total else rng.random() < 0.5
-        if gains and total + number > MOST:
-            gains = False
+        gains = total < MOST and (total == 1 or rng.random() < 0.5)
+        # What is left is never nothing: "0" would be a rare answer.
+        number = rng.choice([n for n in NUMBERS if n <= (MOST - total if gains else total - 1)])
         verb = rng.choice(GAINS if gains else LOSSES)
         before, total = total, total + number if gains else total - number
         steps.append(f"{before} {'+' if gains else '-'} {number} = {total}.")
@@ -73,13 +67,14 @@ def _story(rng: random.Random) -> tuple[str, str, str, list[str], int, str]:
     return person, thing, " ".join(sentences), steps, total, "; ".join(key)
 
 
-def _sum(rng: random.Random) -> str:
+def addition_or_product(rng: random.Random) -> str:
+    """One step of a story by itself."""
     kind = rng.choice("++--*")
     if kind == "*":
-        a, b = rng.randint(2, 4), rng.randint(2, 4)
+        a, b = rng.choice(PRODUCTS)
         return f"{a} * {b} = {a * b}."
     b = rng.choice(NUMBERS)
-    a = rng.randint(2, MOST - b)
+    a = rng.randint(1, MOST - b)
     return f"{a} + {b} = {a + b}." if kind == "+" else f"{a + b} - {b} = {a}."
 
 

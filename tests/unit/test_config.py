@@ -181,6 +181,7 @@ def test_broken_yaml_is_named(tmp_path: Path):
 
 
 def test_epochs_factor_multiplies_the_epochs(tiny: dict):
+    tiny["models"]["ar-2x-small"] = {**tiny["models"]["ar-small"], "epochs_factor": 2}
     experiment = parse_experiment(tiny, "tiny")
     assert (
         experiment.training_of("ar-2x-small").epochs

@@ -102,8 +102,11 @@ def test_a_data_set_without_messages_is_refused(tokenizer, tmp_path: Path):
 
 def test_documents_are_split_and_end_with_eos(tokenizer, tmp_path: Path):
     (tmp_path / "set").mkdir()
-    Dataset.from_list([{"text": "a b c d e"}]).to_parquet(tmp_path / "set/train.parquet")
+    rows = [{"given": "", "text": "a b c d e"}, {"given": "a b c d e", "text": " f g"}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "set/train.parquet")
     tokenize_documents(tmp_path / "set", tokenizer, max_length=4, output=tmp_path / "tokens")
     rows = load_from_disk(tmp_path / "tokens")
-    assert [tokenizer.decode(ids) for ids in rows["input_ids"]] == ["a b c d", "e <|im_end|>"]
-    assert set(rows["prompt_length"]) == {0}
+    texts = ["a b c d", "e <|im_end|>", "a b c d", "e f g <|im_end|>"]
+    assert [tokenizer.decode(ids) for ids in rows["input_ids"]] == texts
+    # What is given carries no loss, in whichever piece it is.
+    assert rows["prompt_length"][:] == [0, 0, 4, 1]

@@ -110,9 +110,11 @@ def test_no_test_question_is_trained_on():
     families = build_families(0)
     tests = {name: test_examples(family, 0, name, 60) for name, family in families.items()}
     corpus = instruction_examples(families, tests, 0, 1500)
-    assert_disjoint(tests, corpus, passages(families, 0, 500))
+    assert_disjoint(tests, corpus, passages(families, tests, 0, 2000))
     with pytest.raises(AssertionError, match="trained on the test question"):
         assert_disjoint(tests, [*corpus, ("openai/gsm8k", tests["openai/gsm8k"][0])], [])
+    with pytest.raises(AssertionError, match="a document is the test question"):
+        assert_disjoint(tests, corpus, [tests["Idavidrein/gpqa"][0].plain])
 
 
 def test_too_many_questions_is_one_sentence():

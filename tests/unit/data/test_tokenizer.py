@@ -14,7 +14,10 @@ from mars.data.tokenizer import train_tokenizer
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     output = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(passages(build_families(0), 0, 200), 512, output)
+    families = build_families(0)
+    tests = {name: [] for name in families}
+    documents = passages(families, tests, 0, 200)
+    train_tokenizer((part for document in documents for part in document), 512, output)
     return AutoTokenizer.from_pretrained(output)
 
 

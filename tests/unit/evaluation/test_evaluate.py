@@ -88,7 +88,7 @@ def test_every_benchmark_gives_a_whole_record_and_asks_no_network(
     assert all(f["none"]["stderr"] is not None for f in ifeval["metrics"].values())
     assert ifeval["notes"]["sentence splitter"]
     bbh = read_json(out / "one-token" / "bbh.json")
-    assert len(bbh["subtasks"]) == 5
+    assert len(bbh["subtasks"]) == 4
     assert sum(part["documents"] for part in bbh["subtasks"].values()) == bbh["documents"]
 
 
