@@ -3,7 +3,7 @@
     apt-get install mmdebstrap && pytest -m slow tests/end_to_end/test_fresh_machine.py
 
 It takes root, which builds the machine as a folder and enters it, and Debian's packages. With
-EXPERIMENT=ci in the environment it takes minutes instead of hours. How pip finds packages is taken
+EXPERIMENT=ci in the environment it takes a few minutes less. How pip finds packages is taken
 over from this machine, whatever that is; all else that the project needs it must bring itself.
 """
 
