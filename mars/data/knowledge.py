@@ -42,7 +42,7 @@ class TenOptions:
         else:
             question, thought, right, others = _sum(rng)
         # The ten values of a relation, always in the same order: a question of memory, since a
-        # model of this size does not find an option anywhere among ten. GPQA's miniature asks that.
+        # model of this size does not learn to find an option anywhere among ten.
         options = _in_order([right, *others])
         index = options.index(right)
         answer = f"{chosen(thought, LETTERS[index])} The answer is ({LETTERS[index]})."
