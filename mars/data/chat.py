@@ -90,7 +90,7 @@ def tokenize_documents(
     """Tokenise plain documents for pre-training: column `text`, after what is `given`.
 
     What is given carries no loss: lists and stories are drawn by chance, so there is nothing in
-    them to learn, and a small model learns several times as fast without their noise.
+    them to learn, and their noise would slow a small model down.
     """
 
     def ids(text: str) -> list[int]:
