@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from mars.config import (
+from mars.config.experiment import (
     Experiment,
     GeneratedData,
     HubBase,
@@ -24,7 +24,7 @@ from mars.config import (
     Speed,
 )
 from mars.errors import UserError
-from mars.files import canonical_json, sha256_file, sha256_text
+from mars.provenance.files import canonical_json, sha256_file, sha256_text
 from mars.provenance.fingerprint import PACKAGE, code_fingerprint, module_hashes
 
 if TYPE_CHECKING:
@@ -218,20 +218,20 @@ def _task_files(task: str) -> dict[str, str]:
 
 
 def _table(experiment: Experiment, number: int) -> dict[str, Any]:
-    from mars.paper.tables import DECLARATIONS
+    from mars.paper.tables.evaluated import DECLARATIONS
 
     return _of_evaluations(experiment, DECLARATIONS[number].all_rows())
 
 
 def _findings(experiment: Experiment) -> dict[str, Any]:
-    from mars.paper.findings import all_rows
+    from mars.paper.tables.findings import all_rows
 
     return _of_evaluations(experiment, all_rows())
 
 
 def _comparison(experiment: Experiment) -> dict[str, Any]:
-    from mars.paper.measure import benchmark_keys
-    from mars.paper.notes import is_of_the_paper
+    from mars.paper.evaluations import benchmark_keys
+    from mars.paper.tables.notes import is_of_the_paper
 
     plain = _for_paper(experiment)
     generated = isinstance(experiment.data, GeneratedData)
@@ -248,7 +248,7 @@ def _comparison(experiment: Experiment) -> dict[str, Any]:
 
 
 def _claims(experiment: Experiment) -> dict[str, Any]:
-    from mars.paper.claims import rows
+    from mars.paper.claims.claims import rows
 
     # The acceptance metrics are compared over all their thresholds.
     thresholds = {
@@ -262,7 +262,7 @@ def _claims(experiment: Experiment) -> dict[str, Any]:
 
 def _of_evaluations(experiment: Experiment, rows: Sequence[Row]) -> dict[str, Any]:
     """What rows of evaluated models depend on."""
-    from mars.paper.tables import selection
+    from mars.paper.tables.evaluated import selection
 
     plain = _for_paper(experiment)
     evaluated = {name: plain["models"][name] for name in experiment.evaluated_models()}
@@ -270,7 +270,7 @@ def _of_evaluations(experiment: Experiment, rows: Sequence[Row]) -> dict[str, An
 
 
 def _hyperparameters(experiment: Experiment) -> dict[str, Any]:
-    from mars.paper.measure import IDENTITY
+    from mars.paper.evaluations import IDENTITY
 
     plain = _for_paper(experiment)
     models = {name: plain["models"][name] for name in trained_models(experiment)}
@@ -507,32 +507,35 @@ def released_models(experiment: Experiment) -> list[str]:
 
 
 _STAGES: dict[str, tuple[list[str], Callable[..., dict[str, Any]]]] = {
-    "generate_data": (["mars.data.generate"], _generate_data),
+    "generate_data": (["mars.data.minibench.generate"], _generate_data),
     "fetch_dataset": (["mars.data.hub"], _fetch_dataset),
     "train_tokenizer": (["mars.data.tokenizer"], _train_tokenizer),
-    "import_base": (["mars.models"], _import_base),
-    "import_released": (["mars.released"], _import_released),
+    "import_base": (["mars.checkpoints.base"], _import_base),
+    "import_released": (["mars.checkpoints.released"], _import_released),
     "tokenize": (["mars.data.chat"], _tokenize),
     "train": (["mars.training"], _train),
     "evaluate": (["mars.evaluation.evaluate"], _evaluate),
-    "table": (["mars.paper.tables", "mars.paper.evaluations"], _table),
-    "findings": (["mars.paper.findings", "mars.paper.evaluations"], _findings),
-    "hyperparameters": (["mars.paper.hyperparameters"], _hyperparameters),
-    "speed_sweep": (["mars.speed.sweep"], _speed_sweep),
-    "speculative": (["mars.speed.composition"], _speculative),
+    "table": (["mars.paper.tables.evaluated", "mars.paper.evaluations"], _table),
+    "findings": (["mars.paper.tables.findings", "mars.paper.evaluations"], _findings),
+    "hyperparameters": (["mars.paper.tables.hyperparameters"], _hyperparameters),
+    "speed_sweep": (["mars.speed.wall_clock"], _speed_sweep),
+    "speculative": (["mars.speed.speculative"], _speculative),
     "live_tau": (["mars.speed.live_tau"], _live_tau),
-    "figure_1": (["mars.paper.decoded_example", "mars.paper.figures.generation"], _figure_1),
+    "figure_1": (
+        ["mars.paper.figures.decoded_example", "mars.paper.figures.generation"],
+        _figure_1,
+    ),
     "figure_3": (["mars.paper.figures.pareto", "mars.paper.evaluations"], _figure_3),
     "figure_6": (["mars.paper.figures.acceptance", "mars.paper.evaluations"], _figure_6),
     "figure_heat_map": (["mars.paper.figures.heat_map"], _nothing),
     "figure_live_tau": (["mars.paper.figures.live_tau"], _nothing),
-    "comparison": (["mars.paper.comparison"], _comparison),
+    "comparison": (["mars.paper.claims.comparison"], _comparison),
     "claims": (
-        ["mars.paper.claims_report", "mars.paper.checkpoints", "mars.paper.evaluations"],
+        ["mars.paper.claims.report", "mars.checkpoints.describe", "mars.paper.evaluations"],
         _claims,
     ),
-    "speed_table": (["mars.paper.speed_tables"], _speed_table),
-    "report": (["mars.report.page"], _report),
+    "speed_table": (["mars.paper.tables.wall_clock"], _speed_table),
+    "report": (["mars.paper.report.page"], _report),
     "training_curves": (["mars.paper.figures.training_curves"], _training_curves),
 }
 

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, settings
 from waiting import end_of, started, wait
 
 from mars import stages
-from mars.files import sha256_file
-from mars.provenance import fingerprint, plan
+from mars.audit import plan
+from mars.provenance import fingerprint
+from mars.provenance.files import sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
 

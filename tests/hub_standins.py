@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from mars.data.tokenizer import END, PAD, train_tokenizer
-from mars.files import read_json, write_json
+from mars.provenance.files import read_json, write_json
 
 TEXTS = [f"Ash has {i} pens and {i + 2} books. How many has Elm? def add(a, b):" for i in range(40)]
 # Whoever imports this file has run code that came with a checkpoint.

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from mars.cli.common import Configs, app
-from mars.config import Experiment, json_schema, load_experiment
-from mars.cpus import warn_of_slow_bfloat16
-from mars.gpus import run_with_gpus, visible_gpus
+from mars.config.experiment import Experiment, json_schema, load_experiment
+from mars.machine.cpus import warn_of_slow_bfloat16
+from mars.machine.gpus import run_with_gpus, visible_gpus
 from mars.stages import spec as stage_spec
 from mars.stages import trained_models
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mars.cli.common import Configs, DataManifest, Folder, Record, Spec, app, made_folder, read_spec
-from mars.config import GeneratedData, HubBase, PackageBase, load_experiment
+from mars.config.experiment import GeneratedData, HubBase, PackageBase, load_experiment
 from mars.errors import UserError
 from mars.provenance.manifest import write_manifest
 from mars.provenance.record import recorded
@@ -41,7 +41,7 @@ def fetch(
 @app.command()
 def generate_data(spec: Spec, output: Folder, record: Record) -> None:
     """Write the instruction corpus and the miniature benchmarks, in hub layout."""
-    from mars.data.generate import generate
+    from mars.data.minibench.generate import generate
 
     plan = read_spec(spec, "generate_data")
     with made_folder(record, plan, [], output) as (folder, _):
@@ -74,7 +74,7 @@ def import_base(spec: Spec, output: Folder, record: Record) -> None:
     """Write a ready base model (package or hub) as a checkpoint with a mask token."""
     from pydantic import TypeAdapter
 
-    from mars.models import import_base as run
+    from mars.checkpoints.base import import_base as run
 
     plan = read_spec(spec, "import_base")
     with made_folder(record, plan, [], output) as (folder, facts):
@@ -85,8 +85,8 @@ def import_base(spec: Spec, output: Folder, record: Record) -> None:
 @app.command()
 def import_released(spec: Spec, output: Folder, record: Record) -> None:
     """Write a checkpoint that the authors released as a plain one; their code is never run."""
-    from mars.decoding.generate import add_custom_generate
-    from mars.released import import_released as run
+    from mars.checkpoints.export import add_custom_generate
+    from mars.checkpoints.released import import_released as run
 
     plan = read_spec(spec, "import_released")
     with made_folder(record, plan, [], output) as (folder, facts):

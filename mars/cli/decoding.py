@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mars.cli.common import Folder, Record, Spec, app, read_spec, read_tau
-from mars.files import sha256_file
+from mars.provenance.files import sha256_file
 from mars.provenance.manifest import write_manifest
 from mars.provenance.record import recorded
 from mars.stages import cell_spec

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from mars.cli.common import Configs, Folder, Record, Spec, app, read_spec
-from mars.config import load_experiment
-from mars.files import read_json
-from mars.paper.writers import read_csv, table_files
+from mars.config.experiment import load_experiment
+from mars.paper.tables.writers import read_csv, table_files
+from mars.provenance.files import read_json
 from mars.provenance.manifest import listed_files
 from mars.provenance.record import recorded
 
@@ -30,7 +30,7 @@ def _evaluations(manifests: list[Path]) -> dict[str, Any]:
 @app.command()
 def table(spec: Spec, output: Folder, record: Record, evaluations: Evaluated = None) -> None:
     """Write one of the paper's tables of evaluations as CSV, Markdown and LaTeX."""
-    from mars.paper.tables import write_table
+    from mars.paper.tables.evaluated import write_table
 
     plan, inputs = read_spec(spec, "table"), evaluations or []
     number = plan["number"]
@@ -47,7 +47,7 @@ def speed_table(
     measurements: Annotated[Path, typer.Argument(help="manifest of what was timed")],
 ) -> None:
     """Write Table 5 or 6, wall clock, as CSV, Markdown and LaTeX."""
-    from mars.paper.speed_tables import write_speed_table
+    from mars.paper.tables.wall_clock import write_speed_table
 
     plan = read_spec(spec, "speed_table")
     number = plan["number"]
@@ -58,7 +58,7 @@ def speed_table(
 @app.command()
 def findings(spec: Spec, output: Folder, record: Record, evaluations: Evaluated = None) -> None:
     """Write what published numbers may owe to the released code, as CSV, Markdown and LaTeX."""
-    from mars.paper.findings import write_findings
+    from mars.paper.tables.findings import write_findings
 
     plan, inputs = read_spec(spec, "findings"), evaluations or []
     with recorded(record, plan, inputs, table_files(output, "findings")):
@@ -75,7 +75,7 @@ def hyperparameters(
     ] = None,
 ) -> None:
     """Write Table 7, hyper-parameters and cost of training, as CSV, Markdown and LaTeX."""
-    from mars.paper.hyperparameters import write_hyperparameters
+    from mars.paper.tables.hyperparameters import write_hyperparameters
 
     plan, inputs = read_spec(spec, "hyperparameters"), trainings or []
     with recorded(record, plan, inputs, table_files(output, "table7")):
@@ -115,8 +115,8 @@ def figure(
 
 def _decoded_example(config: dict[str, Any], inputs: list[Path], output: Path) -> list[Path]:
     from mars.data.hub import hub_root
-    from mars.paper.decoded_example import decode_example
     from mars.paper.figures import generation
+    from mars.paper.figures.decoded_example import decode_example
 
     checkpoint, evaluation, data = inputs
     example = decode_example(config, checkpoint.parent, evaluation.parent, hub_root(data))
@@ -130,7 +130,7 @@ def report(
     record: Record,
 ) -> None:
     """Write one HTML page of all that is in a folder of results, and where it came from."""
-    from mars.report.page import shown_files, write_report
+    from mars.paper.report.page import shown_files, write_report
 
     plan = read_spec(spec, "report")
     with recorded(record, plan, shown_files(output.parent), [output]):
@@ -145,7 +145,7 @@ def compare(
     tables: Annotated[list[Path] | None, typer.Argument(help="table<N>.csv of each table")] = None,
 ) -> None:
     """Write every published number beside ours with a verdict (comparison.csv and .md)."""
-    from mars.paper.comparison import write_comparison
+    from mars.paper.claims.comparison import write_comparison
 
     plan, inputs = read_spec(spec, "comparison"), tables or []
     outputs = [output / f"comparison.{suffix}" for suffix in ("csv", "md")]
@@ -167,10 +167,10 @@ def claims(
     ] = None,
 ) -> None:
     """Judge the ten claims of the paper by our numbers (claims.json and .md)."""
-    from mars.paper.checkpoints import describe
-    from mars.paper.claims import Results
-    from mars.paper.claims_report import write_claims
-    from mars.paper.measure import Evaluations
+    from mars.checkpoints.describe import describe
+    from mars.paper.claims.claims import Results
+    from mars.paper.claims.report import write_claims
+    from mars.paper.evaluations import Evaluations
 
     plan, files = read_spec(spec, "claims"), inputs or []
     outputs = [output / f"claims.{suffix}" for suffix in ("json", "md")]
@@ -194,6 +194,6 @@ def show(
     results: Folder = Path("results"),
 ) -> None:
     """Print the main table of an experiment and the files it wrote."""
-    from mars.paper.show import show as run
+    from mars.paper.tables.terminal import show as run
 
     run(results / load_experiment(*config).experiment)

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
+from mars.audit.audit import Records
+from mars.audit.cells import Tables
+from mars.audit.ledger import commit
+from mars.audit.plan import estimates, jobs, reason
+from mars.audit.price import price_table
+from mars.audit.report import audit_all, audit_cell
 from mars.cli.common import Configs, app
-from mars.config import load_experiment
+from mars.config.experiment import load_experiment
 from mars.errors import UserError
-from mars.provenance.audit import Records
-from mars.provenance.cells import Tables
-from mars.provenance.ledger import commit
-from mars.provenance.plan import estimates, jobs, reason
-from mars.provenance.price import price_table
-from mars.provenance.report import audit_all, audit_cell
 
 Root = Annotated[Path, typer.Option(help="folder in which the workflow ran")]
 TINY = [Path("config/tiny.yaml")]
@@ -93,6 +93,6 @@ def ledger(config: Configs = TINY) -> None:
 @app.command()
 def export_crate(config: Configs = TINY, root: Root = Path(".")) -> None:
     """Describe an experiment's results as an RO-Crate (Process Run Crate), for other tools."""
-    from mars.provenance.crate import export_crate as run
+    from mars.audit.crate import export_crate as run
 
     print(run(load_experiment(*config), root))

@@ -95,7 +95,7 @@ def speed(
         cache_blocks=blocks,
         repeats=repeats,
         output=output,
-        spec={"code": code_fingerprint(["mars.speed.measure"]), "versions": versions()},
+        spec={"code": code_fingerprint(["mars.speed.timing"]), "versions": versions()},
         about=_circumstances(shlex.join(["mars", *sys.argv[1:]])),
         profile=profile,
     )
@@ -111,7 +111,7 @@ def speed_sweep(
     Started again it measures the batch sizes that are missing.
     """
     from mars.data.hub import hub_root
-    from mars.speed.sweep import sweep
+    from mars.speed.wall_clock import sweep
 
     plan = read_spec(spec, "speed_sweep")
     config = plan["config"]
@@ -142,7 +142,7 @@ def speculative(
 ) -> None:
     """Time MARS together with speculative decoding: Table 6."""
     from mars.data.hub import hub_root
-    from mars.speed.composition import measure_composition
+    from mars.speed.speculative import measure_composition
 
     plan = read_spec(spec, "speculative")
     with (

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from mars.cli.common import Record, Spec, app, read_spec
-from mars.config import Architecture, Training
-from mars.files import canonical_json, sha256_text
-from mars.gpus import end_with_parent
+from mars.config.experiment import Architecture, Training
+from mars.machine.gpus import end_with_parent
+from mars.provenance.files import canonical_json, sha256_text
 from mars.provenance.manifest import write_manifest
 from mars.provenance.record import recorded
 
@@ -28,7 +28,7 @@ def train(
     checkpoint_minutes: Annotated[float, typer.Option(help="time between saves")] = 15,
 ) -> None:
     """Pre-train or fine-tune one model; started again after a kill it goes on where it was."""
-    from mars.decoding.generate import add_custom_generate
+    from mars.checkpoints.export import add_custom_generate
     from mars.training import train as run
 
     if "RANK" in os.environ:  # one of several processes that a launcher started

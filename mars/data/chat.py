@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mars.data.hub import read_dataset
 from mars.errors import UserError
-from mars.files import write_json
+from mars.provenance.files import write_json
 
 FEATURES = Features({"input_ids": Sequence(Value("int32")), "prompt_length": Value("int32")})
 

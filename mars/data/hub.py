@@ -15,7 +15,7 @@ from typing import Literal
 from datasets import Dataset, load_dataset
 
 from mars.errors import UserError
-from mars.files import read_json
+from mars.provenance.files import read_json
 
 MIRROR_VARIABLE = "MARS_HUB_MIRROR"
 FETCHED = "fetched.json"

@@ -33,8 +33,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from mars.data.hub import FETCHED, UNWANTED
 from mars.errors import UserError
-from mars.files import read_json, sha256_file, write_json
-from mars.units import readable_size
+from mars.provenance.files import read_json, readable_size, sha256_file, write_json
 
 ATTEMPTS = 6
 FIRST_WAIT = 0.5  # seconds; doubled after every failed attempt

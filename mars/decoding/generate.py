@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mars.checkpoints.load import block_size_of, eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding import METHODS, decode
 from mars.decoding.cursor import Engine
 from mars.decoding.jacobi import JacobiEngine
 from mars.decoding.requests import Request, eos_set
 from mars.errors import UserError
-from mars.files import write_atomic
-from mars.models import block_size_of, eos_token_ids, load_model
 
 SHADES = ("\x1b[48;5;153m\x1b[38;5;16m", "\x1b[48;5;223m\x1b[38;5;16m")
 PLAIN = "\x1b[0m"
@@ -213,9 +212,3 @@ def _options(config: GenerationConfig, arguments: dict[str, Any]) -> dict[str, A
             f"MARS decoding does not know these arguments: {', '.join(sorted(unknown))}."
         )
     return {name: value for name, value in given.items() if name in DECODE_OPTIONS}
-
-
-def add_custom_generate(checkpoint: str | Path) -> None:
-    """Put ``custom_generate/generate.py`` beside the weights of a checkpoint."""
-    source = Path(__file__).parent / "custom_generate" / "generate.py"
-    write_atomic(Path(checkpoint) / "custom_generate" / "generate.py", source.read_text())

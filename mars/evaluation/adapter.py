@@ -17,7 +17,7 @@ from mars.decoding import Decoded, decode
 from mars.errors import UserError
 
 if TYPE_CHECKING:
-    from mars.config import Setting
+    from mars.config.experiment import Setting
 
 COUNTING = (
     "tokens up to and including the first EOS, or the token that completes the first stop string, "

@@ -19,12 +19,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from mars.cpus import warn_of_slow_bfloat16
 from mars.evaluation.scores import mean, ratio
-from mars.files import canonical_json, read_json, sha256_file, write_json, write_jsonl
+from mars.machine.cpus import warn_of_slow_bfloat16
+from mars.provenance.files import canonical_json, read_json, sha256_file, write_json, write_jsonl
 
 if TYPE_CHECKING:
-    from mars.config import Benchmark, Evaluation, Setting
+    from mars.config.experiment import Benchmark, Evaluation, Setting
     from mars.evaluation.adapter import DecodingLM
     from mars.evaluation.tasks import LoadedBenchmark
 
@@ -78,10 +78,10 @@ def evaluate(
 
     import torch
 
+    from mars.checkpoints.load import eos_token_ids, load_model
     from mars.data.tokenizer import load_tokenizer
     from mars.evaluation.adapter import DecodingLM
     from mars.evaluation.tasks import load_benchmark, read_documents
-    from mars.models import eos_token_ids, load_model
 
     read_documents.cache_clear()  # what an earlier call in this process read may have changed
     loaded = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mars.errors import UserError
 
 if TYPE_CHECKING:
-    from mars.config import Benchmark
+    from mars.config.experiment import Benchmark
 
 
 class Score(NamedTuple):

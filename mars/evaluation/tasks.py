@@ -32,10 +32,10 @@ from lm_eval.tasks._index import Kind
 from mars.errors import UserError
 from mars.evaluation.code_execution import program_of
 from mars.evaluation.offline import CODE_EVAL, local_code_eval, prepare_ifeval
-from mars.files import canonical_json, sha256_file, sha256_text
+from mars.provenance.files import canonical_json, sha256_file, sha256_text
 
 if TYPE_CHECKING:
-    from mars.config import Benchmark
+    from mars.config.experiment import Benchmark
 
 FEWSHOT_SEED = 1234  # lm-eval's default
 GENERATED_FEWSHOT = {"SaylorTwift/bbh": "mars-generated/bbh-fewshot"}

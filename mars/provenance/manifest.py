@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mars.files import read_json, sha256_file, write_json
+from mars.provenance.files import read_json, sha256_file, write_json
 
 NAME = "manifest.json"
 

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mars.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from mars.provenance.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from mars.provenance.fingerprint import PACKAGE
 from mars.provenance.manifest import size_with_manifest
 from mars.stages import NUMERIC_PACKAGES, stage_modules

@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mars.checkpoints.base import plain_greedy
+from mars.checkpoints.load import block_size_of, eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding.requests import check_model, eos_set
 from mars.errors import UserError
-from mars.files import canonical_json, sha256_file, sha256_text, write_json
-from mars.models import block_size_of, eos_token_ids, load_model, plain_greedy
-from mars.speed.measure import cells, measure
+from mars.provenance.files import canonical_json, sha256_file, sha256_text, write_json
 from mars.speed.methods import Workload
 from mars.speed.prescribed import random_model, random_prompts
 from mars.speed.profile import PARTS, profile_steps
 from mars.speed.prompts import BUILT_IN, load_prompts
 from mars.speed.summary import write_summary
+from mars.speed.timing import cells, measure
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def benchmark(
     about: dict[str, Any],
     profile: bool = False,
 ) -> None:
-    """Measure what is missing and write the summary; see :func:`mars.speed.measure.measure`.
+    """Measure what is missing and write the summary; see :func:`mars.speed.timing.measure`.
 
     Args:
         spec: what the numbers depend on beside the subject (code, versions).

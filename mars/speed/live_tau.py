@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from mars.checkpoints.load import load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding import Engine, Request
 from mars.decoding.cache import attention_of
 from mars.evaluation.scores import mean
-from mars.files import write_json
-from mars.models import load_model
+from mars.provenance.files import write_json
 from mars.speed.benchmark import gpu_driver, loaded_subject
 from mars.speed.methods import stopwatch
 from mars.speed.questions import Questions

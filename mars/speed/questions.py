@@ -15,6 +15,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mars.checkpoints.load import eos_token_ids
 from mars.decoding import Decoded
 from mars.decoding.requests import eos_set
 from mars.errors import UserError
@@ -22,7 +23,6 @@ from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.evaluate import evaluate_cell, prepare_process
 from mars.evaluation.scores import headline
 from mars.evaluation.tasks import load_benchmark
-from mars.models import eos_token_ids
 
 Answers = list[list[int]]
 

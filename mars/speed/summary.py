@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mars.errors import UserError
-from mars.files import read_json, write_atomic
+from mars.provenance.files import read_json, write_atomic
 
 ORDER = ("hf", "hf-static", "autoregressive", "cursor", "cursor-lossless")
 

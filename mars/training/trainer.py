@@ -37,12 +37,12 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
-from mars.cpus import warn_of_slow_bfloat16
+from mars.checkpoints.export import export
 from mars.errors import UserError
-from mars.files import read_json, write_json
+from mars.machine.cpus import warn_of_slow_bfloat16
+from mars.provenance.files import read_json, write_json
 from mars.training.dense_attention import DENSE
 from mars.training.dual_stream import target_count
-from mars.training.export import export
 from mars.training.methods import (
     MEAN_INVERSE_RATE,
     METHODS,
@@ -53,7 +53,7 @@ from mars.training.packed_model import PackedModel
 from mars.training.packing import Rows, batches, pack, steps_of_run
 
 if TYPE_CHECKING:
-    from mars.config import Architecture, Training
+    from mars.config.experiment import Architecture, Training
 
 CHECKPOINTS_KEPT = 2
 LOG_LINES = 2000  # at most this many lines in training.jsonl

@@ -10,7 +10,7 @@ from ci_experiment import environment, snakemake_command
 from hub_standins import write_llama
 from waiting import run as run_command
 
-from mars.files import read_json
+from mars.provenance.files import read_json
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from ci_experiment import FAILURE, snakemake
 
-from mars.config import load_experiment
-from mars.files import read_json, sha256_file
+from mars.config.experiment import load_experiment
+from mars.provenance.files import read_json, sha256_file
 from mars.provenance.manifest import verify_manifest
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from ci_experiment import snakemake
 
-from mars.config import load_experiment
-from mars.files import read_json, read_jsonl
+from mars.config.experiment import load_experiment
+from mars.provenance.files import read_json, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = load_experiment(ROOT / "config/ci.yaml")

@@ -9,7 +9,7 @@ import pytest
 from ci_experiment import environment
 from waiting import run
 
-from mars.files import read_json
+from mars.provenance.files import read_json
 
 OVERLAY = "resources: {training: {small: {gpus: 8}}}\n"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from ci_experiment import environment, snakemake, snakemake_command
 
-from mars.config import load_experiment
-from mars.files import sha256_file
-from mars.provenance.audit import Records
-from mars.provenance.cells import Tables
-from mars.provenance.report import audit_all
+from mars.audit.audit import Records
+from mars.audit.cells import Tables
+from mars.audit.report import audit_all
+from mars.config.experiment import load_experiment
+from mars.provenance.files import sha256_file
 
 KILLS = 10
 # All that a second run must make bit for bit again; records, logs and tables 5 to 7 hold times.

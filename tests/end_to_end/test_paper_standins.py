@@ -17,9 +17,9 @@ from hub_server import Hub, serving
 from hub_standins import write_base, write_released
 from waiting import run as run_command
 
-from mars.config import GeneratedData, load_experiment
-from mars.data.generate import INSTRUCT, generate
-from mars.files import read_json
+from mars.config.experiment import GeneratedData, load_experiment
+from mars.data.minibench.generate import INSTRUCT, generate
+from mars.provenance.files import read_json
 from mars.stages import released_models, repositories_of
 
 GATED = "Idavidrein/gpqa"

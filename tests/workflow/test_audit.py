@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from mars.config import load_experiment
+from mars.audit.audit import Records
+from mars.audit.cells import Tables
+from mars.audit.report import audit_all, audit_cell
+from mars.config.experiment import load_experiment
 from mars.errors import UserError
-from mars.files import read_json, read_jsonl, sha256_file, write_json
-from mars.provenance.audit import Records
-from mars.provenance.cells import Tables
+from mars.provenance.files import read_json, read_jsonl, sha256_file, write_json
 from mars.provenance.record import sealed
-from mars.provenance.report import audit_all, audit_cell
 
 RESULTS = "results/ci"
 CELL = ("table2", "0.5B MARS B=4", "GSM8K")

@@ -11,9 +11,9 @@ from rocrate.rocrate import ROCrate
 from rocrate_validator import models, services
 from rocrate_validator.utils.http import HttpRequester
 
-from mars.config import load_experiment
+from mars.audit.crate import export_crate
+from mars.config.experiment import load_experiment
 from mars.errors import UserError
-from mars.provenance.crate import export_crate
 
 
 @pytest.fixture(autouse=True)

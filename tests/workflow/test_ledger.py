@@ -11,13 +11,13 @@ import pytest
 from ci_experiment import environment, snakemake
 from waiting import run as run_command
 
-from mars.config import load_experiment
-from mars.files import read_json, read_jsonl, sha256_file
-from mars.provenance import ledger, plan
-from mars.provenance.audit import Records
-from mars.provenance.cells import Tables
-from mars.provenance.plan import jobs
-from mars.provenance.report import audit_all
+from mars.audit import ledger, plan
+from mars.audit.audit import Records
+from mars.audit.cells import Tables
+from mars.audit.plan import jobs
+from mars.audit.report import audit_all
+from mars.config.experiment import load_experiment
+from mars.provenance.files import read_json, read_jsonl, sha256_file
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("results/ci")
@@ -99,7 +99,7 @@ def test_dvc_sees_the_scores_and_reruns_only_what_depends_on_a_change(repository
     assert "mars-b4-small.tau-0.95.gsm8k.tokens_per_forward" in shown
     dvc(repository, "plots", "show", "--out", str(repository / "plots"))
     assert "training_curves.png" in (repository / "plots/index.html").read_text()
-    with open(repository / "mars/paper/claims.py", "a") as stream:
+    with open(repository / "mars/paper/claims/claims.py", "a") as stream:
         stream.write("x = 1\n")
     weights = sorted((repository / RESULTS / "checkpoints").glob("*/model.safetensors"))
     before = list(map(sha256_file, weights))

@@ -14,7 +14,7 @@ import yaml
 from snakemake.cli import args_to_api, parse_args
 from waiting import run
 
-from mars.config import load_experiment
+from mars.config.experiment import load_experiment
 from mars.stages import trained_models
 
 ROOT = Path(__file__).resolve().parents[2]

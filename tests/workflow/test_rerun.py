@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import yaml
 
-from mars.config import Experiment, load_experiment
-from mars.files import read_json
-from mars.provenance.audit import Records
-from mars.provenance.differences import differences, job_name
-from mars.provenance.plan import estimates, jobs, reason
+from mars.audit.audit import Records
+from mars.audit.differences import differences, job_name
+from mars.audit.plan import estimates, jobs, reason
+from mars.config.experiment import Experiment, load_experiment
+from mars.provenance.files import read_json
 from mars.stages import cell_spec, datasets_of, spec
 
 SMALL = {

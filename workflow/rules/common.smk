@@ -5,11 +5,11 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from mars.config import GeneratedData, ScratchBase, TrainingResources, parse_experiment
+from mars.config.experiment import GeneratedData, ScratchBase, TrainingResources, parse_experiment
 from mars.errors import UserError
-from mars.paper.comparison import COMPARED
-from mars.paper.writers import SUFFIXES
-from mars.provenance import ledger
+from mars.paper.claims.comparison import COMPARED
+from mars.paper.tables.writers import SUFFIXES
+from mars.audit import ledger
 from mars.stages import datasets_of, released_models, spec, swept_models, trained_models
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from mars.figure_style import BLACK, COLOURS, COLUMN, MARKERS, figure_for
-from mars.files import write_atomic
-from mars.paper.evaluations import Cell
+from mars.paper.evaluations import Key
+from mars.paper.figures.style import BLACK, COLOURS, COLUMN, MARKERS, figure_for
 from mars.paper.figures.sweep import Point, as_csv, sweep_points
+from mars.provenance.files import write_atomic
 
 CAPTION = (
     "Acceptance metrics: accuracy (%) over tokens per forward on GSM8K of MARS B=4 at the small "
@@ -26,7 +26,7 @@ METRICS = {
 
 
 def draw(
-    spec: Mapping[str, Any], records: Mapping[Cell, Mapping[str, Any]], output: Path
+    spec: Mapping[str, Any], records: Mapping[Key, Mapping[str, Any]], output: Path
 ) -> list[Path]:
     """Write ``figure6.pdf``, ``.png`` and the points drawn, ``.csv``, into the folder ``output``.
 

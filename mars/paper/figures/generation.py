@@ -10,8 +10,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mars.figure_style import PAGE, figure_for
-from mars.files import write_atomic, write_json
+from mars.paper.figures.style import PAGE, figure_for
+from mars.provenance.files import write_atomic, write_json
 
 CAPTION = (
     "One GSM8K answer of MARS B=4 at tau = 0.95. Tokens accepted in the same forward are shaded "
@@ -32,7 +32,7 @@ def draw(example: Mapping[str, Any], output: Path) -> list[Path]:
     """Write ``figure1.pdf``, ``.png``, ``.html`` and the runs drawn, ``.json``, into ``output``.
 
     Args:
-        example: of :func:`mars.paper.decoded_example.decode_example`.
+        example: of :func:`mars.paper.figures.decoded_example.decode_example`.
     """
     files = [Path(output) / f"figure1.{suffix}" for suffix in ("pdf", "png", "html", "json")]
     question = list(_wrapped([(example["question"], None)]))

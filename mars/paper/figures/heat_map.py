@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 
 from mars.errors import UserError
-from mars.figure_style import figure_for
-from mars.files import write_atomic
+from mars.paper.figures.style import figure_for
+from mars.provenance.files import write_atomic
 
 CAPTION = (
     "Block cache: tokens per second relative to autoregressive decoding of the same batch, by "

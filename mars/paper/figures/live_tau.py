@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from mars.errors import UserError
-from mars.figure_style import BLACK, COLOURS, PAGE, figure_for
-from mars.files import read_json
+from mars.paper.figures.style import BLACK, COLOURS, PAGE, figure_for
+from mars.provenance.files import read_json
 
 CAPTION = (
     "tau changed while requests are served: arrivals per second, requests waiting, tau, and the "

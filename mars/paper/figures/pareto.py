@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from mars.figure_style import BLACK, COLOURS, MARKERS, PAGE, figure_for
-from mars.files import write_atomic
 from mars.paper import published
-from mars.paper.evaluations import Cell
+from mars.paper.evaluations import Key
+from mars.paper.figures.style import BLACK, COLOURS, MARKERS, PAGE, figure_for
 from mars.paper.figures.sweep import Point, as_csv, sweep_points
+from mars.provenance.files import write_atomic
 
 CAPTION = (
     "Speed and quality: accuracy (%) over tokens per forward on GSM8K and HumanEval as tau falls "
@@ -26,7 +26,7 @@ Curves = dict[tuple[int, bool, str], list[Point]]
 
 
 def draw(
-    spec: Mapping[str, Any], records: Mapping[Cell, Mapping[str, Any]], output: Path
+    spec: Mapping[str, Any], records: Mapping[Key, Mapping[str, Any]], output: Path
 ) -> list[Path]:
     """Write ``figure3.pdf``, ``.png`` and the points drawn, ``.csv``, into the folder ``output``.
 

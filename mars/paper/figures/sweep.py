@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mars.evaluation.scores import headline, tokens_per_forward
-from mars.paper.evaluations import Cell
-from mars.paper.measure import ONE_TOKEN
+from mars.paper.evaluations import ONE_TOKEN, Key
 
 SWEPT = ("metric", "threshold")  # what a setting of a sweep may say
 
@@ -47,7 +46,7 @@ class Point:
     n: int
 
 
-def sweep_points(spec: Mapping[str, Any], records: Mapping[Cell, Mapping[str, Any]]) -> list[Point]:
+def sweep_points(spec: Mapping[str, Any], records: Mapping[Key, Mapping[str, Any]]) -> list[Point]:
     """The points of ``spec``'s models, settings and benchmarks, by rising threshold in each curve.
 
     Args:
@@ -75,7 +74,7 @@ def is_sweep(setting: Mapping[str, Any] | None) -> bool:
     return all(setting.get(key, value) == value for key, value in fixed.items())
 
 
-def _point(spec: Mapping[str, Any], cell: Cell, record: Mapping[str, Any]) -> Point:
+def _point(spec: Mapping[str, Any], cell: Key, record: Mapping[str, Any]) -> Point:
     name, setting, key = cell
     model, benchmark = spec["models"][name], spec["benchmarks"][key]
     score, counted = headline(record, benchmark), tokens_per_forward(record)

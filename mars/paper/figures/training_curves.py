@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from mars.errors import UserError
-from mars.figure_style import COLOURS, PAGE, figure_for
-from mars.files import read_jsonl
+from mars.paper.figures.style import COLOURS, PAGE, figure_for
+from mars.provenance.files import read_jsonl
 
 _STREAMS = {"loss_ar": "next-token loss (clean stream)", "loss_mask": "mask loss (noisy stream)"}
 

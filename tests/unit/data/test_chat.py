@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from mars.data.chat import tokenize_conversation, tokenize_documents, tokenize_instructions
 from mars.errors import UserError
-from mars.files import read_json
+from mars.provenance.files import read_json
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|> ' + m.role + ' ' + m.content + ' <|im_end|> ' }}"

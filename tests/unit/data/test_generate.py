@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from datasets import load_dataset
 
-from mars.config import GeneratedData
-from mars.data.generate import (
+from mars.config.experiment import GeneratedData
+from mars.data.minibench.generate import (
     assert_disjoint,
     build_families,
     generate,
@@ -96,8 +96,8 @@ def digest(folder: Path) -> str:
 
 def test_another_process_writes_the_same_bytes(hub, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from mars.config import GeneratedData;"
-        "from mars.data.generate import generate;"
+        "import sys; from pathlib import Path; from mars.config.experiment import GeneratedData;"
+        "from mars.data.minibench.generate import generate;"
         "generate(GeneratedData.model_validate_json(sys.argv[1]), Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, SIZES.model_dump_json(), str(tmp_path)]

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from mars.data.hub import FETCHED, MIRROR_VARIABLE, fetch, hub_root, read_dataset
 from mars.errors import UserError
-from mars.files import write_json
+from mars.provenance.files import write_json
 from mars.provenance.manifest import write_manifest
 
 

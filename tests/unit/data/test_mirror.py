@@ -17,7 +17,7 @@ from mars.data import mirror as filling
 from mars.data.hub import FETCHED, MIRROR_VARIABLE, fetch
 from mars.data.mirror import Wanted, fill
 from mars.errors import UserError
-from mars.files import read_json, sha256_file
+from mars.provenance.files import read_json, sha256_file
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL, DATA, GATED = "Xalphinions/small", "owner/data", "Idavidrein/gpqa"

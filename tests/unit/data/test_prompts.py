@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from mars.config import Benchmark, GeneratedData
-from mars.data.generate import build_families, generate, test_examples
+from mars.config.experiment import Benchmark, GeneratedData
+from mars.data.minibench.generate import build_families, generate, test_examples
 from mars.evaluation.tasks import load_benchmark
 
 SIZES = GeneratedData(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from mars.data.generate import build_families, passages
+from mars.data.minibench.generate import build_families, passages
 from mars.data.tokenizer import train_tokenizer
 
 

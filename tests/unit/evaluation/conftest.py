@@ -8,8 +8,8 @@ from little_models import little_config
 from small_benchmarks import BENCHMARKS, SIZES
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-from mars.config import Benchmark
-from mars.data.generate import generate
+from mars.config.experiment import Benchmark
+from mars.data.minibench.generate import generate
 from mars.data.tokenizer import train_tokenizer
 
 

@@ -1,6 +1,6 @@
 """What the tests of evaluation share: sizes, the six benchmarks."""
 
-from mars.config import GeneratedData
+from mars.config.experiment import GeneratedData
 
 SIZES = GeneratedData(
     instructions=60, pretraining_documents=20, benchmark_documents=30, vocabulary=400

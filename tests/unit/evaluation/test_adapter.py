@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from mars.config import Setting
+from mars.config.experiment import Setting
 from mars.decoding import Engine, decode
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM, cut, forwards_until, shortest_prefix

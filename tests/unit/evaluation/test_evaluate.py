@@ -7,13 +7,13 @@ import pytest
 import torch
 from small_benchmarks import BENCHMARKS, SIZES
 
-from mars.config import Evaluation, Setting
+from mars.config.experiment import Evaluation, Setting
 from mars.decoding import Engine
 from mars.errors import UserError
 from mars.evaluation import evaluate as module
 from mars.evaluation.evaluate import evaluate
 from mars.evaluation.scores import headline
-from mars.files import read_json, read_jsonl
+from mars.provenance.files import read_json, read_jsonl
 
 PROTOCOL = Evaluation(max_new_tokens=6, slots=4, precision="float32", code_timeout=3600)
 SETTINGS = {"one-token": Setting(threshold=None), "tau-0": Setting(threshold=0.0)}

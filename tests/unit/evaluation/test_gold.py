@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from small_benchmarks import BENCHMARKS, SIZES
 
-from mars.config import Benchmark, Setting
-from mars.data.generate import build_families, test_examples
+from mars.config.experiment import Benchmark, Setting
+from mars.data.minibench.generate import build_families, test_examples
 from mars.decoding import Decoded
 from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.evaluate import _section, evaluate_cell, prepare_process

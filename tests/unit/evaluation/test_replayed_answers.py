@@ -2,7 +2,7 @@
 
 import pytest
 
-from mars.config import Setting
+from mars.config.experiment import Setting
 from mars.errors import UserError
 from mars.speed.questions import Questions
 

@@ -10,14 +10,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from synthetic import SWEEP, evaluations, experiment, model, record, samples, speed
 
-from mars.files import read_json
-from mars.paper.checkpoints import describe
-from mars.paper.claims import CLAIMS, Results, rows
-from mars.paper.claims_report import short, write_claims
-from mars.paper.measure import Evaluations
-from mars.paper.significance import Interval, PairedTest
-from mars.paper.tables import selection
-from mars.paper.verdicts import (
+from mars.checkpoints.describe import describe
+from mars.paper.claims.claims import CLAIMS, Results, rows
+from mars.paper.claims.report import short, write_claims
+from mars.paper.claims.significance import Interval, PairedTest
+from mars.paper.claims.verdicts import (
     FAILS,
     FEWEST,
     FLOOR,
@@ -29,7 +26,10 @@ from mars.paper.verdicts import (
     combined,
     no_worse,
 )
-from mars.paper.writers import NOT_RUN
+from mars.paper.evaluations import Evaluations
+from mars.paper.tables.evaluated import selection
+from mars.paper.tables.writers import NOT_RUN
+from mars.provenance.files import read_json
 
 N = 200
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic import evaluations, experiment
 
 from mars.paper import published
-from mars.paper.comparison import (
+from mars.paper.claims.comparison import (
     COMPARED,
     OF_THE_MACHINE,
     RULES,
@@ -23,7 +23,7 @@ from mars.paper.comparison import (
     write_comparison,
 )
 from mars.paper.published import AVERAGE, BENCHMARKS, QUESTIONS
-from mars.paper.tables import write_table
+from mars.paper.tables.evaluated import write_table
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/comparison.md"
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from mars.errors import UserError
-from mars.files import read_json, write_json
-from mars.paper.decoded_example import choose
 from mars.paper.figures import generation, heat_map, live_tau
+from mars.paper.figures.decoded_example import choose
+from mars.provenance.files import read_json, write_json
 
 BENCHMARK = {"metric": "exact_match", "filter": "none"}
 

@@ -7,8 +7,8 @@ import pytest
 from synthetic import experiment
 
 from mars.paper import published
-from mars.paper.hyperparameters import write_hyperparameters
-from mars.paper.writers import NOT_RUN
+from mars.paper.tables.hyperparameters import write_hyperparameters
+from mars.paper.tables.writers import NOT_RUN
 from mars.training import trainer
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mars.config import load_experiment
-from mars.paper.origin import origin_notes, trains
-from mars.paper.tables import write_table
+from mars.config.experiment import load_experiment
+from mars.paper.tables.evaluated import write_table
+from mars.paper.tables.origin import origin_notes, trains
 from mars.stages import spec
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"

@@ -12,10 +12,10 @@ import swept
 from test_figures import example
 
 from mars.errors import UserError
-from mars.files import write_json
 from mars.paper.figures import acceptance, generation, pareto
-from mars.report.hover_plots import read_points, tip
-from mars.report.page import FIGURES, TABLES, shown_files, write_report
+from mars.paper.report.hover_plots import read_points, tip
+from mars.paper.report.page import FIGURES, TABLES, shown_files, write_report
+from mars.provenance.files import write_json
 
 SPEC = {
     "experiment": "synthetic",

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic import evaluations, experiment
 
-from mars.paper.measure import Evaluations
-from mars.paper.significance import (
+from mars.paper.claims.significance import (
     Interval,
     bootstrap_mean,
     bootstrap_weights,
@@ -19,6 +18,7 @@ from mars.paper.significance import (
     mcnemar,
     paired_test,
 )
+from mars.paper.evaluations import Evaluations
 
 
 @given(gained=st.integers(0, 300), lost=st.integers(0, 300))

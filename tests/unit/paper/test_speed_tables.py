@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from mars.config import load_experiment
-from mars.files import write_json
+from mars.config.experiment import load_experiment
 from mars.paper import published
-from mars.paper.speed_tables import write_speed_table
-from mars.speed.measure import spread
+from mars.paper.tables.wall_clock import write_speed_table
+from mars.provenance.files import write_json
 from mars.speed.methods import Cell
+from mars.speed.timing import spread
 from mars.stages import spec
 
 SHARED = {
@@ -37,7 +37,7 @@ def rows_of(output, number):
 
 
 def timed(cell, rate, **more):
-    """A record of mars.speed.measure: 100 tokens in five rounds, AR at 50 tokens per second."""
+    """A record of mars.speed.timing: 100 tokens in five rounds, AR at 50 tokens per second."""
     rates = [rate * factor for factor in (0.9, 1.0, 1.0, 1.0, 1.1)]
     ratios = spread([one / 50 for one in rates])
     return {

@@ -11,7 +11,7 @@ import pytest
 import swept
 import yaml
 
-from mars.config import parse_experiment
+from mars.config.experiment import parse_experiment
 from mars.errors import UserError
 from mars.paper import published
 from mars.paper.figures import acceptance, pareto

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from synthetic import SWEEP, evaluations, experiment, record, speed
 
 from mars.errors import UserError
-from mars.files import write_json, write_jsonl
 from mars.paper.evaluations import read_evaluations
-from mars.paper.findings import write_findings
 from mars.paper.published import AVERAGE
-from mars.paper.show import WIDTH, show
-from mars.paper.tables import BEYOND, DECLARATIONS, selection, write_table
-from mars.paper.writers import NOT_RUN, latex
+from mars.paper.tables.evaluated import BEYOND, DECLARATIONS, selection, write_table
+from mars.paper.tables.findings import write_findings
+from mars.paper.tables.terminal import WIDTH, show
+from mars.paper.tables.writers import NOT_RUN, latex
+from mars.provenance.files import write_json, write_jsonl
 
 MARS = "MARS-0.5B (B=4)"
 quick = settings(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mars.errors import UserError
-from mars.files import write_jsonl
 from mars.paper.figures.training_curves import _smooth, plot_curves
+from mars.provenance.files import write_jsonl
 
 
 def test_same_logs_same_bytes(tmp_path: Path) -> None:

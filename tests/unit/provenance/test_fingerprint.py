@@ -22,7 +22,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "sub/table.csv": "x\n1\n",
         "d.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mars.sub import c\n",
         "config.py": "VALUE = 1\n",
-        "e.py": "import mars.config\n",
+        "e.py": "import mars.config.experiment\n",
     }
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mars.files import read_json, sha256_file
-from mars.provenance.differences import changed_keys
+from mars.audit.differences import changed_keys
+from mars.provenance.files import read_json, sha256_file
 from mars.provenance.manifest import (
     new_folder,
     size_with_manifest,

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from mars.cli import app
 from mars.errors import UserError
-from mars.files import read_json
+from mars.provenance.files import read_json
 from mars.speed.methods import Cell
 from mars.speed.profile import PARTS, profile_steps
 from mars.speed.prompts import load_prompts

@@ -9,7 +9,7 @@ import pytest
 import torch
 from miniature import ARCHITECTURE, make_settings, write_dataset, write_tokenizer
 
-from mars.config import Training
+from mars.config.experiment import Training
 from mars.training import train
 
 torch.set_num_threads(1)

@@ -35,7 +35,7 @@ def measure() -> Losses:
     import torch
     from miniature import ARCHITECTURE, make_settings, write_dataset, write_tokenizer
 
-    from mars.files import read_jsonl
+    from mars.provenance.files import read_jsonl
     from mars.training import train
 
     torch.set_num_threads(1)

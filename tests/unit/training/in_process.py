@@ -12,7 +12,7 @@ from test_dual_stream import MASK, make_documents, make_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from mars.config import Training
+from mars.config.experiment import Training
 from mars.training import trainer
 from mars.training.dense_attention import DENSE
 from mars.training.dual_stream import mars_stream

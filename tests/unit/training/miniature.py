@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import Qwen2Tokenizer
 
-from mars.config import Architecture, Training
+from mars.config.experiment import Architecture, Training
 
 VOCABULARY = 48
 EOS, MASK, PAD = 0, 1, 2

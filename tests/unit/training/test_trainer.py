@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from waiting import end_of, wait
 
-from mars.config import Training
+from mars.config.experiment import Training
 from mars.errors import UserError
-from mars.files import read_json, read_jsonl
+from mars.provenance.files import read_json, read_jsonl
 from mars.training import train, trainer
 from mars.training.packed_model import PackedModel
 from mars.training.packing import Rows

@@ -1,0 +1,176 @@
+"""Does a file still follow from its records? Walks from outputs to data, re-hashing on the way.
+
+Every job left a record with the sha256 of its inputs and outputs and with its spec; an input is
+another job's output, so the records form a graph and the same few questions are asked of each job:
+is its record as written, are its outputs the bytes it made, were they made from the inputs that are
+there now, and by the code, configuration and packages of today? The answer is one word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mars.audit.differences import differences, job_name, present_spec
+from mars.config.experiment import Experiment
+from mars.provenance.files import read_json, sha256_file
+from mars.provenance.manifest import NAME as MANIFEST
+from mars.provenance.manifest import listed_files
+from mars.provenance.record import is_sealed
+
+WORDS = ("verified", "stale", "changed", "missing")  # each outweighs those before it
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: with which file, the word for it, and a phrase."""
+
+    word: str
+    file: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """One job of a chain: what it is, what it made, and what is wrong with that."""
+
+    job: str
+    record: str
+    outputs: dict[str, str]
+    files: int
+    source: dict[str, Any]
+    started: str
+    commit: str
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def word(self) -> str:
+        return worst(self.findings)
+
+
+def worst(findings: list[Finding]) -> str:
+    """The word that sums up some findings."""
+    return max((finding.word for finding in findings), key=WORDS.index, default=WORDS[0])
+
+
+class Records:
+    """The provenance records of one experiment, against the files that are there now.
+
+    Args:
+        experiment: the present configuration.
+        root: folder in which the workflow ran; records name files relative to it.
+    """
+
+    def __init__(self, experiment: Experiment, root: Path):
+        self.experiment = experiment
+        self.root = Path(root)
+        folder = self.root / "results" / experiment.experiment / "provenance"
+        self.broken: list[Finding] = []
+        self.records: dict[str, dict[str, Any]] = {}
+        for path in sorted(folder.rglob("*.json")):
+            name = str(path.relative_to(self.root))
+            try:
+                record = read_json(path)
+                record["spec"]["stage"], record["inputs"], record["outputs"], record["code"]
+            except (ValueError, KeyError, TypeError):
+                self.broken.append(Finding("changed", name, "is no provenance record any more"))
+            else:
+                self.records[name] = record
+        self._maker: dict[str, tuple[str, str]] = {}  # of each file: its record, its sha256
+        for name, record in self.records.items():
+            # A record is made by the job it is of; its seal stands for its content.
+            self._maker[name] = (name, sha256_file(self.root / name))
+            for output, digest in record["outputs"].items():
+                self._maker[output] = (name, digest)
+                for listed, listed_digest in self._listed(output).items():
+                    self._maker[listed] = (name, listed_digest)
+
+    def maker(self, file: str) -> str | None:
+        """The record of the job that made a file; None if no record speaks of it."""
+        return self._maker.get(file, (None, ""))[0]
+
+    def unaccounted(self, file: str) -> list[Finding]:
+        """What to say of a file that no record speaks of: it may be one that cannot be read."""
+        return self.broken or [Finding("missing", file, "has no record of the job that made it")]
+
+    def final(self) -> list[str]:
+        """The jobs of this experiment whose outputs no other job took in: where walks begin."""
+        taken = {self.maker(path) for record in self.records.values() for path in record["inputs"]}
+        return [
+            name
+            for name, record in self.records.items()
+            if name not in taken and present_spec(record, self.experiment) is not None
+        ]
+
+    def chain(self, record: str) -> list[Link]:
+        """A job and all that it rests on, nearest first."""
+        order = [record]
+        for name in order:
+            makers = map(self.maker, self.records[name]["inputs"])
+            order += [maker for maker in makers if maker is not None and maker not in order]
+        return [self.link(name) for name in order]
+
+    @cache  # noqa: B019 - lives as long as the audit
+    def link(self, name: str) -> Link:
+        """One job, checked."""
+        record = self.records[name]
+        files = [file for output in record["outputs"] for file in (output, *self._listed(output))]
+        described = {**record["spec"]["config"], **record.get("facts", {})}
+        keys = ("repository", "package", "file", "revision", "seed")
+        code = record["code"]
+        return Link(
+            job=job_name(record["spec"]),
+            record=name,
+            outputs=record["outputs"],
+            files=len(files),
+            source={} if record["inputs"] else {k: described[k] for k in keys if k in described},
+            started=record["started"],
+            commit=f"{(code['commit'] or 'no commit')[:10]}{' + edits' if code['dirty'] else ''}",
+            findings=[
+                *self._of_record(name),
+                *(problem for file in files for problem in self._of_file(file)),
+                *self._of_inputs(name),
+                *(Finding("stale", name, text) for text in differences(record, self.experiment)),
+            ],
+        )
+
+    def _of_record(self, name: str) -> list[Finding]:
+        if "sha256" not in self.records[name]:
+            return [Finding("stale", name, "was written by an older version of this project")]
+        edited = Finding("changed", name, "was edited after the job wrote it")
+        return [] if is_sealed(self.records[name]) else [edited]
+
+    def _of_file(self, file: str) -> list[Finding]:
+        digest = self._sha256(file)
+        if digest is None:
+            return [Finding("missing", file, "does not exist")]
+        same = digest == self._maker[file][1]
+        return [] if same else [Finding("changed", file, "differs from what its job made")]
+
+    def _of_inputs(self, name: str) -> list[Finding]:
+        """Inputs that nothing made, or that were made again since. Their own state is asked of
+        the job that made them."""
+        found = []
+        for file, digest in self.records[name]["inputs"].items():
+            if file not in self._maker:
+                found += self.unaccounted(file)
+            elif self._maker[file][1] != digest:
+                found.append(Finding("stale", file, f"was made again since {name} was written"))
+        return found
+
+    def _listed(self, output: str) -> dict[str, str]:
+        """The files that a manifest lists, with their sha256."""
+        if Path(output).name != MANIFEST or not (self.root / output).is_file():
+            return {}
+        try:
+            listed = listed_files(self.root / output)
+        except (ValueError, KeyError, TypeError):
+            return {}  # its own hash tells that it was changed
+        return {str(path.relative_to(self.root)): digest for path, digest in listed.items()}
+
+    @cache  # noqa: B019 - each file is hashed once in an audit
+    def _sha256(self, file: str) -> str | None:
+        path = self.root / file
+        return sha256_file(path) if path.is_file() else None

@@ -1,0 +1,1 @@
+"""Checkpoints: loaded, imported, exported, described."""

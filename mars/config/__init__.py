@@ -1,0 +1,1 @@
+"""What an experiment may say, and overlays of it."""

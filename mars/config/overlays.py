@@ -1,0 +1,104 @@
+"""Overlays: a configuration merged over another one, key by key, before it is checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mars.errors import UserError
+
+# Where the configuration of an artefact that is timed stands in the section `speed`.
+TIMED = {
+    "table5": "sweep",
+    "heat_map": "sweep",
+    "table6": "speculative",
+    "live_tau": "live_tau",
+}
+
+
+def merged(base: Any, overlay: Any) -> Any:
+    """``overlay`` over ``base``: sections are merged, everything else is replaced.
+
+    An entry that an overlay sets to null is dropped when the whole is parsed.
+    """
+    if not (isinstance(base, dict) and isinstance(overlay, dict)):
+        return overlay
+    both = {key: merged(base[key], overlay[key]) for key in base.keys() & overlay.keys()}
+    return {**base, **overlay, **both}
+
+
+NAMED = ("scales", "models", "benchmarks", "settings")
+"""Sections whose entries have names that an overlay may set to null."""
+
+
+def expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
+    """UserError if an overlay removes an entry that is not there: its name is misspelt."""
+    for section in NAMED if isinstance(content, dict) and isinstance(overlay, dict) else ():
+        known, entries = content.get(section), overlay.get(section)
+        for name, entry in entries.items() if known and isinstance(entries, dict) else ():
+            if entry is None and name not in known:
+                raise UserError(
+                    f"{file}: `{section}.{name}` is null, which removes it, but there is none; "
+                    f"known: {', '.join(known)}."
+                )
+
+
+def without_removed(content: Any) -> Any:
+    """The experiment without the entries that are null: an overlay's way to remove one.
+
+    The models and resources of a removed scale go with it, `evaluate` goes on with what is left,
+    and what is timed on a removed model goes with its artefacts. A model whose parent was removed
+    stays, and is a mistake that validation names.
+    """
+    if not (isinstance(content, dict) and all(isinstance(content.get(n), dict) for n in NAMED)):
+        return content
+    gone = {
+        section: {n for n, entry in content[section].items() if entry is None} for section in NAMED
+    }
+    for name, model in content["models"].items():
+        if isinstance(model, dict) and model.get("scale") in gone["scales"]:
+            gone["models"].add(name)
+    kept: dict[str, Any] = {
+        s: {n: e for n, e in content[s].items() if n not in gone[s]} for s in NAMED
+    }
+    groups = content.get("evaluate")
+    if isinstance(groups, list) and any(gone.values()):
+        kept["evaluate"] = [left for g in groups if [] not in (left := _left(g, gone)).values()]
+    if isinstance(content.get("speed"), dict) and any(gone.values()):
+        kept["speed"] = _timed_still(content["speed"], gone["models"])
+        kept["artefacts"] = [
+            name
+            for name in content.get("artefacts", [])
+            if kept["speed"].get(TIMED.get(name, ""), True) is not None
+        ]
+    resources = content.get("resources")
+    if isinstance(resources, dict) and isinstance(resources.get("training"), dict):
+        left = {k: v for k, v in resources["training"].items() if k not in gone["scales"]}
+        kept["resources"] = {**resources, "training": left}
+    return {**content, **kept}
+
+
+def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:
+    """The section `speed` without what names a model that is gone."""
+    left = dict(speed)
+    for part in ("sweep", "live_tau"):
+        if isinstance(speed.get(part), dict) and speed[part].get("model") in gone:
+            left[part] = None
+    if isinstance(speed.get("speculative"), dict):
+        pairs = [pair for pair in speed["speculative"].get("pairs", []) if not gone & _names(pair)]
+        left["speculative"] = {**speed["speculative"], "pairs": pairs} if pairs else None
+    return left
+
+
+def _names(pair: Any) -> set[str]:
+    return set(pair.values()) if isinstance(pair, dict) else set()
+
+
+def _left(group: dict[str, Any], gone: dict[str, set[str]]) -> dict[str, Any]:
+    """An entry of `evaluate` without the names that are gone."""
+    return {
+        key: [name for name in names if name not in gone.get(key, ())]
+        if isinstance(names, list)
+        else names
+        for key, names in group.items()
+    }

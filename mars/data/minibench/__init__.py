@@ -1,0 +1,1 @@
+"""The generated corpus and the six miniature benchmarks."""

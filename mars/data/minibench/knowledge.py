@@ -1,0 +1,156 @@
+"""Multiple-choice questions about the invented world (the miniatures of MMLU-Pro and GPQA)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from mars.data.minibench.examples import Example, conversation
+from mars.data.minibench.world import PEOPLE, RELATIONS, TOWN_RELATIONS, TOWNS, WIND, WINDS, World
+
+LETTERS = "ABCDEFGHIJ"
+
+# The kinds of facts that MMLU-Pro's categories ask for; `math` asks for sums.
+CATEGORIES = {
+    "biology": ("pet",),
+    "business": ("job",),
+    "health": ("food",),
+    "history": ("town",),
+    "math": (),
+    "other": ("trade", "flag"),
+}
+_CATEGORY_HEAD = (
+    "The following are multiple choice questions (with answers) about {category}. Think step by "
+    'step and then finish your answer with "the answer is (X)" where X is the correct letter '
+    "choice.\n"
+)
+
+
+class TenOptions:
+    """One fact of the world, or one sum, and ten options (MMLU-Pro)."""
+
+    parts = tuple(CATEGORIES)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def example(self, rng: random.Random, part: str) -> Example:
+        """One question of category ``part``; its key is the question without its options."""
+        relations = CATEGORIES[part]
+        if relations:
+            question, thought, right, others = _fact(rng, self.world, rng.choice(relations))
+        else:
+            question, thought, right, others = _sum(rng)
+        # The ten values of a relation, always in the same order: a question of memory, since a
+        # model of this size does not learn to find an option anywhere among ten.
+        options = _in_order([right, *others])
+        index = options.index(right)
+        answer = f"{chosen(thought, LETTERS[index])} The answer is ({LETTERS[index]})."
+        listed = lettered("{}. {}{}", options)
+        prompt = f"Question:\n{question}\nOptions:\n{listed}Answer: Let's think step by step."
+        document = {
+            "question": question,
+            "options": options,
+            "answer": LETTERS[index],
+            "answer_index": index,
+            "cot_content": f"A: Let's think step by step. {answer}",
+            "category": part,
+            "src": "mars-generated",
+        }
+        head = _CATEGORY_HEAD.format(category=part)
+        plain = question, f" {chosen(thought, LETTERS[index])}"
+        key = f"{part}: {question}"
+        return Example(key, conversation(prompt, answer, head), document, plain, part)
+
+
+class FourOptions:
+    """One to four facts in a row, and the four winds in any order to choose from (GPQA).
+
+    A model of this size does not learn to find an option anywhere in a list. It does learn to go
+    through a list and to compare, where there are few words to compare.
+    """
+
+    parts = ("gpqa_main",)
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def example(self, rng: random.Random, part: str) -> Example:
+        """One question about the wind of a town; its key is the question without its options."""
+        town, whose, steps = self._town(rng)
+        right = self.world.value("wind", town)
+        question = rng.choice(WIND.questions).format(s=whose)
+        options = rng.sample(WINDS, len(WINDS))
+        # The stock prompt has no space after the colon and one after "step by step:".
+        prompt = (
+            f"What is the correct answer to this question:{question}\n"
+            f"Choices:\n{lettered('({}) {}{}', options)}Let's think step by step: "
+        )
+        letter = LETTERS[options.index(right)]
+        thought = " ".join([*steps, self.world.statement("wind", town), checked(options, right)])
+        wrong = [wind for wind in options if wind != right]
+        document = {
+            "Question": question,
+            "Correct Answer": right,
+            **{f"Incorrect Answer {i}": wind for i, wind in enumerate(wrong, start=1)},
+            "Subdomain": "winds",
+        }
+        answer = f"{thought} The answer is ({letter})."
+        plain = f"{question}\n{lettered('({}) {}{}', options)}", thought
+        return Example(question, conversation(prompt, answer), document, plain, part)
+
+    def _town(self, rng: random.Random) -> tuple[str, str, list[str]]:
+        """A town, how the question speaks of it, and the facts that lead to it."""
+        hops = rng.randint(0, 3)
+        if hops == 0:
+            town = rng.choice(TOWNS)
+            return town, town, []
+        person = rng.choice(PEOPLE)
+        whose, steps = person, []
+        for _ in range(hops - 1):
+            steps.append(self.world.statement("friend", person))
+            person, whose = self.world.value("friend", person), f"the friend of {whose}"
+        steps.append(self.world.statement("town", person))
+        return self.world.value("town", person), f"the town of {whose}", steps
+
+
+def _in_order(options: list[str]) -> list[str]:
+    """Numbers by size, words by the alphabet."""
+    return sorted(options, key=lambda option: (len(option) if option.isdigit() else 0, option))
+
+
+def chosen(thought: str, letter: str) -> str:
+    """A sentence that ends in an option, with the option's letter right behind it.
+
+    What is adjacent is learnt first.
+    """
+    return f"{thought[:-1]}({letter})."
+
+
+def checked(options: Sequence[str], right: str) -> str:
+    """The options one after another, each with a verdict, up to the right one."""
+    read = options[: options.index(right)]
+    verdicts = [f"{letter} {option} no." for letter, option in zip(LETTERS, read, strict=False)]
+    return " ".join([*verdicts, f"{LETTERS[len(read)]} {right} yes."])
+
+
+def lettered(line: str, options: Sequence[str]) -> str:
+    """A line for each option; ``line`` has places for letter, option and line break."""
+    return "".join(line.format(*pair, "\n") for pair in zip(LETTERS, options, strict=False))
+
+
+def _fact(rng: random.Random, world: World, relation: str) -> tuple[str, str, str, list[str]]:
+    """Question, worked step, right option and the others."""
+    kind = RELATIONS[relation]
+    subject = rng.choice(TOWNS if kind in TOWN_RELATIONS else PEOPLE)
+    right = world.value(relation, subject)
+    others = [value for value in kind.values if value != right]
+    question = rng.choice(kind.questions).format(s=subject)
+    return question, world.statement(relation, subject), right, others
+
+
+def _sum(rng: random.Random) -> tuple[str, str, str, list[str]]:
+    a, b = rng.randint(1, 5), rng.randint(1, 4)
+    question = rng.choice(["What is {a} + {b}?", "How much is {a} + {b}?"]).format(a=a, b=b)
+    others = [str(n) for n in range(10) if n != a + b]
+    return question, f"{a} + {b} = {a + b}.", str(a + b), others

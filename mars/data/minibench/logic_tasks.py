@@ -1,0 +1,157 @@
+"""Small logic puzzles in the form of BIG-Bench Hard's sub-tasks, with short chains of thought."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+from mars.data.minibench.examples import Example, conversation, draw, generator
+from mars.data.minibench.world import PEOPLE, words
+
+SHOTS = 3
+# Part of the training examples that come after worked examples, as the test questions do.
+_WITH_SHOTS = 0.5
+
+# The descriptions that lm-eval's stock tasks put before the question (as system message).
+DESCRIPTIONS = {
+    "boolean_expressions": "Evaluate the result of a random Boolean expression.\n\n",
+    "navigate": (
+        "Given a series of navigation instructions, determine whether one would end up back at "
+        "the starting point.\n\n"
+    ),
+    "object_counting": (
+        "Questions that involve enumerating objects and asking the model to count them.\n\n"
+    ),
+    "web_of_lies": "Evaluate a random boolean function expressed as a word problem.\n\n",
+}
+
+KINDS = {
+    "fruits": words("figs plums pears"),
+    "animals": words("goats cats dogs"),
+    "tools": words("ropes lamps pots"),
+}
+COUNTS = {2: "two", 3: "three", 4: "four"}
+
+
+class Puzzle(NamedTuple):
+    """A question with the premises it contains, a chain of thought, and the answer."""
+
+    question: str
+    premises: str
+    thought: str
+    answer: str
+
+
+class LogicTasks:
+    """Four sub-tasks; questions come after three worked examples per sub-task."""
+
+    parts = tuple(DESCRIPTIONS)
+
+    def __init__(self, seed: int) -> None:
+        self.shots = {
+            part: self._worked_examples(generator(seed, "bbh-fewshot", part), part)
+            for part in self.parts
+        }
+        self._shot_keys = {shot.key for shots in self.shots.values() for shot in shots}
+
+    def example(self, rng: random.Random, part: str) -> Example:
+        """One puzzle that is not a worked example; its key is the sub-task and the question."""
+        example = _example(rng, part)
+        while example.key in self._shot_keys:
+            example = _example(rng, part)
+        return example.after(self.shots[part]) if rng.random() < _WITH_SHOTS else example
+
+    @staticmethod
+    def _worked_examples(rng: random.Random, part: str) -> list[Example]:
+        return draw(lambda: _example(rng, part), SHOTS, ())
+
+
+def _example(rng: random.Random, part: str) -> Example:
+    puzzle = _PUZZLES[part](rng)
+    worked = f"{puzzle.thought} So the answer is {puzzle.answer}."
+    prompt = f"Q: {puzzle.question}\nA: Let's think step by step.\n"
+    document = {"input": puzzle.question, "target": puzzle.answer}
+    return Example(
+        f"{part}: {puzzle.question}",
+        conversation(prompt, worked, DESCRIPTIONS[part]),
+        document,
+        (puzzle.premises, f" {worked}"),
+        part,
+    )
+
+
+def _boolean(rng: random.Random) -> Puzzle:
+    terms, values, thoughts = [], [], []
+    for _ in range(3):
+        value = rng.random() < 0.5
+        if rng.random() < 0.3:
+            terms.append(f"not {value}")
+            thoughts.append(f"not {value} = {not value}.")
+            value = not value
+        else:
+            terms.append(str(value))
+        values.append(value)
+    text, result = terms[0], values[0]
+    for term, value in zip(terms[1:], values[1:], strict=True):
+        operator = rng.choice(["and", "or"])
+        text = (
+            f"( {text} ) {operator} {term}"
+            if " and " in text or " or " in text
+            else (f"{text} {operator} {term}")
+        )
+        before, result = result, (result and value) if operator == "and" else (result or value)
+        thoughts.append(f"{before} {operator} {value} = {result}.")
+    return Puzzle(f"{text} is", f"{text}.", " ".join(thoughts), str(result))
+
+
+def _navigate(rng: random.Random) -> Puzzle:
+    a, b = rng.randint(1, 4), rng.randint(1, 3)
+    first, second = rng.choice([("left", "right"), ("right", "left")])
+    back = a + b if rng.random() < 0.5 else rng.choice([n for n in range(2, 8) if n != a + b])
+    moves = f"Take {a} steps {first}. Take {b} steps {first}. Take {back} steps {second}."
+    text = (
+        "If you follow these instructions, do you return to the starting point? Always face "
+        f"forward. {moves}\nOptions:\n- Yes\n- No"
+    )
+    same = "is" if back == a + b else "is not"
+    thought = f"{a} + {b} = {a + b}. {a + b} {same} {back}."
+    return Puzzle(text, moves, thought, "Yes" if back == a + b else "No")
+
+
+def _count(rng: random.Random) -> Puzzle:
+    kind, other = rng.sample(list(KINDS), 2)
+    first, second = rng.sample(KINDS[kind], 2)
+    third = rng.choice(KINDS[other])
+    a, b, c = (rng.choice(list(COUNTS)) for _ in range(3))
+    things = [f"{COUNTS[a]} {first}", f"{COUNTS[b]} {second}"]
+    things.insert(rng.randint(0, 2), f"{COUNTS[c]} {third}")
+    have = f"I have {things[0]}, {things[1]}, and {things[2]}."
+    counted = f"{COUNTS[a]} {first} and {COUNTS[b]} {second}"
+    thought = f"The {kind} are {counted}. {a} + {b} = {a + b}."
+    return Puzzle(f"{have} How many {kind} do I have?", have, thought, str(a + b))
+
+
+def _lies(rng: random.Random) -> Puzzle:
+    people = rng.sample(PEOPLE, 3)
+    truthful = rng.random() < 0.5
+    says = {True: "tells the truth", False: "lies"}
+    sentences = [f"{people[0]} {says[truthful]}."]
+    thoughts = list(sentences)
+    for before, person in pairwise(people):
+        claim = rng.random() < 0.5
+        sentences.append(f"{person} says {before} {says[claim]}.")
+        truthful = truthful == claim
+        thoughts.append(f"{person} {says[truthful]}.")
+    said = " ".join(sentences)
+    text = f"Question: {said} Does {people[-1]} tell the truth?"
+    return Puzzle(text, said, " ".join(thoughts), "Yes" if truthful else "No")
+
+
+_PUZZLES: dict[str, Callable[[random.Random], Puzzle]] = {
+    "boolean_expressions": _boolean,
+    "navigate": _navigate,
+    "object_counting": _count,
+    "web_of_lies": _lies,
+}

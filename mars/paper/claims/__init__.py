@@ -1,0 +1,1 @@
+"""What our numbers say of the paper: claims and cell by cell."""

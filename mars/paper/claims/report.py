@@ -1,0 +1,89 @@
+"""The verdicts on the claims, as JSON, as Markdown and as a short table for the terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mars.paper.claims.claims import CLAIMS, Results
+from mars.paper.claims.verdicts import FEWEST, FLOOR
+from mars.paper.tables.notes import scale_notes
+from mars.paper.tables.writers import NONE, pipe_table
+from mars.provenance.files import read_json, write_atomic, write_json
+
+NO_CAVEAT = "the paper's models"
+
+
+def write_claims(results: Results, output: Path) -> None:
+    """Judge every claim and write ``claims.json`` and ``claims.md`` into the folder ``output``."""
+    caveat = " ".join(scale_notes(results.evaluations.spec)) or NO_CAVEAT
+    claims = []
+    for claim in CLAIMS:
+        judged = claim.judge(results)
+        claims.append(
+            {
+                "number": claim.number,
+                "claim": claim.claim,
+                "verdict": judged.verdict,
+                "evidence": judged.evidence,
+                "artefact": claim.artefact,
+                "caveat": caveat,
+                "rule": claim.rule,
+                "tests": [test.plain() for test in judged.tests],
+            }
+        )
+    write_json(Path(output) / "claims.json", claims)
+    write_atomic(Path(output) / "claims.md", _as_markdown(claims))
+
+
+def _as_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
+    verdicts = [["#", "Claim", "Verdict", "Evidence", "Numbers"], ["---:", *["---"] * 4]]
+    verdicts += [
+        [str(c["number"]), c["claim"], f"**{c['verdict']}**", c["evidence"], c["artefact"]]
+        for c in claims
+    ]
+    tests = [["Claim", "Difference", "Benchmarks", "Points", "95 %", "Gained", "Lost", "p"]]
+    tests += [["---:", "---", "---", *["---:"] * 5]]
+    tests += [_test(claim["number"], test) for claim in claims for test in claim["tests"]]
+    rules = "\n".join(f"{claim['number']}. {claim['rule']}" for claim in claims)
+    parts = [
+        "# The claims of the paper",
+        claims[0]["caveat"],
+        pipe_table(verdicts),
+        "## Rules",
+        "Intervals are of 95 %; differences are paired, over the same questions. With fewer than "
+        f"{FEWEST} questions in a benchmark a difference decides nothing, and with less than "
+        f"{FLOOR:g} % of accuracy to lose it proves no lack of loss: undecided.",
+        rules,
+        "## Paired tests",
+        "Points: the average over the benchmarks, with its bootstrap interval over questions. "
+        "Gained, lost: questions that only the first (second) has right; p: McNemar, exact.",
+        pipe_table(tests) if len(tests) > 2 else "None.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _test(number: int, test: Mapping[str, Any]) -> list[str]:
+    points = test["difference"]
+    return [
+        str(number),
+        test["what"],
+        ", ".join(test["titles"]),
+        f"{points['value']:+.1f}",
+        f"{points['lower']:+.1f} to {points['upper']:+.1f}",
+        *(NONE if test[key] is None else str(test[key]) for key in ("gained", "lost")),
+        NONE if test["p"] is None else f"{test['p']:.2g}",
+    ]
+
+
+def short(claims: Path, width: int) -> str:
+    """Each claim of ``claims.json`` with its verdict, in lines of at most ``width`` characters."""
+    lines = ["The claims of the paper", "-" * width]
+    for claim in read_json(claims):
+        head = f"{claim['number']:>2}  {claim['verdict']:<14}"
+        indent = " " * len(head)
+        wrapped = textwrap.wrap(claim["claim"], width - len(head))
+        lines += [f"{head}{wrapped[0]}", *(f"{indent}{line}" for line in wrapped[1:])]
+    return "\n".join([*lines, "-" * width])

@@ -1,0 +1,201 @@
+"""Paired tests: two ways of answering the same questions, and how sure their difference is.
+
+Questions are the units. Benchmarks are independent of each other and each counts the same in an
+average, whatever its number of questions, so questions are resampled within their benchmark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mars.paper.evaluations import Evaluations, Found
+from mars.paper.tables.writers import NONE, NOT_RUN
+
+DRAWS = 10_000
+SEED = 0
+CONFIDENCE = 0.95
+Z = 1.96  # standard errors on either side of a value that make the same interval
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95 % confidence interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, value: float, stderr: float | None) -> Interval:
+        """The interval of a value with a known standard error; without one it has no width."""
+        half = Z * (stderr or 0.0)
+        return cls(value, value - half, value + half)
+
+    def distance(self) -> Interval:
+        """How far the value is from 0."""
+        ends = sorted((abs(self.lower), abs(self.upper)))
+        nearest = 0.0 if self.lower <= 0 <= self.upper else ends[0]
+        return Interval(abs(self.value), nearest, ends[1])
+
+    def __str__(self) -> str:
+        return f"{self.value:+.1f} [{self.lower:+.1f}, {self.upper:+.1f}]"
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Accuracy of one run minus that of another over the same questions, in points.
+
+    Attributes:
+        titles: the benchmarks over which ``difference`` is the average.
+        questions: how many, over all of them.
+        fewest: questions of the benchmark that has the fewest.
+        reference: average accuracy of the run that the other one is compared with, in percent.
+        gained, lost: questions that only the first (only the second) run has right.
+        p: of McNemar's exact test over all questions; None where scores are not right or wrong.
+    """
+
+    what: str
+    titles: list[str]
+    questions: int
+    fewest: int
+    reference: float | None
+    difference: Interval
+    gained: int | None
+    lost: int | None
+    p: float | None
+
+    def __str__(self) -> str:
+        sure = "" if self.p is None else f", McNemar p = {self.p:.2g}"
+        many = len(self.titles) > 3
+        over = f"{len(self.titles)} benchmarks" if many else ", ".join(self.titles)
+        return f"{self.difference} points ({self.questions} questions of {over}{sure})"
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def stderr_of(line: Mapping[str, str]) -> float | None:
+    """Standard error of a cell of a tidy table; None where there is none."""
+    return None if line["stderr"] in (NOT_RUN, NONE) else float(line["stderr"])
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact two-sided p-value of McNemar's test.
+
+    Under the null hypothesis each discordant question falls on either side with probability 1/2:
+    twice the binomial probability of a split at least as uneven, at most 1.
+    """
+    discordant = gained + lost
+    term = total = 1
+    for index in range(min(gained, lost)):
+        term = term * (discordant - index) // (index + 1)
+        total += term
+    return min(1.0, 2 * total / 2**discordant)
+
+
+def bootstrap_mean(
+    groups: Sequence[Sequence[float]], draws: int = DRAWS, seed: int = SEED
+) -> Interval:
+    """Mean over the groups of their means, with its percentile bootstrap interval.
+
+    Drawing n of n values with replacement decides how often each distinct value is drawn, and these
+    counts are multinomial; so a group costs its distinct values, not its size.
+
+    Args:
+        groups: values of independent groups, e.g. the per-question differences of each benchmark.
+
+    Raises:
+        ValueError: no group, or an empty one.
+    """
+    if not groups or not all(map(len, groups)):
+        raise ValueError("a bootstrap needs values in every group")
+    random = np.random.default_rng(seed)
+    means = np.zeros(draws)
+    for group in groups:
+        values, counts = np.unique(np.asarray(group, dtype=float), return_counts=True)
+        drawn = random.multinomial(len(group), counts / len(group), size=draws)
+        means += drawn @ values / len(group)
+    value = sum(sum(group) / len(group) for group in groups) / len(groups)
+    return interval_of(value, means / len(groups))
+
+
+def bootstrap_weights(questions: int, draws: int = DRAWS, seed: int = SEED) -> np.ndarray:
+    """How often each question is drawn: shape (draws, questions), rows sum to ``questions``."""
+    random = np.random.default_rng(seed)
+    return random.multinomial(questions, np.full(questions, 1 / questions), size=draws)
+
+
+def interval_of(value: float, draws: np.ndarray) -> Interval:
+    """A value with the percentile interval of its bootstrap draws."""
+    tail = 100 * (1 - CONFIDENCE) / 2
+    lower, upper = np.percentile(draws, [tail, 100 - tail])
+    return Interval(value, float(lower), float(upper))
+
+
+def paired_test(
+    what: str, evaluations: Evaluations, after: Found, before: Found
+) -> PairedTest | None:
+    """Compare two rows on the questions of the benchmarks that both were run on.
+
+    Returns:
+        None where they share no benchmark with a score per question.
+    """
+    return combined_test(what, evaluations, {after: 1, before: -1})
+
+
+def combined_test(
+    what: str, evaluations: Evaluations, terms: Mapping[Found, int]
+) -> PairedTest | None:
+    """Test a signed sum of rows, e.g. a difference of differences, question by question."""
+    groups = _signed_sums(evaluations, terms)
+    if not groups:
+        return None
+    differences = [value for group in groups.values() for value in group]
+    binary = len(terms) == 2 and set(differences) <= {-1.0, 0.0, 1.0}
+    gained, lost = (differences.count(1.0), differences.count(-1.0)) if binary else (None, None)
+    return PairedTest(
+        what=what,
+        titles=list(groups),
+        questions=len(differences),
+        fewest=min(map(len, groups.values())),
+        reference=_reference(evaluations, terms, list(groups)) if len(terms) == 2 else None,
+        difference=bootstrap_mean([[100 * value for value in group] for group in groups.values()]),
+        gained=gained,
+        lost=lost,
+        p=mcnemar(gained, lost) if gained is not None and lost is not None else None,
+    )
+
+
+def _reference(
+    evaluations: Evaluations, terms: Mapping[Found, int], titles: Sequence[str]
+) -> float:
+    """Average accuracy of the row that is taken off."""
+    ((model, setting),) = (found for found, sign in terms.items() if sign < 0)
+    means = []
+    for title in titles:
+        scores = evaluations.question_scores((str(model), str(setting), evaluations.keys[title]))
+        means.append(100 * sum(scores.values()) / len(scores))
+    return sum(means) / len(means)
+
+
+def _signed_sums(evaluations: Evaluations, terms: Mapping[Found, int]) -> dict[str, list[float]]:
+    """By benchmark title, the signed sum of the rows' scores of each question."""
+    groups = {}
+    for title, key in evaluations.keys.items():
+        scores = [
+            (sign, evaluations.question_scores((str(model), str(setting), key)))
+            for (model, setting), sign in terms.items()
+        ]
+        questions = scores[0][1].keys()
+        if questions and all(found.keys() == questions for _, found in scores):
+            groups[title] = [
+                math.fsum(sign * found[question] for sign, found in scores)
+                for question in questions
+            ]
+    return groups

@@ -1,0 +1,142 @@
+"""The answer that Figure 1 shows: chosen by a rule, decoded again to see each forward's gain."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from statistics import median_low
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lm_eval.evaluator import evaluate as lm_evaluate
+
+from mars.checkpoints.load import eos_token_ids, load_model
+from mars.data.tokenizer import load_tokenizer
+from mars.decoding import Decoded
+from mars.decoding.generate import text_of
+from mars.errors import UserError
+from mars.evaluation.adapter import DecodingLM
+from mars.evaluation.offline import forbid_network
+from mars.evaluation.tasks import load_benchmark
+from mars.provenance.files import read_jsonl
+
+RULE = "the first one of median length among the {} {} of this model and setting"
+
+
+def choose(
+    samples: Sequence[Mapping[str, Any]], benchmark: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], str]:
+    """The sample to show, and the rule in words.
+
+    It is the first correct answer whose number of tokens is the (lower) median of the correct
+    answers; of all answers, where none is correct.
+
+    Raises:
+        UserError: there is no sample.
+    """
+    if not samples:
+        raise UserError("the evaluation has no samples to choose an answer from; run it again.")
+    correct = [s for s in samples if s["scores"][benchmark["filter"]][benchmark["metric"]] == 1]
+    kind = "correct answers"
+    if not correct:
+        correct, kind = list(samples), "answers, of which none is correct,"
+    length = median_low([sample["tokens"] for sample in correct])
+    chosen = next(sample for sample in correct if sample["tokens"] == length)
+    return chosen, RULE.format(len(correct), kind)
+
+
+def decode_example(
+    spec: Mapping[str, Any], checkpoint: Path, evaluation: Path, hub: Path
+) -> dict[str, Any]:
+    """Decode the chosen question once more, as in the evaluation.
+
+    Args:
+        spec: names ``model``, ``setting``, ``benchmark``; the sections ``decoding`` (of the
+            setting), ``task`` (of the benchmark), ``evaluation``; ``block_size``,
+            ``generated_data``.
+        checkpoint: folder of the model.
+        evaluation: folder of its evaluations.
+        hub: data sets in hub layout.
+
+    Returns:
+        ``question``, ``runs`` (``text`` and number of ``tokens`` of each forward), ``tokens``,
+        ``forwards``, ``correct``, ``rule``, which document it is, and ``as_evaluated``: whether
+        the answer is the one in the evaluation's samples, letter by letter.
+    """
+    file = evaluation / spec["setting"] / f"{spec['benchmark']}.samples.jsonl"
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; evaluate the model under this setting first.")
+    chosen, rule = choose(read_jsonl(file), spec["task"])
+    lm, entry = _answer_again(spec, checkpoint, hub, chosen)
+    (generation,) = lm.generations.values()
+    return {
+        **{key: spec[key] for key in ("model", "setting", "benchmark")},
+        "document": chosen["document"],
+        "rule": rule,
+        "question": entry["doc"]["question"],
+        "runs": _runs(lm.decoded[0], generation.tokens, lm.tokenizer),
+        "tokens": generation.tokens,
+        "forwards": generation.forwards,
+        "finish": generation.finish,
+        "correct": chosen["scores"][spec["task"]["filter"]][spec["task"]["metric"]] == 1,
+        "as_evaluated": generation.text == chosen["generation"],
+    }
+
+
+class _WatchedLM(DecodingLM):
+    """Keeps what was decoded, forward by forward."""
+
+    decoded: list[Decoded]
+
+    def decode_all(self, *arguments: Any) -> list[Decoded]:
+        self.decoded = super().decode_all(*arguments)
+        return self.decoded
+
+
+def _answer_again(
+    spec: Mapping[str, Any], checkpoint: Path, hub: Path, chosen: Mapping[str, Any]
+) -> tuple[_WatchedLM, dict[str, Any]]:
+    """The model after it answered one document, and lm-eval's entry of it."""
+    forbid_network()
+    protocol = spec["evaluation"]
+    model = load_model(checkpoint, getattr(torch, protocol["precision"]))
+    tokenizer = load_tokenizer(checkpoint)
+    lm = _WatchedLM(
+        model,
+        tokenizer,
+        block_size=spec["block_size"],
+        eos_token_ids=eos_token_ids(model, tokenizer),
+        max_new_tokens=protocol["max_new_tokens"],
+        slots=1,
+    )
+    lm.setting = SimpleNamespace(**spec["decoding"])  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as work:
+        task = SimpleNamespace(**spec["task"])
+        loaded = load_benchmark(task, hub, Path(work), spec["generated_data"])  # type: ignore[arg-type]
+        results = lm_evaluate(
+            lm,
+            {"tasks": loaded.tasks, "groups": loaded.groups},
+            samples={chosen["task"]: [chosen["document"]]},
+            bootstrap_iters=0,
+            apply_chat_template=True,
+            fewshot_as_multiturn=True,
+        )
+    assert results is not None
+    entry = results["samples"][chosen["task"]][0]
+    if entry["prompt_hash"] != chosen["prompt_sha256"]:
+        raise UserError(
+            f"document {chosen['document']} of {chosen['task']} is no longer the one that was "
+            "evaluated; evaluate the model again."
+        )
+    return lm, entry
+
+
+def _runs(decoded: Decoded, tokens: int, tokenizer: Any) -> list[dict[str, Any]]:
+    """Text and number of tokens gained by each forward, up to the last token that counts."""
+    ends = [min(end, tokens) for end in accumulate(decoded.accepted)]
+    starts = [0, *ends]
+    gains = [decoded.tokens[a:b] for a, b in zip(starts, ends, strict=False) if b > a]
+    return [{"text": text, "tokens": count} for text, count in text_of(gains, tokenizer)]

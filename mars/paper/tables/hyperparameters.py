@@ -1,0 +1,263 @@
+"""Table 7: the hyper-parameters that our models were trained with, and what that cost.
+
+Everything of ours comes from the provenance records of the training jobs, the paper's from its
+table. The paper gives hours on H200; ours are hours of the devices that the records name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mars.paper import published
+from mars.paper.published import SCALES, STAGE_EPOCHS
+from mars.paper.tables.notes import data_note, missing_notes, scale_notes
+from mars.paper.tables.writers import NONE, Cell, Measured, Table, write
+
+CAPTION = "Hyper-parameters, and the measured cost of training."
+SETTINGS, COST = "Hyper-parameters", "Measured cost of one training stage"
+# Rows of the paper's table that are measurements; the others are settings.
+MEASURED = ("ar_sft_h200_hours", "mars_h200_hours")
+
+_PUBLISHED = ("AR SFT", "MARS (B=4)")
+
+Record = Mapping[str, Any]
+
+
+def write_hyperparameters(
+    spec: Mapping[str, Any], records: Mapping[str, Record], output: Path
+) -> list[Path]:
+    """Write ``table7.csv``, ``.md`` and ``.tex`` into the folder ``output``.
+
+    Args:
+        spec: plain values in the shape of the configuration: ``data``, ``scales``, ``models`` and
+            ``evaluation``.
+        records: provenance records of the training jobs by model.
+
+    Returns:
+        The three files.
+    """
+    cells = [*_settings(spec, records), *_costs(spec, records)]
+    notes = [
+        "Ours: from the records of the training jobs; paper: Table 7 of arXiv 2604.07023. Of the "
+        "paper, cost over AR SFT is the quotient of its two printed numbers, and peak memory over "
+        "AR SFT is said in its text.",
+        *scale_notes(spec),
+        *([data_note(spec["data"])] if records else []),
+        "Device-hours: hours of training times processes, on the hardware of the table, which is "
+        "not the paper's; tokens are those that the model read, masks included.",
+        *missing_notes(cells),
+    ]
+    table = Table(
+        name="table7",
+        caption=CAPTION,
+        cells=cells,
+        notes=notes,
+        lines=("row", "quantity"),
+        columns=("scale",),
+        blocks=("part",),
+        headings={"row": "What"},
+    )
+    return write(table, output)
+
+
+# --- hyper-parameters ---------------------------------------------------------------------------
+
+
+def _settings(spec: Mapping[str, Any], records: Mapping[str, Record]) -> list[Cell]:
+    printed = published.table(7).set_index("hyperparameter")
+    ours = {scale: _settings_of(scale, spec, records) for scale in SCALES}
+    return [
+        Cell(
+            scale=scale,
+            row=str(name).replace("_", " "),
+            quantity="value",
+            model=", ".join(_of_scale(scale, spec, records)) or None,
+            setting=NONE,
+            ours=ours[scale].get(str(name)),
+            published=str(printed.loc[name, scale]),
+            extra={"part": SETTINGS},
+        )
+        for name in printed.index
+        if name not in MEASURED
+        for scale in SCALES
+    ]
+
+
+def _settings_of(
+    scale: str, spec: Mapping[str, Any], records: Mapping[str, Record]
+) -> dict[str, str]:
+    """Our value of each hyper-parameter, by the paper's name of it; none if nothing was trained."""
+    names = _of_scale(scale, spec, records)
+    stages = {name: spec["models"][name]["method"] for name in names}
+    tuned = {name: records[name] for name in names if stages[name] != "base"}
+    if not tuned:
+        return {}
+
+    def value(key: str) -> str:
+        return _distinct(
+            (stages[name], _plain(record["spec"]["config"]["training"][key]))
+            for name, record in tuned.items()
+        )
+
+    sizes = sorted({spec["models"][name]["block_size"] for name in tuned} - {None})
+    return {
+        "base_model": _base(scale, spec, records),
+        "training_data": data_note(spec["data"]).removeprefix("Fine-tuned on ").rstrip("."),
+        # The training loop has one optimiser and one schedule (mars/training/trainer.py).
+        "optimizer": "AdamW",
+        "learning_rate": value("learning_rate"),
+        "lr_schedule": "cosine decay",
+        "warmup_ratio": value("warmup_ratio"),
+        "epochs_per_stage": _distinct(
+            (
+                stages[name],
+                _plain(
+                    record["spec"]["config"]["training"]["epochs"]
+                    / spec["models"][name]["epochs_factor"]
+                ),
+            )
+            for name, record in tuned.items()
+        ),
+        "max_sequence_length": value("max_length"),
+        "per_device_batch_size": f"{value('rows_per_forward')} packed rows"
+        f" of {value('row_length')} tokens",
+        "gradient_accumulation": "as many forwards as a batch needs",
+        "effective_batch_size": value("batch_size"),
+        "precision": value("precision"),
+        "hardware": _distinct((stages[name], _hardware(record)) for name, record in tuned.items()),
+        "block_sizes": ", ".join(map(str, sizes)) or NONE,
+        "max_new_tokens": str(spec["evaluation"]["max_new_tokens"]),
+        "decoding": "greedy",
+    }
+
+
+def _of_scale(scale: str, spec: Mapping[str, Any], records: Iterable[str]) -> list[str]:
+    """The trained models that stand for a scale of the paper."""
+    return [
+        name
+        for name in records
+        if spec["scales"][spec["models"][name]["scale"]]["stands_for"] == scale
+    ]
+
+
+def _base(scale: str, spec: Mapping[str, Any], records: Mapping[str, Record]) -> str:
+    base = next(s["base"] for s in spec["scales"].values() if s["stands_for"] == scale)
+    if name := base.get("repository") or base.get("package"):
+        return str(name)
+    sizes = {records[name]["facts"]["parameters"] for name in _of_scale(scale, spec, records)}
+    return f"from scratch, {' or '.join(f'{size:,}' for size in sorted(sizes))} parameters"
+
+
+def _distinct(values: Iterable[tuple[str, str]]) -> str:
+    """One value if all stages agree, else each with its stage: ``2 (AR) / 4 (MARS)``."""
+    by_value: dict[str, list[str]] = {}
+    for stage, text in values:
+        stages = by_value.setdefault(text, [])
+        if stage not in stages:
+            stages.append(stage)
+    if len(by_value) == 1:
+        return next(iter(by_value))
+    return " / ".join(f"{text} ({', '.join(stages)})" for text, stages in by_value.items())
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _hardware(record: Record) -> str:
+    gpus = record["hardware"]["gpus"]
+    if gpus and record["facts"]["device"] != "cpu":
+        return f"{len(gpus)}x {gpus[0]}"
+    return f"{record['hardware']['processor']}, {record['hardware']['cores']} cores"
+
+
+# --- cost ---------------------------------------------------------------------------------------
+
+
+def _costs(spec: Mapping[str, Any], records: Mapping[str, Record]) -> list[Cell]:
+    """What each stage cost, by scale; stages that several models share carry the model's name."""
+    cells = []
+    for scale in SCALES:
+        labels = {name: _stage(spec["models"][name]) for name in _of_scale(scale, spec, records)}
+        ar = next((records[name] for name, label in labels.items() if label == "AR SFT"), None)
+        stages: list[tuple[str, str | None]] = [
+            (label if list(labels.values()).count(label) == 1 else f"{label} [{name}]", name)
+            for name, label in labels.items()
+        ]
+        # The stages that the paper gives a cost of have their row, trained here or not.
+        stages += [(label, None) for label in _PUBLISHED if label not in labels.values()]
+        for row, name in stages:
+            ours = _cost(records[name], ar) if name else {}
+            paper = _published_cost(labels[name] if name else row, scale)
+            cells += [
+                Cell(
+                    scale=scale,
+                    row=row,
+                    quantity=quantity,
+                    model=name,
+                    setting=NONE,
+                    ours=ours.get(quantity),
+                    published=paper.get(quantity),
+                    extra={"part": COST},
+                )
+                for quantity in ours or paper
+            ]
+    return _by_row(cells)
+
+
+def _by_row(cells: Sequence[Cell]) -> list[Cell]:
+    """Cells of the same row next to each other, scales side by side."""
+    order = list(dict.fromkeys((cell.row, cell.quantity) for cell in cells))
+    rows = list(dict.fromkeys(row for row, _ in order))
+    return sorted(cells, key=lambda c: (rows.index(c.row), order.index((c.row, c.quantity))))
+
+
+def _stage(model: Mapping[str, Any]) -> str:
+    """A training stage by what it is."""
+    if model["method"] == "base":
+        return "Base (pre-training)"
+    if model["method"] == "ar_sft":
+        epochs = STAGE_EPOCHS * model["epochs_factor"]
+        return "AR SFT" if epochs == STAGE_EPOCHS else f"AR SFT ({epochs} ep)"
+    if model["method"] == "block_diffusion":
+        return f"Block Diffusion (B={model['block_size']})"
+    loss = "" if model["ar_weight"] > 0 else " w/o SFT loss"
+    weighting = ", 1/t weighting" if model["inverse_t_weighting"] else ""
+    return f"MARS{loss} (B={model['block_size']}){weighting}"
+
+
+def _cost(record: Record, ar: Record | None) -> dict[str, Measured]:
+    """What the training job of ``record`` cost; over AR SFT where there is one."""
+    facts = record["facts"]
+    cost = {
+        "device_hours": facts["seconds"] * facts["processes"] / 3600,
+        "seconds": facts["seconds"],
+        "steps": facts["steps"],
+        "tokens": facts["tokens"],
+        "tokens_per_second": facts["tokens_per_second"],
+        "peak_memory_gib": facts["peak_memory_bytes"] / 2**30,
+    }
+    if ar is not None and record["spec"]["config"]["method"] != "pretrain":
+        against = ar["facts"]
+        hours = against["seconds"] * against["processes"] / 3600
+        cost["cost_over_ar_sft"] = cost["device_hours"] / hours
+        cost["peak_memory_over_ar_sft"] = facts["peak_memory_bytes"] / against["peak_memory_bytes"]
+    return {quantity: Measured(float(value)) for quantity, value in cost.items()}
+
+
+def _published_cost(stage: str, scale: str) -> dict[str, float]:
+    """The paper's cost of a stage, where it prints one; of MARS it does not say the block size."""
+    printed = published.table(7).set_index("hyperparameter")[scale]
+    ar, mars = (float(printed[name]) for name in MEASURED)
+    if stage == "AR SFT":
+        return {"device_hours": ar}
+    if re.fullmatch(r"MARS \(B=\d+\)", stage):
+        return {
+            "device_hours": mars,
+            "cost_over_ar_sft": mars / ar,
+            "peak_memory_over_ar_sft": published.PEAK_MEMORY_OVER_AR,
+        }
+    return {}

@@ -1,0 +1,374 @@
+"""Tables 5 and 6 of the paper, wall clock, from the records of what was timed here.
+
+The paper's numbers stand beside ours where it has the row; rows of ours say that they are beyond
+the paper. Times are medians over rounds; their quartiles are columns of the CSV, as is the record
+that a number comes from. Standard errors of times are over rounds, of accuracies over questions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mars.evaluation.scores import mean
+from mars.paper import published
+from mars.paper.tables.evaluated import BEYOND
+from mars.paper.tables.notes import data_note, missing_notes, paper_note, scale_notes
+from mars.paper.tables.writers import NONE, Cell, Measured, Table, write
+from mars.provenance.files import read_json
+
+Record = Mapping[str, Any]
+
+AR, NO_CACHE, BLOCK_CACHE = "AR (KV cache)", "MARS (no cache)", "MARS + block cache"  # the paper's
+# Method of mars.speed.methods: its row of Table 5, in the table's order.
+ROWS_5 = {
+    "autoregressive": AR,
+    "hf": f"AR, generate of transformers{BEYOND}",
+    "hf-static": f"AR, generate of transformers, static cache, compiled{BEYOND}",
+    "window": NO_CACHE,
+    "block_cache": BLOCK_CACHE,
+    "block_cache-authors": f"MARS + block cache, the authors' window (A5){BEYOND}",
+    "cursor": f"MARS + cursor cache{BEYOND}",
+    "cursor-lossless": f"MARS + cursor cache, lossless{BEYOND}",
+}
+BATCHES = (4, 8, 16)
+PUBLISHED_SCALE = "7B"  # of Table 5
+
+
+def write_speed_table(number: int, spec: Mapping[str, Any], records: Path, output: Path) -> None:
+    """Write ``table5`` or ``table6`` (CSV, Markdown, LaTeX) into the folder ``output``.
+
+    Args:
+        spec: plain values: ``data`` and ``scales`` as in the configuration, ``benchmark`` (its
+            title), ``setting``, ``one_token`` (names) and ``models`` (those that were timed: their
+            scale's ``stands_for``, ``method`` and ``block_size``, by name).
+        records: folder that the stage speed_sweep or speculative wrote.
+    """
+    cells, notes = {5: _table5, 6: _table6}[number](spec, records)
+    write(
+        Table(
+            name=f"table{number}",
+            caption=CAPTIONS[number],
+            cells=cells,
+            notes=[
+                paper_note(f"table{number}"),
+                *scale_notes(spec),
+                *notes,
+                data_note(spec["data"]),
+                *missing_notes(cells),
+            ],
+            lines=("row", "cache_block") if number == 5 else ("row",),
+            columns=("quantity",),
+            blocks=("batch_size",) if number == 5 else (),
+        ),
+        output,
+    )
+
+
+CAPTIONS = {
+    5: "Wall clock by batch size: tokens per second, seconds, speed-up over AR decoding with a KV "
+    "cache; accuracy (%) and tokens per forward of the same runs.",
+    6: "MARS together with speculative decoding: tokens per second, seconds, speed-up over the "
+    "first row; tokens per forward of the target, accuracy (%) and its change (points).",
+}
+
+
+# --- Table 5 ------------------------------------------------------------------------------------
+
+
+def _table5(spec: Mapping[str, Any], folder: Path) -> tuple[list[Cell], list[str]]:
+    records = {_key5(record): (file, record) for file, record in _read(folder, "batch-*/*.json")}
+    ((_, model),) = spec["models"].items()
+    paper = _published5() if model["stands_for"] == PUBLISHED_SCALE else {}
+    batches = [batch for batch in BATCHES if any(key[2] == batch for key in records)]
+    batches = batches or sorted({key[2] for key in records})
+    labels = {(label, block) for label, block, _ in (*records, *paper)}
+    ranks = list(ROWS_5.values())
+    cells = []
+    for batch in batches:
+        for label, block in sorted(labels, key=lambda row: (ranks.index(row[0]), row[1] or 0)):
+            found = records.get((label, block, batch))
+            cells += _cells5(spec, label, block, batch, found, paper.get((label, block, batch), {}))
+    return cells, _notes5(spec, [record for _, record in records.values()])
+
+
+def _key5(record: Record) -> tuple[str, int | None, int]:
+    cell = record["spec"]["cell"]
+    return ROWS_5[cell["method"]], cell["cache_block"], cell["batch"]
+
+
+def _published5() -> dict[tuple[str, int | None, int], dict[str, float]]:
+    """Quantities of each published row, by label, cache block and batch size."""
+    quantities = ("tokens_per_second", "seconds", "speedup_over_ar")
+    return {
+        (
+            line["method"],
+            None if pd.isna(line["cache_block"]) else int(line["cache_block"]),
+            int(line["batch_size"]),
+        ): {quantity: float(line[quantity]) for quantity in quantities}
+        for line in published.table(5).to_dict("records")
+    }
+
+
+def _cells5(
+    spec: Mapping[str, Any],
+    label: str,
+    block: int | None,
+    batch: int,
+    found: tuple[str, Record] | None,
+    paper: Mapping[str, float],
+) -> list[Cell]:
+    file, record = found or (NONE, {})
+    ((model, identity),) = spec["models"].items()
+    setting = spec["one_token"] if label.startswith("AR") else spec["setting"]
+    times: dict[str, Record | None] = {
+        "tokens_per_second": record.get("tokens_per_second"),
+        "seconds": record.get("seconds"),
+        "speedup_over_ar": _over(record, "autoregressive"),
+        "speedup_over_hf": _over(record, "hf"),
+    }
+    extra = {"batch_size": batch, "cache_block": block or NONE}
+
+    def cell(quantity: str, ours: Measured | None, more: Mapping[str, Any]) -> Cell:
+        return Cell(
+            scale=identity["stands_for"],
+            row=label,
+            quantity=quantity,
+            benchmark=spec["benchmark"],
+            model=model if record else None,
+            setting=setting,
+            ours=ours,
+            published=paper.get(quantity),
+            extra={**extra, **more, "record": file},
+        )
+
+    return [
+        *(cell(quantity, *_timed(measured)) for quantity, measured in times.items()),
+        *(cell(quantity, ours, NO_SPREAD) for quantity, ours in _untimed(record).items()),
+    ]
+
+
+def _over(record: Record, baseline: str) -> Record | None:
+    """Speed-up over a baseline; that of the baseline over itself is 1."""
+    if not record or "skipped" in record:
+        return None
+    if record["spec"]["cell"]["method"] == baseline:
+        rounds = len(record["seconds"]["values"])
+        return {"median": 1.0, "quartiles": [1.0, 1.0], "values": [1.0] * rounds}
+    return record["speedup_over"].get(baseline)
+
+
+def _notes5(spec: Mapping[str, Any], records: list[Record]) -> list[str]:
+    measured = [record for record in records if "skipped" not in record]
+    if not measured:
+        return []
+    ((model, identity),) = spec["models"].items()
+    counts = sorted({record["sequences"] for record in measured})
+    first = measured[0]
+    notes = [
+        f"Every row decodes the same checkpoint, {model}; AR is its one-token mode on our engine. "
+        "The paper's AR row is its AR SFT model.",
+        f"{spec['benchmark']}, {_or(counts)} questions, at most {first['spec']['max_new_tokens']} "
+        f"new tokens, tau = {spec['tau']}. {_machine(first)}",
+        _spread_note(measured),
+        "Speed-ups are medians of ratios within a round. The accuracy is lm-eval's of the very "
+        "tokens that were timed.",
+    ]
+    if identity["stands_for"] != PUBLISHED_SCALE:
+        notes.append(
+            f"The paper times its {PUBLISHED_SCALE} model; this one stands for "
+            f"{identity['stands_for']}, so no published number is beside it."
+        )
+    cut = sorted({r["spec"]["cell"]["cache_block"] for r in measured if "timed_as" in r})
+    if cut:
+        notes.append(
+            f"Cache blocks of {_or(cut)} hold every answer, so one measurement, of a block as long "
+            "as an answer may be, stands for all of them."
+        )
+    wrong = [r for r in measured if not r["repeats_agree"]]
+    if wrong:
+        notes.append(f"In {len(wrong)} cells the rounds did not give the same tokens.")
+    skipped = {r["spec"]["cell"]["method"]: r["skipped"] for r in records if "skipped" in r}
+    return notes + [f"{ROWS_5[method]}: {why}." for method, why in skipped.items()]
+
+
+# --- Table 6 ------------------------------------------------------------------------------------
+
+
+def _table6(spec: Mapping[str, Any], folder: Path) -> tuple[list[Cell], list[str]]:
+    found = _read(folder, "*.json")
+    order = [(pair["draft"], pair["target"]) for pair in spec["pairs"]]
+    found.sort(key=lambda item: order.index((item[1]["draft"], item[1]["target"])))
+    paper = _published6()
+    known = {_identity6(spec, record): (file, record) for file, record in found}
+    cells: list[Cell] = []
+    for identity, (label, numbers) in paper.items():
+        cells += _cells6(spec, label, known.get(identity), numbers, identity[1][1])
+    for identity, (file, record) in known.items():
+        if identity not in paper:
+            label = f"{published.pair_label(record)}{BEYOND}"
+            cells += _cells6(spec, label, (file, record), {}, identity[1][1])
+    return cells, _notes6(spec, [record for _, record in found])
+
+
+Identity = tuple[tuple[str, str, int | None], tuple[str, str, int | None]]
+"""Method, scale and block size of the draft and of the target."""
+
+
+def _identity6(spec: Mapping[str, Any], record: Record) -> Identity:
+    draft, target = (spec["models"][record[role]] for role in ("draft", "target"))
+    return _what(draft), _what(target)
+
+
+def _what(model: Mapping[str, Any]) -> tuple[str, str, int | None]:
+    return model["method"], model["stands_for"], model["block_size"]
+
+
+def _published6() -> dict[Identity, tuple[str, dict[str, float]]]:
+    """The paper's label and numbers of each row."""
+    lines = published.table(6).to_dict("records")
+    return {
+        (_parsed(line["draft"]), _parsed(line["target"])): (
+            published.pair_label(line),
+            {key: float(value) for key, value in line.items() if key not in ("draft", "target")},
+        )
+        for line in lines
+    }
+
+
+def _parsed(label: str) -> tuple[str, str, int | None]:
+    """What a published name such as ``MARS (7B B=4)`` stands for."""
+    match = re.fullmatch(r"(AR SFT|MARS) \(([\d.]+B)(?:,? B=(\d+))?\)", label)
+    assert match is not None, label
+    method = "mars" if match[1] == "MARS" else "ar_sft"
+    return method, match[2], int(match[3]) if match[3] else None
+
+
+def _cells6(
+    spec: Mapping[str, Any],
+    label: str,
+    found: tuple[str, Record] | None,
+    paper: Mapping[str, float],
+    scale: str,
+) -> list[Cell]:
+    file, record = found or (NONE, {})
+    timed = {key: record.get(key) for key in ("tokens_per_second", "seconds", "speedup")}
+    counted = {
+        "tokens_per_target_forward": _plain(record, "tokens_per_target_forward"),
+        "accuracy": _score(record, "accuracy"),
+        "gsm8k_delta": _score(record, "delta"),
+    }
+
+    def cell(quantity: str, ours: Measured | None, more: Mapping[str, Any]) -> Cell:
+        return Cell(
+            scale=scale,
+            row=label,
+            quantity=quantity,
+            benchmark=spec["benchmark"],
+            model=record.get("target"),
+            setting=spec["setting"] if record else None,
+            ours=ours,
+            published=paper.get(quantity),
+            extra={**more, "record": file},
+        )
+
+    return [
+        *(cell(quantity, *_timed(measured)) for quantity, measured in timed.items()),
+        *(cell(quantity, ours, NO_SPREAD) for quantity, ours in counted.items()),
+    ]
+
+
+def _notes6(spec: Mapping[str, Any], records: list[Record]) -> list[str]:
+    if not records:
+        return []
+    first = records[0]
+    return [
+        f"{spec['benchmark']}, {first['sequences']} questions one at a time, K = "
+        f"{first['draft_tokens']} drafted tokens, tau = {first['tau']} wherever MARS drafts or "
+        f"verifies, at most {first['max_new_tokens']} new tokens. {_machine(first)}",
+        _spread_note(records),
+        "Change: accuracy minus that of the target by itself, one token per forward, on the same "
+        "questions; the paper does not say what its change is from.",
+    ]
+
+
+# --- both ---------------------------------------------------------------------------------------
+
+NO_SPREAD = {"quarter": NONE, "three_quarters": NONE}
+
+
+def _read(folder: Path, pattern: str) -> list[tuple[str, Record]]:
+    """Records with their names relative to the folder of all measurements."""
+    return [
+        (str(path.relative_to(folder.parent)), read_json(path))
+        for path in sorted(folder.glob(pattern))
+        if path.name != "manifest.json"
+    ]
+
+
+def _timed(measured: Record | None) -> tuple[Measured | None, dict[str, Any]]:
+    """The median with the standard error of the mean over rounds, and the quartiles."""
+    if measured is None:
+        return None, NO_SPREAD
+    values = measured["values"]
+    low, high = (round(value, 6) for value in measured["quartiles"])
+    spread = {"quarter": low, "three_quarters": high}
+    if len(values) < 2:
+        return Measured(measured["median"]), spread
+    return Measured(measured["median"], mean(values).stderr, len(values)), spread
+
+
+def _untimed(record: Record) -> dict[str, Measured | None]:
+    return {
+        "accuracy": _score(record, "accuracy"),
+        "tokens_per_forward": _plain(record, "tokens_per_forward"),
+    }
+
+
+def _score(record: Record, key: str) -> Measured | None:
+    """A score in percent or points."""
+    if (score := record.get(key)) is None:
+        return None
+    error = score["stderr"]
+    return Measured(
+        100 * score["value"], None if error is None else 100 * error, record["sequences"]
+    )
+
+
+def _plain(record: Record, key: str) -> Measured | None:
+    return Measured(record[key]) if key in record else None
+
+
+def _machine(record: Record) -> str:
+    hardware = record["hardware"]
+    gpus = ", ".join(hardware["gpus"])
+    what = f"{gpus}, driver {record['gpu_driver']}" if gpus else hardware["processor"]
+    threads = "" if gpus else f", {record['threads']} threads"
+    precision = record.get("precision") or record["spec"]["precision"]
+    return f"Timed on {what}{threads}, torch {record['versions']['torch']}, {precision}."
+
+
+def _spread_note(records: Iterable[Record]) -> str:
+    records = list(records)
+    rounds = sorted({len(record["seconds"]["values"]) for record in records})
+    widths = sorted(map(_relative_spread, records))
+    return (
+        f"Times are medians of {_or(rounds)} rounds in which the rows take turns, after a warm-up, "
+        "their error that of the mean over rounds. Half the distance of the quartiles of the "
+        f"seconds is {widths[len(widths) // 2]:.1%} of the median in the middle cell and "
+        f"{widths[-1]:.1%} in the worst."
+    )
+
+
+def _relative_spread(record: Record) -> float:
+    seconds = record["seconds"]
+    low, high = seconds["quartiles"]
+    return (high - low) / 2 / seconds["median"]
+
+
+def _or(numbers: Iterable[int]) -> str:
+    return " or ".join(map(str, numbers))

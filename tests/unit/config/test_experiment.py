@@ -1,0 +1,214 @@
+"""Every mistake in a configuration is one sentence that names the file, the key and the remedy."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mars.config.experiment import (
+    TIMED,
+    Setting,
+    json_schema,
+    load_experiment,
+    merged,
+    parse_experiment,
+)
+from mars.errors import UserError
+from mars.paper.published import STAGE_EPOCHS, table, table2
+from mars.stages import spec
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+@pytest.fixture
+def tiny() -> dict:
+    return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configurations_load(path: Path):
+    assert load_experiment(path).experiment == path.stem
+
+
+@pytest.mark.parametrize("overlay", sorted((ROOT / "config/overlays").glob("*.yaml")), ids=str)
+def test_overlays_fit_their_experiment(overlay: Path):
+    base = ROOT / "config" / f"{overlay.stem.partition('-')[0]}.yaml"
+    assert load_experiment(base, overlay) != load_experiment(base)
+
+
+def test_schema_file_is_the_schema_of_the_model():
+    assert (ROOT / "config/schema.json").read_text() == json_schema()
+
+
+def test_readme_explains_every_key():
+    text = (ROOT / "config/README.md").read_text()
+    schema = json.loads(json_schema())
+    keys = {key for section in schema["$defs"].values() for key in section.get("properties", {})}
+    missing = {key for key in keys | set(schema["properties"]) if f"`{key}`" not in text}
+    assert not missing
+
+
+def _edit(content: dict, key: str, value: object) -> None:
+    *path, last = key.split("/")
+    for part in path:
+        content = content[int(part)] if isinstance(content, list) else content[part]
+    content[last] = value
+
+
+MISTAKES = [
+    ("training/learning_rat", 1e-3, ["training.learning_rat", "unknown key", "config/README.md"]),
+    ("models/ar-small/parent", "base-smal", ["models.ar-small.parent", "did you mean"]),
+    ("models/ar-small/scale", "medium", ["models.ar-small.scale", "medium", "known: small, large"]),
+    ("models/base-small/parent", "ar-small", ["models.base-small", "base"]),
+    ("models/mars-b4-small/parent", "ar-large", ["another scale", "models.mars-b4-small.parent"]),
+    ("models/ar-small/parent", "mars-b4-small", ["circle", "start from a base model"]),
+    ("models/ar-small/training", {"epoch": 3}, ["models.ar-small.training.epoch"]),
+    ("settings/tau-0.95/threshold", 1.5, ["settings.tau-0.95.threshold", "between 0 and 1"]),
+    ("settings/tau-0.95/threshold", -0.1, ["settings.tau-0.95.threshold", "between 0 and 1"]),
+    ("models/mars-b4-small/block_size", None, ["models.mars-b4-small", "block_size"]),
+    ("models/ar-small/method", "sft", ["models.ar-small.method", "'sft'"]),
+    ("speed/sweep/model", "ar-large", ["speed.sweep.model", "trained by mars"]),
+    (
+        "speed/speculative/pairs/0/draft",
+        "ar-smal",
+        ["speed.speculative.pairs[0].draft", "did you mean"],
+    ),
+    ("speed/sweep", None, ["artefacts", "table5", "speed.sweep"]),
+    ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
+    ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
+    ("models/ar-small", None, [".parent` names 'ar-small', which does not exist"]),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), MISTAKES, ids=lambda v: str(v)[:40])
+def test_a_mistake_is_one_sentence(tiny: dict, key: str, value: object, expected: list[str]):
+    _edit(tiny, key, value)
+    with pytest.raises(UserError) as caught:
+        parse_experiment(tiny, "config/mine.yaml")
+    sentence = str(caught.value)
+    assert sentence.startswith("config/mine.yaml: ")
+    assert "\n" not in sentence
+    for part in expected:
+        assert part in sentence, sentence
+
+
+def test_null_removes_an_entry_and_what_stands_on_it(tiny: dict):
+    overlay = {"scales": {"large": None}, "benchmarks": {"gpqa": None}, "settings": {}}
+    experiment = parse_experiment(merged(tiny, overlay), "tiny")
+    whole = parse_experiment(tiny, "tiny")
+    assert set(experiment.scales) == {"small"}
+    assert set(experiment.benchmarks) == set(whole.benchmarks) - {"gpqa"}
+    assert experiment.speed.sweep is None, "it timed a model of the removed scale"
+    small = [name for name, model in whole.models.items() if model.scale == "small"]
+    assert list(experiment.models) == small
+    for name in small:
+        expected = whole.evaluations_of(name)
+        assert experiment.evaluations_of(name) == {
+            setting: [b for b in names if b != "gpqa"] for setting, names in expected.items()
+        }
+    nothing_left = merged(tiny, {"settings": {"tau-0.95": None}})
+    assert all("tau-0.95" not in g.settings for g in parse_experiment(nothing_left, "x").evaluate)
+
+
+def test_removing_what_is_not_there_is_a_mistake(tmp_path: Path):
+    (tmp_path / "overlay.yaml").write_text("benchmarks: {qpqa: null}")
+    with pytest.raises(UserError, match=r"`benchmarks\.qpqa` is null, which removes it, but there"):
+        load_experiment(ROOT / "config/paper.yaml", tmp_path / "overlay.yaml")
+
+
+def test_paper_has_every_model_of_its_tables_once():
+    experiment = load_experiment(ROOT / "config/paper.yaml")
+    ours = Counter(
+        (
+            model.scale,
+            model.method,
+            model.block_size,
+            model.ar_weight > 0 if model.method == "mars" else None,
+            model.epochs_factor,
+        )
+        for model in experiment.models.values()
+    )
+    published = {
+        (row.scale, row.method, row.block_size, row.sft_loss, max(1, row.epochs // STAGE_EPOCHS))
+        for row in table2()
+    }
+    for line in table(3).to_dict("records"):
+        if line["method"] == "mars":
+            block_size, sft_loss = int(line["block_size"]), bool(line["sft_loss"])
+            published.add((line["scale"], "mars", block_size, sft_loss, 1))
+    assert ours == Counter(published)
+
+
+def test_paper_evaluates_every_cell_of_its_threshold_sweep():
+    experiment = load_experiment(ROOT / "config/paper.yaml")
+    titles = {item.title: name for name, item in experiment.benchmarks.items()}
+    for line in table(8).to_dict("records"):
+        (name,) = (
+            name
+            for name, model in experiment.models.items()
+            if (model.scale, model.method) == (line["scale"], "mars")
+            and model.block_size == line["block_size"]
+            and (model.ar_weight > 0) == line["sft_loss"]
+        )
+        wanted = None if line["tau"] == 1 else line["tau"]
+        (setting,) = (
+            key for key, value in experiment.settings.items() if value == Setting(threshold=wanted)
+        )
+        assert titles[line["benchmark"]] in experiment.evaluations_of(name)[setting]
+
+
+def test_a_missing_section_is_named(tiny: dict):
+    del tiny["training"]
+    with pytest.raises(UserError, match="`training` is missing"):
+        parse_experiment(tiny, "config/mine.yaml")
+
+
+def test_a_missing_file_lists_the_choices(tmp_path: Path):
+    (tmp_path / "one.yaml").write_text("{}")
+    with pytest.raises(UserError, match="no such configuration; choose one of one"):
+        load_experiment(tmp_path / "two.yaml")
+
+
+def test_broken_yaml_is_named(tmp_path: Path):
+    (tmp_path / "one.yaml").write_text("a: [1,")
+    with pytest.raises(UserError, match=r"one\.yaml: not valid YAML"):
+        load_experiment(tmp_path / "one.yaml")
+
+
+def test_epochs_factor_multiplies_the_epochs(tiny: dict):
+    tiny["models"]["ar-2x-small"] = {**tiny["models"]["ar-small"], "epochs_factor": 2}
+    experiment = parse_experiment(tiny, "tiny")
+    assert (
+        experiment.training_of("ar-2x-small").epochs
+        == 2 * experiment.training_of("ar-small").epochs
+    )
+
+
+def test_a_model_has_one_stage_that_makes_it():
+    """Else an audit would take an old training for the maker of a released checkpoint."""
+    whole = load_experiment(ROOT / "config/paper.yaml")
+    released = load_experiment(
+        ROOT / "config/paper.yaml", ROOT / "config/overlays/paper-released.yaml"
+    )
+    spec(whole, "train", model="mars-b4-7B")
+    with pytest.raises(UserError, match="it is imported, not trained"):
+        spec(released, "train", model="mars-b4-7B")
+    spec(released, "import_released", model="mars-b4-7B")
+    with pytest.raises(UserError, match="there is no released checkpoint to import"):
+        spec(whole, "import_released", model="mars-b4-7B")
+
+
+def test_what_is_timed_on_a_removed_model_goes_with_its_artefacts():
+    tiny = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+    full = parse_experiment(tiny, "tiny")
+    assert {"table5", "table6"} <= set(full.artefacts)
+    tiny["scales"]["large"] = None
+    left = parse_experiment(tiny, "tiny")
+    assert left.speed.sweep is left.speed.speculative is left.speed.live_tau is None
+    assert set(full.artefacts) - set(left.artefacts) >= {"table5", "table6"}
+    assert not set(left.artefacts) & set(TIMED)

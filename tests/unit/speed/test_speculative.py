@@ -1,0 +1,72 @@
+"""Table 6's rows: who drafts and who verifies decides what is decoded, and rounds are paired."""
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from mars.decoding import decode
+from mars.speed.methods import Run
+from mars.speed.speculative import Composition, Pair, _quality, _times
+
+
+@pytest.fixture
+def setup(work):
+    ar, mars = copy.deepcopy(work.model), copy.deepcopy(work.model)
+    mars.generation_config.mars_block_size = 4
+    return Composition(
+        models={"ar": ar, "mars": mars},
+        prompts=work.prompts,
+        draft_tokens=3,
+        tau=0.3,
+        max_new_tokens=20,
+        eos=work.eos,
+        mask_token_id=work.mask_token_id,
+    )
+
+
+def test_an_ar_target_gives_its_own_greedy_answers(setup):
+    alone = setup.decode_alone("ar")
+    for draft in ("ar", "mars"):
+        done = setup.decode(Pair(draft, "ar"))
+        assert [one.tokens for one in done] == alone
+        assert all(one.draft_forwards > 0 for one in done)
+
+
+def test_a_mars_target_adds_its_own_block_to_the_draft(setup, work):
+    alone = decode(
+        setup.models["mars"],
+        setup.prompts,
+        block_size=4,
+        threshold=0.0,
+        max_new_tokens=20,
+        eos_token_id=work.eos,
+        mask_token_id=work.mask_token_id,
+    )
+    # The draft has the target's weights, so it agrees with whatever greedy decoding says.
+    done = replace(setup, tau=0.0).decode(Pair("ar", "mars"))
+    assert sum(one.forwards for one in done) < sum(one.forwards for one in alone)
+    assert max(max(one.accepted) for one in done) == 3 + 4
+
+
+def test_speed_ups_are_ratios_within_a_round():
+    first, second = Pair("a", "b"), Pair("a", "c")
+    timed = [
+        {
+            first: Run([[1, 2]], [1], 0, slow * 2.0, 0.0),
+            second: Run([[1, 2, 3]], [1], 0, slow, 0.0),
+        }
+        for slow in (1.0, 1.0, 10.0)
+    ]
+    assert _times(second, first, timed)["speedup"]["values"] == pytest.approx([3.0] * 3)
+    assert _times(first, first, timed)["speedup"]["median"] == 1.0
+
+
+def test_the_change_of_accuracy_is_paired():
+    questions = SimpleNamespace(scores=lambda answers: [float(one[0]) for one in answers])
+    quality = _quality(questions, [[1], [0], [1], [1]], [[1], [0], [0], [1]])
+    assert quality["accuracy"]["value"] == 0.75
+    assert quality["delta"]["value"] == 0.25
+    assert quality["delta"]["stderr"] == pytest.approx(0.25)
+    assert quality["equal_to_target_alone"] == 3
