@@ -15,6 +15,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
+PROJECT = "mars-repro"  # asks for what pyproject.toml names
 # The sections of the lock. The first is always installed, so the others list only what they add.
 SECTIONS = {
     "run": "what `make reproduce` installs",
@@ -48,7 +50,8 @@ LOCK_HEADER = """\
 # Every version, for Linux and Python 3.11 or newer. Written by `make lock`; do not edit.
 # Complete on its own, hence installed with --no-deps (see the Makefile); the CUDA packages of
 # torch are left to torch, which pins them itself.
-# The Makefile takes a section from its name to the next empty line.
+# The Makefile takes a section from its name to the next empty line. "via" names who asks for a
+# package: a stage runs again when the version of a package changes that its code can reach so.
 # Left out, though a package asks for it:
 """
 
@@ -79,8 +82,16 @@ def direct_requirements() -> dict[str, list[Requirement]]:
     return {section: [Requirement(line) for line in lines[section]] for section in SECTIONS}
 
 
-def installed_section(section: str) -> dict[str, str]:
-    """Version of each installed package that the section adds to the run.
+@dataclass(frozen=True)
+class Locked:
+    """The version of a package, and which packages ask for it."""
+
+    version: str
+    via: frozenset[str] = frozenset()
+
+
+def installed_section(section: str) -> dict[str, Locked]:
+    """Each installed package that the section adds to the run.
 
     Raises:
         SystemExit: a needed package is not installed.
@@ -90,32 +101,37 @@ def installed_section(section: str) -> dict[str, str]:
     if section == "run":
         return run
     added = _closure(direct[section])
-    return {name: version for name, version in added.items() if name not in run}
+    return {name: locked for name, locked in added.items() if name not in run}
 
 
-def _closure(requirements: Iterable[Requirement]) -> dict[str, str]:
-    """Version of each installed package that the requirements need, directly or not."""
-    versions: dict[str, str] = {}
+def _closure(requirements: Iterable[Requirement]) -> dict[str, Locked]:
+    """Each installed package that the requirements need, directly or not."""
+    found: dict[str, Locked] = {}
     seen: set[tuple[str, str]] = set()
-    queue = [(requirement, extra) for requirement in requirements for extra in _extras(requirement)]
+    queue = [(one, extra, PROJECT) for one in requirements for extra in _extras(one)]
     while queue:
-        requirement, extra = queue.pop()
+        requirement, extra, parent = queue.pop()
         name = canonicalize_name(requirement.name)
-        if (name, extra) in seen or name in LEFT_OUT or CUDA_PACKAGES.match(name):
+        if name in LEFT_OUT or CUDA_PACKAGES.match(name):
+            continue
+        if name in found:
+            found[name] = replace(found[name], via=found[name].via | {parent} - {name})
+        if (name, extra) in seen:
             continue
         seen.add((name, extra))
         try:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             sys.exit(f"{name} is needed but not installed; install it, then lock again.")
-        versions[name] = Version(distribution.version).public
+        version = Version(distribution.version).public
+        found.setdefault(name, Locked(version, frozenset({parent} - {name})))
         if name in WITHOUT_DEPENDENCIES:
             continue
         for line in distribution.requires or []:
             child = Requirement(line)
             if _applies(child, extra):
-                queue += [(child, child_extra) for child_extra in _extras(child)]
-    return versions
+                queue += [(child, child_extra, name) for child_extra in _extras(child)]
+    return found
 
 
 def _extras(requirement: Requirement) -> list[str]:
@@ -139,13 +155,16 @@ def _applies(requirement: Requirement, extra: str) -> bool:
     )
 
 
-def render_lock(sections: dict[str, dict[str, str]]) -> str:
+def render_lock(sections: dict[str, dict[str, Locked]]) -> str:
     """The text of requirements.lock."""
     header = LOCK_HEADER + "".join(f"#   {name}: {why}\n" for name, why in LEFT_OUT.items())
     parts = (
         f"\n# {section}: {SECTIONS[section]}\n"
-        + "".join(f"{name}=={versions[name]}\n" for name in sorted(versions))
-        for section, versions in sections.items()
+        + "".join(
+            f"{name}=={packages[name].version}\n    # via {', '.join(sorted(packages[name].via))}\n"
+            for name in sorted(packages)
+        )
+        for section, packages in sections.items()
     )
     return header + "".join(parts)
 
@@ -156,7 +175,7 @@ def parse_lock(text: str) -> dict[str, dict[str, str]]:
     for part in text.split("\n\n")[1:]:
         title, *pins = part.splitlines()
         section = title.removeprefix("# ").partition(":")[0]
-        sections[section] = dict(pin.split("==") for pin in pins)
+        sections[section] = dict(pin.split("==") for pin in pins if "==" in pin)
     return sections
 
 

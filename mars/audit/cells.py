@@ -12,18 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mars.audit.audit import Finding, Link, Records, worst
+from mars.audit.record_graph import Problem, Link, RecordGraph, worst
 from mars.errors import UserError
+from mars.evaluation.stage import cell_spec
+from mars.paper.artefacts import ARTEFACTS
 from mars.paper.tables.writers import NONE, NOT_RUN, full_row_name
 from mars.provenance.files import canonical_json, read_json, read_jsonl
-from mars.stages import cell_spec
-
-# Stages whose cells are scores of evaluations, and can be derived from their records again.
-FROM_EVALUATIONS = ("table", "findings")
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellLine:
     """One line of a tidy table CSV; ``file`` and ``table`` say of which."""
 
     file: str
@@ -61,30 +59,30 @@ class Cell:
 class Audited:
     """A cell, what is wrong with it, the evaluations behind it, and the jobs behind those."""
 
-    cell: Cell
-    findings: list[Finding]
+    cell: CellLine
+    problems: list[Problem]
     evaluations: list[str]
     chain: list[Link]
 
     @property
     def word(self) -> str:
-        return worst([*self.findings, *(found for link in self.chain for found in link.findings)])
+        return worst([*self.problems, *(found for link in self.chain for found in link.problems)])
 
 
 class Tables:
     """The cells of all tables of an experiment, with the evaluations they are made from."""
 
-    def __init__(self, records: Records):
+    def __init__(self, records: RecordGraph):
         self.records = records
         results = Path("results") / records.experiment.experiment
-        self.cells: list[Cell] = []
-        self.missing: list[Finding] = []
-        artefacts = records.experiment.artefacts  # of which figures have no cells
-        self.names = [name for name in artefacts if name == "findings" or name.startswith("table")]
+        self.cells: list[CellLine] = []
+        self.missing: list[Problem] = []
+        # Figures have no cells.
+        self.names = [n for n in records.experiment.artefacts if ARTEFACTS[n].kind == "table"]
         for table in self.names:
             file = str(results / f"tables/{table}.csv")
             if records.maker(file) is None or not (records.root / file).is_file():
-                self.missing.append(Finding("missing", file, "the table or its record is not here"))
+                self.missing.append(Problem("missing", file, "the table or its record is not here"))
             else:
                 self.cells += _read_cells(records.root, file, table)
         self._keys = {item.title: key for key, item in records.experiment.benchmarks.items()}
@@ -98,7 +96,7 @@ class Tables:
                 continue  # its hash tells that it was changed
             self._read[str(path.relative_to(records.root))] = evaluation
 
-    def find(self, table: str, row: str, column: str, quantity: str | None = None) -> Cell:
+    def find(self, table: str, row: str, column: str, quantity: str | None = None) -> CellLine:
         """The cell that these words mean; capitals, hyphens and brackets do not matter.
 
         Raises:
@@ -114,30 +112,30 @@ class Tables:
         wanted = quantity or found[0].quantity
         return _choose("quantity", wanted, found, lambda cell: [cell.quantity])[0]
 
-    def audit(self, cell: Cell) -> Audited:
+    def audit(self, cell: CellLine) -> Audited:
         """Check a cell, and everything it rests on."""
         table = self.records.maker(cell.file)
         assert table is not None
         if cell.value == NOT_RUN:
             return Audited(cell, [], [], [self.records.link(table)])
-        if self.records.records[table]["spec"]["stage"] not in FROM_EVALUATIONS:
+        if not ARTEFACTS[cell.table].from_evaluations:
             return Audited(cell, [], [], self._chain_of_jobs(table, cell))
         derived = [self._derive(part) for part in self._parts(cell)]
         values = [value for value, _ in derived]
         sources = list(dict.fromkeys(file for _, files in derived for file in files))
-        findings = [found for file in sources for found in self._of_evaluation(file)]
+        problems = [found for file in sources for found in self._of_evaluation(file)]
         if values and None not in values:
             value = math.fsum(values) / len(values)
             if not _agrees(cell.value, value):
                 text = f"{cell.title} is {cell.value}, the evaluation records give {value:.6f}"
-                findings.append(Finding("changed", cell.file, text))
+                problems.append(Problem("changed", cell.file, text))
         chain = {table: self.records.link(table)}
         for file in sources:
             if (maker := self.records.maker(file)) is not None:
                 chain |= {link.record: link for link in self.records.chain(maker)}
-        return Audited(cell, findings, sources, list(chain.values()))
+        return Audited(cell, problems, sources, list(chain.values()))
 
-    def _chain_of_jobs(self, table: str, cell: Cell) -> list[Link]:
+    def _chain_of_jobs(self, table: str, cell: CellLine) -> list[Link]:
         """The jobs behind a cell that is no score: those of its model, where it names one."""
         links = [self.records.link(table)]
         makers = dict.fromkeys(map(self.records.maker, self.records.records[table]["inputs"]))
@@ -147,7 +145,7 @@ class Tables:
         return links
 
     def _model_of(self, record: str) -> str | None:
-        return self.records.records[record]["spec"].get("model")
+        return self.records.records[record]["spec"]["target"].get("model")
 
     def describe(self, file: str) -> str:
         """An evaluation record in one line: the score it holds, and what it cost."""
@@ -167,7 +165,7 @@ class Tables:
         path = (self.records.root / file).with_suffix(".samples.jsonl")
         return read_jsonl(path) if path.is_file() else []
 
-    def _parts(self, cell: Cell) -> list[Cell]:
+    def _parts(self, cell: CellLine) -> list[CellLine]:
         """The cell itself; of an average, the cells that it is over."""
         if cell.benchmark in self._keys:
             return [cell]
@@ -181,7 +179,7 @@ class Tables:
             and other.value != NOT_RUN
         ]
 
-    def _derive(self, cell: Cell) -> tuple[Any, list[str]]:
+    def _derive(self, cell: CellLine) -> tuple[Any, list[str]]:
         """A cell's number from the evaluation records, and which these are.
 
         The number is None for a quantity that is not one score of a record (then the chain of
@@ -213,7 +211,7 @@ class Tables:
         settings = self.records.experiment.settings.items()
         return next(name for name, setting in settings if setting.plain)
 
-    def _of_evaluation(self, file: str) -> list[Finding]:
+    def _of_evaluation(self, file: str) -> list[Problem]:
         """Whether a cell kept from an earlier run is what its stage would make now."""
         maker = self.records.maker(file)
         if maker is None:
@@ -225,16 +223,16 @@ class Tables:
         try:
             wanted = cell_spec(record["spec"], record["inputs"], *where)
         except KeyError:
-            return [Finding("stale", file, "is no cell of the job that lists it")]
+            return [Problem("stale", file, "is no cell of the job that lists it")]
         same = canonical_json(wanted) == canonical_json(evaluation["cell_spec"])
-        return [] if same else [Finding("stale", file, "was made from another spec than its job's")]
+        return [] if same else [Problem("stale", file, "was made from another spec than its job's")]
 
 
-def _read_cells(root: Path, file: str, table: str) -> list[Cell]:
-    names = list(Cell.__dataclass_fields__)[2:]
+def _read_cells(root: Path, file: str, table: str) -> list[CellLine]:
+    names = list(CellLine.__dataclass_fields__)[2:]
     with open(root / file, newline="") as stream:
         rows = list(csv.DictReader(stream))
-    return [Cell(file, table, *((row.get(name) or "") for name in names)) for row in rows]
+    return [CellLine(file, table, *((row.get(name) or "") for name in names)) for row in rows]
 
 
 def _percent(record: dict[str, Any]) -> float:
@@ -251,11 +249,11 @@ def _agrees(text: str, value: float) -> bool:
 
 # --- names --------------------------------------------------------------------------------------
 
-Names = Callable[[Cell], list[str]]
+Names = Callable[[CellLine], list[str]]
 """What a cell goes by; the first one is the one to tell people."""
 
 
-def _row_names(cell: Cell) -> list[str]:
+def _row_names(cell: CellLine) -> list[str]:
     scaled = [f"{cell.scale} {name}" for name in (cell.row_name, cell.model)]
     return [*scaled, cell.row_name]
 
@@ -264,7 +262,7 @@ def _words(text: str) -> set[str]:
     return set(re.findall(r"[a-z0-9.=]+", text.lower()))
 
 
-def _matches(wanted: str, cells: Iterable[Cell], names: Names) -> list[tuple[int, Cell]]:
+def _matches(wanted: str, cells: Iterable[CellLine], names: Names) -> list[tuple[int, CellLine]]:
     """Cells of which a name has all the words wanted, and how many words that name has.
 
     The beginning of a word will do: ``gsm`` is ``GSM8K``.
@@ -282,7 +280,7 @@ def _has(words: set[str], asked: set[str]) -> bool:
     return all(any(word.startswith(part) for word in words) for part in asked)
 
 
-def _choose(what: str, wanted: str, cells: list[Cell], names: Names) -> list[Cell]:
+def _choose(what: str, wanted: str, cells: list[CellLine], names: Names) -> list[CellLine]:
     """The cells whose name fits best; all of them must have the same name, or the very one."""
     exact = [cell for cell in cells if wanted.lower() in map(str.lower, names(cell))]
     if exact and len({names(cell)[0] for cell in exact}) == 1:

@@ -15,8 +15,8 @@ from typing import Any
 from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
-from mars.audit.audit import Records
-from mars.audit.differences import job_name
+from mars.audit.record_graph import RecordGraph
+from mars.audit.differences import spec_of
 from mars.config.experiment import Experiment
 from mars.errors import UserError
 from mars.provenance.files import write_json
@@ -36,7 +36,7 @@ def export_crate(experiment: Experiment, root: Path) -> Path:
         UserError: there is no record yet.
     """
     results = root / "results" / experiment.experiment
-    records = Records(experiment, root).records
+    records = RecordGraph(experiment, root).records
     if not records:
         raise UserError(f"{results} has no provenance record yet; run the experiment first.")
     crate = ROCrate(version="1.1")  # the version that the profile builds on
@@ -80,7 +80,7 @@ def _action(crate: ROCrate, results: Path, path: Path, record: dict[str, Any]) -
         crate,
         f"#{path.relative_to(results / 'provenance')}",
         "CreateAction",
-        name=job_name(record["spec"]),
+        name=spec_of(record).job,
         description=f"The full record is {path.relative_to(results)}.",
         instrument=program,
         object=[files[name] for name in record["inputs"]],

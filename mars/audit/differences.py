@@ -3,57 +3,86 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from mars.config.experiment import Experiment
 from mars.errors import UserError
+from mars.provenance.accepted import accepted_as
 from mars.provenance.fingerprint import fingerprint_of
-from mars.stages import locked_versions, spec, stage_modules
+from mars.provenance.stage import JobSpec
+from mars.stages import stage_named
 
-OWN_KEYS = ("stage", "config", "code", "lock")  # of a spec; the others are the stage's target
 SHOWN = 4  # changed keys or modules that are named; the rest is counted
 
 
-def target_of(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What a spec is for, e.g. ``{"model": "mars-b4-small"}``."""
-    return {key: value for key, value in plan.items() if key not in OWN_KEYS}
+@dataclass(frozen=True)
+class Difference:
+    """One way in which a job would not be the same now."""
+
+    kind: Literal["job", "configuration", "code", "packages"]
+    items: Sequence[str]
+
+    def __str__(self) -> str:
+        if self.kind == "job":
+            return self.items[0]
+        rest = len(self.items) - SHOWN
+        listed = ", ".join(self.items[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+        return f"{self.kind}: {listed}"
 
 
-def job_name(plan: Mapping[str, Any]) -> str:
-    """Stage and target of a spec, as people read it: ``train mars-b4-small``."""
-    return " ".join(map(str, [plan["stage"], *target_of(plan).values()]))
+def spec_of(record: Mapping[str, Any]) -> JobSpec:
+    """The spec that a recorded job was run with."""
+    return JobSpec.model_validate(record["spec"])
 
 
-def present_spec(record: Mapping[str, Any], experiment: Experiment) -> dict[str, Any] | None:
+def present_spec(
+    record: Mapping[str, Any], experiment: Experiment, root: Path = Path()
+) -> JobSpec | None:
     """The spec that a recorded job would have now; None if the experiment has no such job."""
+    then = spec_of(record)
     try:
-        return json.loads(spec(experiment, record["spec"]["stage"], **target_of(record["spec"])))
+        return stage_named(then.stage).planned(experiment, then.target, root)
     except (KeyError, UserError):
         return None
 
 
-def differences(record: Mapping[str, Any], experiment: Experiment) -> list[str]:
-    """Why a job would not be the same now: code, configuration, versions; empty if it would be.
+def differences(
+    record: Mapping[str, Any], experiment: Experiment, root: Path = Path()
+) -> list[Difference]:
+    """Why a job would not be the same now; empty if it would be.
 
     Args:
         record: provenance record of the job.
         experiment: the present configuration.
+        root: folder in which the workflow ran, where changes of code may have been accepted.
     """
-    then, now = record["spec"], present_spec(record, experiment)
+    then, now = spec_of(record), present_spec(record, experiment, root)
     if now is None:
-        return ["it is no longer part of the configuration"]
-    changes = changed_keys(then["config"], now["config"])
-    found = [f"configuration: {_listed(changes)}"] if changes else []
+        return [Difference("job", ["it is no longer part of the configuration"])]
+    stage, found = stage_named(then.stage), []
+    if changes := changed_keys(then.config, now.config):
+        found.append(Difference("configuration", changes))
     modules = record["code"].get("modules", {})
-    if then["code"] != now["code"]:
-        found.append(f"code: {_listed(_changed_modules(modules, stage_modules(then['stage'])))}")
-    elif modules and fingerprint_of(modules) != then["code"]:
-        found.append("code: it was edited between planning this job and running it")
-    versions = _changed_versions(record["environment"])
-    if versions or then["lock"] != now["lock"]:
-        found.append(f"packages: {_listed(versions or ['another lock'])}")
+    if then.code != now.code:
+        found.append(Difference("code", _changed(modules, stage.reached.modules)))
+    elif modules and not _is_the_code_of(then, modules, root, experiment):
+        found.append(Difference("code", ["it was edited between planning this job and running it"]))
+    versions = _changed_versions(record["environment"], stage.locked)
+    if versions or then.packages != now.packages:
+        found.append(Difference("packages", versions or ["another lock"]))
     return found
+
+
+def _is_the_code_of(
+    spec: JobSpec, modules: Mapping[str, str], root: Path, experiment: Experiment
+) -> bool:
+    """Whether a job ran the code that its spec names, or code that was accepted in its place."""
+    ran = fingerprint_of(modules)
+    accepted = accepted_as(root / "results" / experiment.experiment, spec.job, ran)
+    return spec.code in (ran, accepted and accepted.was)
 
 
 def changed_keys(then: Any, now: Any, at: str = "") -> list[str]:
@@ -72,21 +101,20 @@ def changed_keys(then: Any, now: Any, at: str = "") -> list[str]:
     return found
 
 
-def _changed_modules(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names whose values differ."""
     return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
 
 
-def _changed_versions(environment: Mapping[str, str]) -> list[str]:
+def _changed_versions(used: Mapping[str, str], locked: Mapping[str, str]) -> list[str]:
     """Packages that the job did not have in the version of the lock (build tags aside)."""
-    pairs = (
-        (name, environment.get(name.replace("-", "_"), "none").partition("+")[0], locked)
-        for name, locked in locked_versions().items()
-    )
     return [
-        f"{name} {used}, the lock has {locked}" for name, used, locked in pairs if used != locked
+        f"{name} {used.get(name, 'none').partition('+')[0]}, the lock has {version}"
+        for name, version in locked.items()
+        if used.get(name, "none").partition("+")[0] != version
     ]
 
 
-def _listed(items: list[str]) -> str:
-    rest = len(items) - SHOWN
-    return ", ".join(items[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def in_words(found: Iterable[Difference]) -> list[str]:
+    """Differences as phrases."""
+    return list(map(str, found))

@@ -1,59 +1,79 @@
 """What a finished experiment hands on beside its results, all of it small enough for git.
 
-``metrics.json``: every score in one file, for ``dvc metrics``. ``snakemake.jsonl``: what Snakemake
-noted of each output, without which a clone could neither tell that all is done nor notice a later
-change. Large folders are DVC's (``dvc.yaml``).
+``metrics.json``: every score in one file, for ``dvc metrics``. ``records.jsonl``: the provenance
+records of all jobs in one file. ``snakemake.jsonl``: what Snakemake noted of each output. ``specs/``:
+what each part of the experiment depends on, for DVC, which keeps the large folders (``dvc.yaml``).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mars.provenance.files import canonical_json, read_json, read_jsonl, write_atomic, write_json
+from mars.audit.snakemake_metadata import restore_dates, restore_notes, save_notes
+from mars.provenance.files import read_json, read_jsonl, write_atomic, write_json, write_jsonl
+from mars.provenance.stage import JobSpec
 
-NOTES = Path(".snakemake/metadata")
-# Long, and no reason to run a job again; the command is in the record.
-LEFT_OUT = ("shellcmd", "conda_env", "log", "external_jobid")
+RECORDS = "records.jsonl"
+SPECS = "specs"
+# The part of an experiment, as in dvc.yaml, that a job of each rule belongs to; others: the paper.
+PARTS = {
+    **dict.fromkeys(("generate_data", "fetch_dataset", "train_tokenizer", "tokenize"), "data"),
+    **dict.fromkeys(("import_checkpoint", "pretrain", "train"), "checkpoints"),
+    "evaluate": "evaluations",
+    "measure": "speed",
+}
 
 
 def save(results: Path) -> None:
-    """Write ``metrics.json`` and ``snakemake.jsonl`` into the folder of an experiment.
+    """Write metrics, records and Snakemake's notes into the folder of an experiment.
 
     Args:
         results: as the workflow names it, ``results/<experiment>``, from its working folder.
     """
     write_json(results / "metrics.json", metrics(results))
-    by_job: dict[str, list[str]] = {}
-    for note in sorted(NOTES.iterdir()) if NOTES.is_dir() else []:
-        file = _decoded(note.name)
-        if file.startswith(f"{results}/") and Path(file).is_file():
-            content = {k: v for k, v in read_json(note).items() if k not in LEFT_OUT}
-            by_job.setdefault(canonical_json(content), []).append(file)
-    lines = [
-        canonical_json({"outputs": sorted(files), "note": json.loads(note)})
-        for note, files in by_job.items()
-    ]
-    write_atomic(results / "snakemake.jsonl", "".join(f"{line}\n" for line in sorted(lines)))
+    files = sorted((results / "provenance").rglob("*.json"))
+    rows = ({"file": str(f.relative_to(results)), "record": read_json(f)} for f in files)
+    write_jsonl(results / RECORDS, rows)
+    save_notes(results)
 
 
 def restore(results: Path) -> None:
-    """Give Snakemake back what it noted of outputs that came from a clone or a download.
+    """Unpack what a clone or a download brought: records, and Snakemake's notes.
 
-    Files that this working folder has a note of are left alone.
+    Whatever this working folder has of its own is left alone.
     """
-    for file, note in _saved_notes(results):
-        if not (NOTES / _encoded(file)).exists():
-            # Without this folder Snakemake takes the notes for those of an old version.
-            (NOTES.parent / "incomplete").mkdir(parents=True, exist_ok=True)
-            write_json(NOTES / _encoded(file), note)
-            _date(file, note)
+    restore_records(results)
+    restore_notes(results)
+
+
+def restore_records(results: Path) -> None:
+    """Write the records that are not there as the files that their jobs wrote."""
+    packed = results / RECORDS
+    for row in read_jsonl(packed) if packed.is_file() else []:
+        if not (results / row["file"]).exists():
+            write_json(results / row["file"], row["record"])
+
+
+def write_specs(results: Path, planned: Mapping[str, list[JobSpec]]) -> None:
+    """Write what the parts of an experiment depend on now, where it has changed.
+
+    Args:
+        planned: the specs of all jobs, by rule.
+    """
+    parts: dict[str, dict[str, Any]] = {}
+    for rule, specs in planned.items():
+        part = parts.setdefault(PARTS.get(rule, "paper"), {})
+        part |= {spec.job: spec.model_dump(exclude={"stage", "target"}) for spec in specs}
+    for part_name, specs_of in parts.items():
+        file = results / SPECS / f"{part_name}.json"
+        text = json.dumps(specs_of, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        if not file.is_file() or file.read_text() != text:
+            write_atomic(file, text)
 
 
 def metrics(results: Path) -> dict[str, Any]:
@@ -84,30 +104,5 @@ def commit(results: Path) -> str:
         )
         if done.returncode:
             return f"dvc {command[0]} failed, the results are complete: {done.stderr.strip()}"
-    for file, note in _saved_notes(results):
-        _date(file, note)
+    restore_dates(results)
     return f"{results} is in DVC's cache; commit dvc.lock to keep this state."
-
-
-def _saved_notes(results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The outputs that are there, each with Snakemake's note of it."""
-    saved = results / "snakemake.jsonl"
-    for job in read_jsonl(saved) if saved.is_file() else []:
-        yield from ((file, job["note"]) for file in job["outputs"] if Path(file).is_file())
-
-
-def _date(file: str, note: dict[str, Any]) -> None:
-    """Date a file to the end of its job; git and DVC date all files to the download."""
-    os.utime(file, (note["endtime"], note["endtime"]))
-
-
-def _encoded(file: str) -> str:
-    """The name under which Snakemake keeps its note of a file."""
-    return urlsafe_b64encode(file.encode()).decode()
-
-
-def _decoded(name: str) -> str:
-    try:
-        return urlsafe_b64decode(name).decode()
-    except ValueError:
-        return ""  # a path too long for one name; none of ours is

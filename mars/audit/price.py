@@ -13,18 +13,16 @@ knows the paper's models and data; other experiments are planned by their record
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mars.audit.plan import Job
+from mars.audit.plan import PlannedJob
 from mars.config.experiment import Experiment, HubBase, HubData
 from mars.provenance.files import readable_size
 from mars.provenance.record import read_record
-from mars.stages import spec
 
 # Parameters of the paper's base models (from the config.json of each).
 PARAMETERS = {
@@ -94,16 +92,16 @@ Hours = Mapping[str, Mapping[str, float]]
 """The paper's H200-hours, by scale and then ``ar_sft`` and ``mars``."""
 
 
-def price(job: Job, experiment: Experiment, published: Hours) -> Price | None:
+def price(job: PlannedJob, experiment: Experiment, published: Hours) -> Price | None:
     """What one job would cost; None if nothing here can tell."""
-    pricing: dict[str, Callable[[Job, Experiment], Price | None]] = {
+    pricing: dict[str, Callable[[PlannedJob, Experiment], Price | None]] = {
         **_PRICING,
         "train": partial(_training, published=published),
     }
     return pricing[job.stage](job, experiment) if job.stage in pricing else FREE
 
 
-def price_table(planned: Iterable[Job], experiment: Experiment, published: Hours) -> list[str]:
+def price_table(planned: Iterable[PlannedJob], experiment: Experiment, published: Hours) -> list[str]:
     """A table of the stages that would run, by where their hours are from; offline.
 
     Nothing is returned if the price of any job is not known.
@@ -179,8 +177,8 @@ def _wall(members: list[Price], gpus: int) -> float:
 # --- jobs ---------------------------------------------------------------------------------------
 
 
-def _training(job: Job, experiment: Experiment, published: Hours) -> Price | None:
-    scale = experiment.models[job.record.stem].scale
+def _training(job: PlannedJob, experiment: Experiment, published: Hours) -> Price | None:
+    scale = experiment.models[job.target["model"]].scale
     parameters = _parameters(experiment, scale)
     hours = _measured(job)
     basis = "measured"
@@ -198,9 +196,9 @@ def _training(job: Job, experiment: Experiment, published: Hours) -> Price | Non
     )
 
 
-def _published(job: Job, experiment: Experiment, published: Hours) -> tuple[float | None, str]:
+def _published(job: PlannedJob, experiment: Experiment, published: Hours) -> tuple[float | None, str]:
     """GPU-hours by the paper's, in proportion to epochs and examples."""
-    model = experiment.models[job.record.stem]
+    model = experiment.models[job.target["model"]]
     scale, data = experiment.scales[model.scale], experiment.data
     if not (
         isinstance(scale.base, HubBase)
@@ -210,13 +208,13 @@ def _published(job: Job, experiment: Experiment, published: Hours) -> tuple[floa
     ):
         return None, ""
     hours = published[scale.stands_for]["ar_sft" if model.method == "ar_sft" else "mars"]
-    share = experiment.training_of(job.record.stem).epochs / PAPER_EPOCHS
+    share = experiment.training_of(job.target["model"]).epochs / PAPER_EPOCHS
     share *= (data.limit or EXAMPLES) / EXAMPLES
     exact = share == 1 and model.method in ("ar_sft", "mars")
     return hours * share, "published" if exact else "estimated"
 
 
-def _measured(job: Job) -> float | None:
+def _measured(job: PlannedJob) -> float | None:
     """GPU-hours of the training that wrote the job's record, if it ran on a GPU."""
     if not job.record.is_file():
         return None
@@ -226,13 +224,12 @@ def _measured(job: Job) -> float | None:
     return facts["seconds"] * facts["processes"] / 3600
 
 
-def _evaluation(job: Job, experiment: Experiment) -> Price | None:
-    name = job.record.stem
+def _evaluation(job: PlannedJob, experiment: Experiment) -> Price | None:
+    name = job.target["model"]
     scale = experiment.scales[experiment.models[name].scale]
-    plan = json.loads(spec(experiment, "evaluate", model=name))["config"]
     answers = [
         _questions(experiment, benchmark)
-        for chosen in plan["cells"].values()
+        for chosen in experiment.evaluations_of(name).values()
         for benchmark in chosen
     ]
     known = [count for count in answers if count is not None]
@@ -251,38 +248,38 @@ def _questions(experiment: Experiment, name: str) -> int | None:
     return count if benchmark.limit is None else min(count, benchmark.limit * parts)
 
 
-def _import(job: Job, experiment: Experiment) -> Price | None:
-    parameters = _parameters(experiment, experiment.models[job.record.stem].scale)
+def _import(job: PlannedJob, experiment: Experiment) -> Price | None:
+    parameters = _parameters(experiment, experiment.models[job.target["model"]].scale)
     if parameters is None:
         return None
     return Price(disk=WEIGHT_BYTES * parameters, download=WEIGHT_BYTES * parameters)
 
 
-def _dataset(job: Job, experiment: Experiment) -> Price:
-    repository = "/".join(job.record.with_suffix("").parts[-2:])
+def _dataset(job: PlannedJob, experiment: Experiment) -> Price:
+    repository = job.target["repository"]
     trained_on = isinstance(experiment.data, HubData) and repository == experiment.data.dataset
     size = EXAMPLES * EXAMPLE_BYTES if trained_on else BENCHMARK_BYTES
     return Price(disk=size, download=size)
 
 
-def _tokens(job: Job, experiment: Experiment) -> Price:
+def _tokens(job: PlannedJob, experiment: Experiment) -> Price:
     limit = experiment.data.limit if isinstance(experiment.data, HubData) else None
     return Price(disk=(limit or EXAMPLES) * experiment.training.max_length * TOKEN_BYTES)
 
 
-def _sweep(job: Job, experiment: Experiment) -> Price | None:
+def _wall_clock(job: PlannedJob, experiment: Experiment) -> Price | None:
     """Every method and granularity at every batch size, in rounds after one to warm up."""
     speed = experiment.speed
-    if speed is None or speed.sweep is None:
+    if speed is None or speed.wall_clock is None:
         return None
-    part = speed.sweep
+    part = speed.wall_clock
     granular = {"block_cache": part.cache_blocks, "block_cache-authors": part.authors_cache_blocks}
     methods = 2 + sum(len(granular.get(method, [method])) for method in part.methods)
     batches = sum((rounds + 1) / batch for batch, rounds in part.rounds.items())
     return _timed(methods * batches * part.questions * speed.max_new_tokens)
 
 
-def _speculative(job: Job, experiment: Experiment) -> Price | None:
+def _speculative(job: PlannedJob, experiment: Experiment) -> Price | None:
     speed = experiment.speed
     if speed is None or speed.speculative is None:
         return None
@@ -290,7 +287,7 @@ def _speculative(job: Job, experiment: Experiment) -> Price | None:
     return _timed(len(part.pairs) * (part.rounds + 1) * part.questions * speed.max_new_tokens)
 
 
-def _live_tau(job: Job, experiment: Experiment) -> Price | None:
+def _live_tau(job: PlannedJob, experiment: Experiment) -> Price | None:
     speed = experiment.speed
     if speed is None or speed.live_tau is None:
         return None
@@ -309,25 +306,25 @@ def _parameters(experiment: Experiment, scale: str) -> int | None:
     return PARAMETERS.get(base.repository) if isinstance(base, HubBase) else None
 
 
-def _unknown(job: Job, experiment: Experiment) -> None:
+def _unknown(job: PlannedJob, experiment: Experiment) -> None:
     return None
 
 
-_PRICING: dict[str, Callable[[Job, Experiment], Price | None]] = {
+_PRICING: dict[str, Callable[[PlannedJob, Experiment], Price | None]] = {
     "fetch_dataset": _dataset,
     "import_base": _import,
     "import_released": _import,
     "tokenize": _tokens,
     "pretrain": _unknown,
     "evaluate": _evaluation,
-    "speed_sweep": _sweep,
-    "speculative": _speculative,
-    "live_tau": _live_tau,
+    "measure_wall_clock": _wall_clock,
+    "measure_speculative": _speculative,
+    "measure_live_tau": _live_tau,
 }
 HEAD = ("stage", "jobs", "GPU-hours", "on 1 GPU", "on 8 GPUs", "disk", "download", "hours are")
 ORDER = (
     *("fetch_dataset", "import_base", "import_released", "tokenize", "pretrain", "train"),
-    *("evaluate", "speed_sweep", "speculative", "live_tau", "other"),
+    *("evaluate", "measure_wall_clock", "measure_speculative", "measure_live_tau", "other"),
 )
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from mars.audit.audit import WORDS, Finding, Link, worst
-from mars.audit.cells import NONE, NOT_RUN, Cell, Tables
+from mars.audit.record_graph import WORDS, Problem, Link, worst
+from mars.audit.cells import NONE, NOT_RUN, CellLine, Tables
 
 Report = tuple[str, list[str], dict[str, Any]]
 """The one word, the lines, the plain values."""
 
 
-def audit_cell(tables: Tables, cell: Cell, samples: bool = False) -> Report:
+def audit_cell(tables: Tables, cell: CellLine, samples: bool = False) -> Report:
     """One cell: its number, the evaluations behind it, the jobs behind those."""
     audited = tables.audit(cell)
     lines = [f"{cell.title}: {_number(cell)}"]
     lines += [f"  from {tables.describe(file)}" for file in audited.evaluations]
-    lines += [f"  {line}" for line in _problems(audited.findings)]
+    lines += [f"  {line}" for line in _lines(audited.problems)]
     lines += ["", *_chain(audited.chain), ""]
     questions = {file: tables.samples(file) for file in audited.evaluations} if samples else {}
     for file, rows in questions.items():
@@ -26,12 +27,12 @@ def audit_cell(tables: Tables, cell: Cell, samples: bool = False) -> Report:
     plain = {
         "word": audited.word,
         "cell": asdict(cell),
-        "findings": list(map(asdict, audited.findings)),
+        "problems": list(map(asdict, audited.problems)),
         "evaluations": audited.evaluations,
         "chain": [{**asdict(link), "word": link.word} for link in audited.chain],
         **({"samples": questions} if samples else {}),
     }
-    return audited.word, [*lines, audited.word], plain
+    return audited.word, [*lines, _verdict(audited.word, audited.chain)], plain
 
 
 def audit_all(tables: Tables) -> Report:
@@ -39,10 +40,10 @@ def audit_all(tables: Tables) -> Report:
     records = tables.records
     audited = [tables.audit(cell) for cell in tables.cells]
     others = {link.record: link for name in records.final() for link in records.chain(name)}
-    findings = [*records.broken, *tables.missing]
-    findings += [found for link in others.values() for found in link.findings]
-    findings += [found for one in audited for found in one.findings]
-    word = worst(findings)
+    problems = [*records.broken, *tables.missing]
+    problems += [found for link in others.values() for found in link.problems]
+    problems += [found for one in audited for found in one.problems]
+    word = worst(problems)
     lines, counts = [], {}
     for table in tables.names:
         cells = [one for one in audited if one.cell.table == table]
@@ -54,17 +55,25 @@ def audit_all(tables: Tables) -> Report:
     each = ", ".join(f"{jobs[key]} {key}" for key in WORDS if jobs[key])
     lines.append(f"{len(others)} jobs behind all results: {each or 'none'}")
     for link in others.values():
-        if link.findings:
+        if link.problems:
             lines += [f"{link.word:<8}  {link.job}"]
-            lines += [f"{'':<10}{line}" for line in _problems(link.findings)]
-    rest = [*records.broken, *tables.missing, *(f for one in audited for f in one.findings)]
-    lines += _problems(rest)
+            lines += [f"{'':<10}{line}" for line in _lines(link.problems)]
+    rest = [*records.broken, *tables.missing, *(f for one in audited for f in one.problems)]
+    lines += _lines(rest)
     plain = {
         "word": word,
         "cells": counts,
-        "findings": [asdict(finding) for finding in dict.fromkeys(findings)],
+        "problems": [asdict(finding) for finding in dict.fromkeys(problems)],
     }
-    return word, [*lines, word], plain
+    return word, [*lines, _verdict(word, others.values())], plain
+
+
+def _verdict(word: str, chain: Iterable[Link]) -> str:
+    """The word, with what it rests on where a change of code was accepted."""
+    accepted = dict.fromkeys(link.accepted for link in chain if link.accepted)
+    if word != WORDS[0] or not accepted:
+        return word
+    return f"{word} (accepted: {'; '.join(accepted)})"
 
 
 def _chain(chain: list[Link]) -> list[str]:
@@ -76,17 +85,19 @@ def _chain(chain: list[Link]) -> list[str]:
         source = "".join(f", {key} {value}" for key, value in link.source.items())
         files = f"{link.files} {'file' if link.files == 1 else 'files'}"
         facts = f"{files}; {link.started[:16]}, {link.commit}{source}"
+        if link.accepted:
+            facts += f"; code accepted: {link.accepted}"
         lines.append(f"{link.word:<8}  {link.job:<{width}}  {first} {digest[:10]} ({facts})")
-        lines += [f"{'':<10}{line}" for line in _problems(link.findings)]
+        lines += [f"{'':<10}{line}" for line in _lines(link.problems)]
     return lines
 
 
-def _problems(findings: list[Finding]) -> list[str]:
+def _lines(problems: list[Problem]) -> list[str]:
     """Findings as lines, each once."""
-    return list(dict.fromkeys(f"{finding.file}: {finding.text}" for finding in findings))
+    return list(dict.fromkeys(f"{finding.file}: {finding.text}" for finding in problems))
 
 
-def _number(cell: Cell) -> str:
+def _number(cell: CellLine) -> str:
     if cell.value == NOT_RUN:
         return NOT_RUN
     if cell.n == NONE:

@@ -1,7 +1,8 @@
-"""Verbs about an experiment's configuration, and the GPUs a job gets."""
+"""Verbs about an experiment: its configuration, what it needs from the hub, the GPUs of a job."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,22 +11,8 @@ import typer
 from mars.cli.common import Configs, app
 from mars.config.experiment import Experiment, json_schema, load_experiment
 from mars.machine.cpus import warn_of_slow_bfloat16
+from mars.errors import UserError
 from mars.machine.gpus import run_with_gpus, visible_gpus
-from mars.stages import spec as stage_spec
-from mars.stages import trained_models
-
-
-@app.command()
-def spec(
-    config: Configs,
-    stage: Annotated[str, typer.Argument(help="e.g. train")],
-    target: Annotated[list[str] | None, typer.Argument(help="e.g. model=mars-b4-small")] = None,
-) -> None:
-    """Print the spec of one stage: its configuration, code and lock in one JSON string."""
-
-    pairs = [item.partition("=") for item in target or []]
-    values = {key: int(value) if value.isdigit() else value for key, _, value in pairs}
-    print(stage_spec(load_experiment(*config), stage, **values))
 
 
 @app.command()
@@ -44,7 +31,7 @@ def bfloat16_keys(experiment: Experiment) -> list[str]:
     asking = {
         "training.precision": any(
             experiment.training_of(name).precision == "bfloat16"
-            for name in trained_models(experiment)
+            for name in experiment.trained_models()
         ),
         "evaluation.precision": experiment.evaluation.precision == "bfloat16",
     }
@@ -68,3 +55,25 @@ def with_gpus(
 
     run_with_gpus(verb, count, sharded)
     app(verb)  # there is no GPU to be given
+
+
+@app.command()
+def fetch(
+    config: Configs,
+    to: Annotated[Path | None, typer.Option(help="the mirror; default: $MARS_HUB_MIRROR")] = None,
+) -> None:
+    """Fetch all that an experiment needs from the hub into one folder; goes on after a kill."""
+    from mars.data.mirror import Wanted, fetch_splitter, fill
+
+    folder = to or os.environ.get("MARS_HUB_MIRROR")
+    if not folder:
+        raise UserError("give --to <folder>, or set MARS_HUB_MIRROR to it.")
+    mirror = Path(folder).resolve()
+    experiment = load_experiment(*config)
+    problems = fill(mirror, [Wanted(**item) for item in experiment.repositories()])
+    counts_sentences = any(b.task.startswith("ifeval") for b in experiment.benchmarks.values())
+    if counts_sentences and (warning := fetch_splitter(mirror)):
+        print(f"Note: {warning}")
+    if problems:
+        raise UserError("; ".join(["not everything could be fetched", *problems]))
+    print(f"{mirror} holds all of {experiment.experiment}: export MARS_HUB_MIRROR={mirror}")

@@ -8,8 +8,7 @@ import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,41 +16,40 @@ from typing import Any
 
 from mars.provenance.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from mars.provenance.fingerprint import PACKAGE
-from mars.provenance.manifest import size_with_manifest
-from mars.stages import NUMERIC_PACKAGES, stage_modules
+from mars.provenance.manifest import size_with_manifest, write_manifest
+from mars.provenance.stage import Job, Stage
 
 
-@contextmanager
-def recorded(
-    record: Path, spec: dict[str, Any], inputs: Iterable[Path], outputs: Iterable[Path]
-) -> Iterator[dict[str, Any]]:
-    """Run a job and, if it succeeds, write its provenance record to ``record``.
+def run_recorded(stage: Stage[Any], job: Job, record: Path) -> None:
+    """Run a job and, if it succeeds, write its manifest, if it made a folder, and its record.
 
-    The value yielded is a dict to which the job may add facts (``"facts"`` of the record).
-    Nothing is written when the job fails, so a record always describes finished outputs.
+    Nothing is written when the job fails, so a record always describes finished outputs. Of the
+    processes of one training only the first writes either.
     """
+    first = os.environ.get("RANK", "0") == "0"
     started = datetime.now(UTC)
-    used = {str(path): sha256_file(path) for path in inputs}
-    # The modules as they are now: they may have been edited since the spec was made.
-    modules = stage_modules(spec.get("stage", ""))
-    facts: dict[str, Any] = {}
-    yield facts
-    outputs = list(outputs)
+    used = job.inputs.sha256 if first else {}
+    # The code as it is now: it may have been edited since the spec was made.
+    modules = stage.reached.modules
+    made = stage.start(job)
+    if not first:
+        return
+    files = made if isinstance(made, list) else [write_manifest(job.output, **(made or {}))]
     write_json(
         record,
         sealed(
             {
-                "outputs": {str(path): sha256_file(path) for path in outputs},
-                "output_bytes": sum(map(size_with_manifest, outputs)),
+                "outputs": {str(path): sha256_file(path) for path in files},
+                "output_bytes": sum(map(size_with_manifest, files)),
                 "inputs": used,
-                "spec": spec,
-                "facts": facts,
+                "spec": job.spec.model_dump(),
+                "facts": made if isinstance(made, dict) else {},
                 "command": shlex.join(["mars", *sys.argv[1:]]),
                 "started": started.isoformat(timespec="seconds"),
                 "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "code": {**_git_state(), "modules": modules},
-                "environment": versions(),
+                "code": {**git_state(), "modules": modules},
+                "environment": versions(stage.locked),
                 "hardware": hardware(),
             }
         ),
@@ -101,18 +99,18 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change a number."""
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of packages, as installed."""
     found = {"python": platform.python_version()}
-    for package in NUMERIC_PACKAGES:
+    for package in packages:
         try:
-            found[package.replace("-", "_")] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     return found
 
 
-def _git_state() -> dict[str, Any]:
+def git_state() -> dict[str, Any]:
     """Commit of the project's checkout, and whether its tracked files differ from it."""
 
     def git(*arguments: str) -> str:

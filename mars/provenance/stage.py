@@ -1,7 +1,7 @@
 """What a stage of the pipeline is, said once, beside the code that does its work.
 
-``<room>/stage.py`` declares each of its stages as a :class:`Stage`: a typed spec, how it follows from
-the experiment, and the function that does the work. The rule's one parameter, the verb of the
+``<room>/stage.py`` declares each of its stages as a :class:`Stage`: a typed spec, how it follows
+from the experiment, and the function that does the work. The rule's one parameter, the verb of the
 command line, the record and the plan all come from it.
 """
 
@@ -17,7 +17,10 @@ from pydantic import BaseModel, ConfigDict
 
 from mars.config.experiment import Experiment
 from mars.errors import UserError
+from mars.provenance.accepted import accepted_as
 from mars.provenance.files import canonical_json, sha256_file, sha256_text
+from mars.provenance.fingerprint import Reached, code_of
+from mars.provenance.lock import locked_for, packages_hash
 
 Target = dict[str, str]
 Made = dict[str, Any] | list[Path] | None
@@ -53,8 +56,13 @@ class JobSpec(BaseModel):
 
     @property
     def job(self) -> str:
-        """Stage and target as people read them: ``train mars-b4-small``."""
-        return " ".join([self.stage, *self.target.values()])
+        """Stage and target as people read them."""
+        return job_name(self.stage, self.target)
+
+
+def job_name(stage: str, target: Target) -> str:
+    """Stage and target as people read them: ``train mars-b4-small``."""
+    return " ".join([stage, *(target[key] for key in sorted(target))])
 
 
 # Where a kind of input stands in a folder of results.
@@ -110,9 +118,10 @@ class Inputs:
     @property
     def hub(self) -> Path:
         """The folder that holds the data sets in hub layout, ``<hub>/<owner>/<name>``."""
-        from mars.data.hub import hub_root
-
-        return hub_root(self.of("hub")[0])
+        found = self.of("hub")
+        if not found:
+            raise UserError(f"this stage takes data, {PLACES['hub'][-1]}, and was given none.")
+        return next(folder for folder in found[0].parents if folder.match("data/hub"))
 
     @cached_property
     def sha256(self) -> dict[str, str]:
@@ -127,16 +136,29 @@ class Job:
     Attributes:
         output: the folder to make, or the folder for the files.
         spec: the whole spec; stages read their own, typed one.
+        checkpoint_minutes: of a training, between two saves; no part of the spec, since it changes
+            no result.
     """
 
     spec: JobSpec
     inputs: Inputs
     output: Path
+    checkpoint_minutes: float = 15
 
     @property
     def key(self) -> str:
         """Short hash of the spec, for folders of unfinished work that no other spec may resume."""
         return sha256_text(self.spec.canonical())[:12]
+
+    @property
+    def work(self) -> Path:
+        """For unfinished work; it may be removed once the output has its manifest and record."""
+        return self.output.parent / f".{self.output.name}.work-{self.key}"
+
+
+def no_inputs(experiment: Experiment, **target: str) -> list[str]:
+    """Of a stage that starts from the experiment alone."""
+    return []
 
 
 SpecType = TypeVar("SpecType", bound=Spec)
@@ -151,6 +173,8 @@ class Stage(Generic[SpecType]):
         spec: type of its spec.
         resolve: the spec for an experiment and a target, e.g. ``resolve(experiment, model=...)``;
             UserError if the experiment has no such job.
+        inputs: files that a job needs, relative to the folder of results; takes what ``resolve``
+            takes.
         run: does the work. A top-level function that imports what is slow to import inside. It
             fills the folder ``job.output``, or writes files into it and returns these.
         rule: the rule of the workflow and the verb that run it; several stages may share one.
@@ -161,6 +185,7 @@ class Stage(Generic[SpecType]):
     spec: type[SpecType]
     resolve: Callable[..., SpecType]
     run: Callable[[SpecType, Job], Made]
+    inputs: Callable[..., list[str]] = no_inputs
     rule: str = ""
     packages: tuple[str, ...] = ()
 
@@ -169,22 +194,40 @@ class Stage(Generic[SpecType]):
         """The rule of the workflow and the verb of the command line."""
         return self.rule or self.name
 
-    def planned(self, experiment: Experiment, **target: str) -> JobSpec:
-        """The whole spec of one job.
+    @property
+    def summary(self) -> str:
+        """What the stage does, in the words of its ``run``."""
+        return (self.run.__doc__ or "").partition("\n")[0]
+
+    @property
+    def reached(self) -> Reached:
+        """The code that the stage can reach."""
+        return code_of(self.run, self.spec)
+
+    @property
+    def locked(self) -> dict[str, str]:
+        """The locked versions of the packages which that code uses, and of theirs."""
+        return locked_for([*self.reached.packages, *self.packages])
+
+    def planned(self, experiment: Experiment, target: Target, root: Path = Path()) -> JobSpec:
+        """The whole spec of one job. Code that was accepted counts as that of the job's record.
+
+        Args:
+            root: folder in which the workflow runs.
 
         Raises:
             UserError: the experiment has no such job.
         """
-        from mars.provenance.fingerprint import code_of
-        from mars.provenance.lock import packages_hash
-
-        return JobSpec(
+        planned = JobSpec(
             stage=self.name,
             target=target,
             config=self.resolve(experiment, **target).model_dump(mode="json"),
-            code=code_of(self.run),
-            packages=packages_hash(self.run, self.packages),
+            code=self.reached.fingerprint,
+            packages=packages_hash(self.locked),
         )
+        results = root / "results" / experiment.experiment
+        accepted = accepted_as(results, planned.job, planned.code)
+        return planned.model_copy(update={"code": accepted.was}) if accepted else planned
 
     def start(self, job: Job) -> Made:
         """Run the stage on its typed spec."""

@@ -1,16 +1,14 @@
-# The experiment, and where its files are. Only this file reads the configuration.
-import json
+# The experiment, what all rules share, and the rule that they vary.
 from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from mars.config.experiment import GeneratedData, ScratchBase, TrainingResources, parse_experiment
-from mars.errors import UserError
-from mars.paper.claims.comparison import COMPARED
-from mars.paper.tables.writers import SUFFIXES
 from mars.audit import ledger
-from mars.stages import datasets_of, released_models, spec, swept_models, trained_models
+from mars.config.experiment import TrainingResources, parse_experiment
+from mars.errors import UserError
+from mars.paper.artefacts import ARTEFACTS
+from mars.stages import job_of, jobs_of
 
 
 def experiment_of_this_run():
@@ -28,17 +26,13 @@ def experiment_of_this_run():
 
 EXPERIMENT = experiment_of_this_run()
 RESULTS = f"results/{EXPERIMENT.experiment}"
-HUB = f"{RESULTS}/data/hub"
-GENERATED = isinstance(EXPERIMENT.data, GeneratedData)
-SPEED = EXPERIMENT.speed
-TABLES = [name for name in EXPERIMENT.artefacts if name == "findings" or name.startswith("table")]
-TRAINED = trained_models(EXPERIMENT)
+TRAINED = EXPERIMENT.trained_models()
 PRETRAINED = [name for name in TRAINED if EXPERIMENT.models[name].method == "base"]
-FINE_TUNED = [name for name in TRAINED if name not in PRETRAINED]
-RELEASED = released_models(EXPERIMENT)
-IMPORTED = [name for name in EXPERIMENT.models if name not in TRAINED + RELEASED]
+# Tables and figures; the losses of what is trained are always drawn.
+SHOWN = [*EXPERIMENT.artefacts, *(["training_curves"] if TRAINED else [])]
 # A clone knows what is done from the notes that came with the results.
 ledger.restore(Path(RESULTS))
+ledger.write_specs(Path(RESULTS), jobs_of(EXPERIMENT))
 
 
 def names(values):
@@ -52,13 +46,29 @@ wildcard_constraints:
     kind="instructions|documents",
 
 
-def stage_spec(stage, **fixed):
-    """The spec of a stage as a function of a rule's wildcards."""
-    return lambda wildcards: spec(EXPERIMENT, stage, **fixed, **wildcards)
+def spec_of(rule):
+    """The spec of a rule's job as a function of its wildcards: the only parameter of a rule."""
+
+    def spec(wildcards):
+        stage, target = job_of(EXPERIMENT, rule, wildcards)
+        return stage.planned(EXPERIMENT, target).canonical()
+
+    return spec
 
 
-# GPUs of a job. Snakemake counts them, `mars with-gpus` or the scheduler says which ones they are.
-EVALUATION_GPUS = EXPERIMENT.resources.evaluation_gpus
+def inputs_of(rule):
+    """The input files of a rule's job as a function of its wildcards."""
+
+    def inputs(wildcards):
+        stage, target = job_of(EXPERIMENT, rule, wildcards)
+        return [f"{RESULTS}/{file}" for file in stage.inputs(EXPERIMENT, **target)]
+
+    return inputs
+
+
+def files_of(artefact):
+    """The files of a table or figure that people open."""
+    return [f"{RESULTS}/{file}" for file in ARTEFACTS[artefact].files]
 
 
 def training_resources(wildcards):
@@ -67,84 +77,20 @@ def training_resources(wildcards):
     return EXPERIMENT.resources.training.get(scale, TrainingResources(gpus=0))
 
 
-# A measurement of speed has a machine for itself, with `threads: alone` and
-# `slurm_extra=WHOLE_NODE`: here all cores, of which every other job needs one; of a cluster a node.
-WHOLE_NODE = "--exclusive"
-
-
-def alone(wildcards):
-    """Threads of a job beside which no other one runs."""
-    return workflow.cores
-
-
-def data_manifests(datasets):
-    """The manifests that stand for these data sets."""
-    if GENERATED:
-        return [f"{HUB}/manifest.json"]
-    return [f"{HUB}/{name}/manifest.json" for name in datasets]
-
-
-def checkpoint(model):
-    return f"{RESULTS}/checkpoints/{model}"
-
-
-def base_of(scale):
-    """The model of a scale that is its base."""
-    return next(
-        name
-        for name, entry in EXPERIMENT.models.items()
-        if entry.scale == scale and entry.method == "base"
-    )
-
-
-def tokenizer_of(scale):
-    """The folder whose tokenizer a scale's training data is made with."""
-    if isinstance(EXPERIMENT.scales[scale].base, ScratchBase):
-        return f"{RESULTS}/data/tokenizer"
-    return checkpoint(base_of(scale))
-
-
-def examples_of(scale):
-    """The scale for which a scale's examples are made: the first one with the same tokenizer."""
-    return next(one for one in EXPERIMENT.scales if tokenizer_of(one) == tokenizer_of(scale))
-
-
-def training_inputs(wildcards):
-    """What a model starts from, and the examples it is trained on."""
-    entry = EXPERIMENT.models[wildcards.model]
-    kind = "documents" if entry.method == "base" else "instructions"
-    start = checkpoint(entry.parent) if entry.parent else tokenizer_of(entry.scale)
-    return {
-        "parent": f"{start}/manifest.json",
-        "dataset": f"{RESULTS}/data/tokens/{examples_of(entry.scale)}/{kind}/manifest.json",
-    }
-
-
-def example_inputs(wildcards):
-    """What Figure 1 is decoded from."""
-    shown = json.loads(spec(EXPERIMENT, "figure_1"))["config"]
-    return {
-        "checkpoint": f"{checkpoint(shown['model'])}/manifest.json",
-        "evaluation": f"{RESULTS}/evaluations/{shown['model']}/manifest.json",
-        "data": data_manifests([shown["task"]["dataset"]]),
-    }
-
-
-def files_of(artefact):
-    """The files of a table or figure that people open."""
-    if artefact in TABLES:
-        return [f"{RESULTS}/tables/{artefact}.{suffix}" for suffix in SUFFIXES]
-    return [f"{RESULTS}/figures/{artefact}.{suffix}" for suffix in ("pdf", "png")]
-
-
-def manifests_behind(folder, stage, **target):
-    """The manifests in a folder of results, one per model that an artefact shows."""
-    models = json.loads(spec(EXPERIMENT, stage, **target))["config"]["models"]
-    return expand(f"{RESULTS}/{folder}/{{model}}/manifest.json", model=models)
-
-
-def timed_models(part):
-    """The manifests of the models that a part of the section `speed` names."""
-    names = SPEED.models() if SPEED else {}
-    chosen = [name for key, name in names.items() if key.startswith(f"{part}.")]
-    return [f"{checkpoint(name)}/manifest.json" for name in dict.fromkeys(chosen)]
+# Every rule is this one with files of its own: one verb of the command line, which is told the spec,
+# where the first output goes, and the inputs. Snakemake counts GPUs; `mars with-gpus` or the
+# scheduler says which ones they are.
+rule stage:
+    log:
+        f"{RESULTS}/logs/stage.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=0,
+        launch="",
+        options="",
+    shell:
+        "OMP_NUM_THREADS={threads} python -m mars with-gpus {resources.launch} {resources.gpu} {rule}"
+        " --spec {params.spec:q} {resources.options} --output {output[0]} --record {output.record}"
+        " {input} > {log} 2>&1"

@@ -1,97 +1,65 @@
-# The paper's tables and figures from the records of evaluations and trainings.
+# Tables, figures and verdicts from the records of all that went before; the page that shows them.
 
 
-rule table:
+use rule stage as table with:
     input:
-        evaluations=lambda wildcards: manifests_behind(
-            "evaluations", "table", number=int(wildcards.number)
-        ),
+        inputs_of("table"),
     output:
         csv=report(
-            f"{RESULTS}/tables/table{{number}}.csv",
+            f"{RESULTS}/tables/{{artefact}}.csv",
             caption="../report/table.rst",
             category="Tables",
-            labels={"table": "{number}"},
+            labels={"table": "{artefact}"},
         ),
-        md=f"{RESULTS}/tables/table{{number}}.md",
-        tex=f"{RESULTS}/tables/table{{number}}.tex",
-        record=f"{RESULTS}/provenance/table/table{{number}}.json",
+        md=f"{RESULTS}/tables/{{artefact}}.md",
+        tex=f"{RESULTS}/tables/{{artefact}}.tex",
+        record=f"{RESULTS}/provenance/table/{{artefact}}.json",
     log:
-        f"{RESULTS}/logs/table/table{{number}}.log",
+        f"{RESULTS}/logs/table/{{artefact}}.log",
     benchmark:
-        f"{RESULTS}/logs/table/table{{number}}.tsv"
+        f"{RESULTS}/logs/table/{{artefact}}.tsv"
     wildcard_constraints:
-        number="[23489]",
-    conda:
-        "../../environment.yml"
+        artefact=names(name for name in SHOWN if ARTEFACTS[name].kind == "table"),
     params:
-        spec=lambda wildcards: spec(EXPERIMENT, "table", number=int(wildcards.number)),
+        spec=spec_of("table"),
     message:
-        "Write table {wildcards.number}"
-    shell:
-        "python -m mars table --spec {params.spec:q} --output $(dirname {output.csv})"
-        " --record {output.record} {input.evaluations} > {log} 2>&1"
+        "Write {wildcards.artefact}"
 
 
-rule findings:
+use rule stage as figure with:
     input:
-        evaluations=manifests_behind("evaluations", "findings"),
+        inputs_of("figure"),
     output:
-        csv=report(
-            f"{RESULTS}/tables/findings.csv",
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"table": "released code"},
+        pdf=f"{RESULTS}/figures/{{artefact}}.pdf",
+        png=report(
+            f"{RESULTS}/figures/{{artefact}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{artefact}"},
         ),
-        md=f"{RESULTS}/tables/findings.md",
-        tex=f"{RESULTS}/tables/findings.tex",
-        record=f"{RESULTS}/provenance/findings.json",
+        record=f"{RESULTS}/provenance/figure/{{artefact}}.json",
     log:
-        f"{RESULTS}/logs/findings.log",
+        f"{RESULTS}/logs/figure/{{artefact}}.log",
     benchmark:
-        f"{RESULTS}/logs/findings.tsv"
-    conda:
-        "../../environment.yml"
-    params:
-        spec=stage_spec("findings"),
-    message:
-        "Write what published numbers may owe to the released code"
-    shell:
-        "python -m mars findings --spec {params.spec:q} --output $(dirname {output.csv})"
-        " --record {output.record} {input.evaluations} > {log} 2>&1"
-
-
-rule hyperparameters:
-    input:
-        trainings=expand(f"{RESULTS}/provenance/train/{{model}}.json", model=TRAINED),
-    output:
-        csv=report(
-            f"{RESULTS}/tables/table7.csv",
-            caption="../report/table.rst",
-            category="Tables",
-            labels={"table": "7"},
+        f"{RESULTS}/logs/figure/{{artefact}}.tsv"
+    wildcard_constraints:
+        artefact=names(name for name in SHOWN if ARTEFACTS[name].kind == "figure"),
+    resources:
+        # Figure 1 decodes an answer once more: samples do not say which tokens came together.
+        gpu=lambda wildcards: (
+            EXPERIMENT.resources.evaluation_gpus if wildcards.artefact == "figure1" else 0
         ),
-        md=f"{RESULTS}/tables/table7.md",
-        tex=f"{RESULTS}/tables/table7.tex",
-        record=f"{RESULTS}/provenance/hyperparameters.json",
-    log:
-        f"{RESULTS}/logs/hyperparameters.log",
-    benchmark:
-        f"{RESULTS}/logs/hyperparameters.tsv"
-    conda:
-        "../../environment.yml"
+        launch="",
+        options="",
     params:
-        spec=stage_spec("hyperparameters"),
+        spec=spec_of("figure"),
     message:
-        "Write table 7"
-    shell:
-        "python -m mars hyperparameters --spec {params.spec:q} --output $(dirname {output.csv})"
-        " --record {output.record} {input.trainings} > {log} 2>&1"
+        "Draw {wildcards.artefact}"
 
 
-rule comparison:
+use rule stage as comparison with:
     input:
-        tables=[f"{RESULTS}/tables/{name}.csv" for name in TABLES if name in COMPARED],
+        inputs_of("comparison"),
     output:
         csv=f"{RESULTS}/comparison.csv",
         md=f"{RESULTS}/comparison.md",
@@ -100,23 +68,15 @@ rule comparison:
         f"{RESULTS}/logs/comparison.log",
     benchmark:
         f"{RESULTS}/logs/comparison.tsv"
-    conda:
-        "../../environment.yml"
     params:
-        spec=stage_spec("comparison"),
+        spec=spec_of("comparison"),
     message:
         "Compare with the published numbers"
-    shell:
-        "python -m mars compare --spec {params.spec:q} --output $(dirname {output.csv})"
-        " --record {output.record} {input.tables} > {log} 2>&1"
 
 
-rule claims:
+use rule stage as claims with:
     input:
-        manifests_behind("evaluations", "claims"),
-        manifests_behind("checkpoints", "claims"),
-        [f"{RESULTS}/tables/{name}.csv" for name in TABLES if name in ("table5", "table6")],
-        [rules.live_tau.output.manifest] if "live_tau" in EXPERIMENT.artefacts else [],
+        inputs_of("claims"),
     output:
         json=f"{RESULTS}/claims.json",
         md=f"{RESULTS}/claims.md",
@@ -125,23 +85,16 @@ rule claims:
         f"{RESULTS}/logs/claims.log",
     benchmark:
         f"{RESULTS}/logs/claims.tsv"
-    conda:
-        "../../environment.yml"
     params:
-        spec=stage_spec("claims"),
+        spec=spec_of("claims"),
     message:
         "Judge the claims of the paper"
-    shell:
-        "python -m mars claims --spec {params.spec:q} --output $(dirname {output.json})"
-        " --record {output.record} {input} > {log} 2>&1"
 
 
 # All of it on one page; what the experiment does not make is said to be not run.
-rule report:
+use rule stage as report with:
     input:
-        artefacts=[file for name in EXPERIMENT.artefacts for file in files_of(name)],
-        verdicts=[f"{RESULTS}/claims.json", f"{RESULTS}/comparison.csv"],
-        curves=[f"{RESULTS}/figures/training_curves.png"] if TRAINED else [],
+        inputs_of("report"),
     output:
         page=report(
             f"{RESULTS}/report.html",
@@ -154,12 +107,7 @@ rule report:
         f"{RESULTS}/logs/report.log",
     benchmark:
         f"{RESULTS}/logs/report.tsv"
-    conda:
-        "../../environment.yml"
     params:
-        spec=stage_spec("report"),
+        spec=spec_of("report"),
     message:
         "Write the report"
-    shell:
-        "python -m mars report --spec {params.spec:q} --output {output.page}"
-        " --record {output.record} > {log} 2>&1"

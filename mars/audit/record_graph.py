@@ -13,18 +13,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mars.audit.differences import differences, job_name, present_spec
+from mars.audit.differences import Difference, differences, present_spec, spec_of
 from mars.config.experiment import Experiment
+from mars.provenance.accepted import accepted_as
 from mars.provenance.files import read_json, sha256_file
 from mars.provenance.manifest import NAME as MANIFEST
 from mars.provenance.manifest import listed_files
 from mars.provenance.record import is_sealed
+from mars.stages import STAGES
 
 WORDS = ("verified", "stale", "changed", "missing")  # each outweighs those before it
 
 
 @dataclass(frozen=True)
-class Finding:
+class Problem:
     """One thing that is wrong: with which file, the word for it, and a phrase."""
 
     word: str
@@ -34,7 +36,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Link:
-    """One job of a chain: what it is, what it made, and what is wrong with that."""
+    """One job of a chain: what it is, what it made, and what is wrong with that.
+
+    Attributes:
+        accepted: why the present code counts as that of the record, where it is another one.
+    """
 
     job: str
     record: str
@@ -43,19 +49,20 @@ class Link:
     source: dict[str, Any]
     started: str
     commit: str
-    findings: list[Finding] = field(default_factory=list)
+    accepted: str | None
+    problems: list[Problem] = field(default_factory=list)
 
     @property
     def word(self) -> str:
-        return worst(self.findings)
+        return worst(self.problems)
 
 
-def worst(findings: list[Finding]) -> str:
-    """The word that sums up some findings."""
-    return max((finding.word for finding in findings), key=WORDS.index, default=WORDS[0])
+def worst(problems: list[Problem]) -> str:
+    """The word that sums up some problems."""
+    return max((finding.word for finding in problems), key=WORDS.index, default=WORDS[0])
 
 
-class Records:
+class RecordGraph:
     """The provenance records of one experiment, against the files that are there now.
 
     Args:
@@ -67,7 +74,7 @@ class Records:
         self.experiment = experiment
         self.root = Path(root)
         folder = self.root / "results" / experiment.experiment / "provenance"
-        self.broken: list[Finding] = []
+        self.broken: list[Problem] = []
         self.records: dict[str, dict[str, Any]] = {}
         for path in sorted(folder.rglob("*.json")):
             name = str(path.relative_to(self.root))
@@ -75,7 +82,7 @@ class Records:
                 record = read_json(path)
                 record["spec"]["stage"], record["inputs"], record["outputs"], record["code"]
             except (ValueError, KeyError, TypeError):
-                self.broken.append(Finding("changed", name, "is no provenance record any more"))
+                self.broken.append(Problem("changed", name, "is no provenance record any more"))
             else:
                 self.records[name] = record
         self._maker: dict[str, tuple[str, str]] = {}  # of each file: its record, its sha256
@@ -91,9 +98,9 @@ class Records:
         """The record of the job that made a file; None if no record speaks of it."""
         return self._maker.get(file, (None, ""))[0]
 
-    def unaccounted(self, file: str) -> list[Finding]:
+    def unaccounted(self, file: str) -> list[Problem]:
         """What to say of a file that no record speaks of: it may be one that cannot be read."""
-        return self.broken or [Finding("missing", file, "has no record of the job that made it")]
+        return self.broken or [Problem("missing", file, "has no record of the job that made it")]
 
     def final(self) -> list[str]:
         """The jobs of this experiment whose outputs no other job took in: where walks begin."""
@@ -101,7 +108,7 @@ class Records:
         return [
             name
             for name, record in self.records.items()
-            if name not in taken and present_spec(record, self.experiment) is not None
+            if name not in taken and present_spec(record, self.experiment, self.root) is not None
         ]
 
     def chain(self, record: str) -> list[Link]:
@@ -121,35 +128,48 @@ class Records:
         keys = ("repository", "package", "file", "revision", "seed")
         code = record["code"]
         return Link(
-            job=job_name(record["spec"]),
+            job=spec_of(record).job,
             record=name,
             outputs=record["outputs"],
             files=len(files),
             source={} if record["inputs"] else {k: described[k] for k in keys if k in described},
             started=record["started"],
             commit=f"{(code['commit'] or 'no commit')[:10]}{' + edits' if code['dirty'] else ''}",
-            findings=[
+            accepted=self._accepted(record),
+            problems=[
                 *self._of_record(name),
                 *(problem for file in files for problem in self._of_file(file)),
                 *self._of_inputs(name),
-                *(Finding("stale", name, text) for text in differences(record, self.experiment)),
+                *(Problem("stale", name, str(one)) for one in self._differences(record)),
             ],
         )
 
-    def _of_record(self, name: str) -> list[Finding]:
+    def _differences(self, record: dict[str, Any]) -> list[Difference]:
+        return differences(record, self.experiment, self.root)
+
+    def _accepted(self, record: dict[str, Any]) -> str | None:
+        """Why other code than the record's counts as its own, if it does."""
+        spec = spec_of(record)
+        if spec.stage not in STAGES:
+            return None
+        results = self.root / "results" / self.experiment.experiment
+        entry = accepted_as(results, spec.job, STAGES[spec.stage].reached.fingerprint)
+        return entry.because if entry is not None and entry.was == spec.code else None
+
+    def _of_record(self, name: str) -> list[Problem]:
         if "sha256" not in self.records[name]:
-            return [Finding("stale", name, "was written by an older version of this project")]
-        edited = Finding("changed", name, "was edited after the job wrote it")
+            return [Problem("stale", name, "was written by an older version of this project")]
+        edited = Problem("changed", name, "was edited after the job wrote it")
         return [] if is_sealed(self.records[name]) else [edited]
 
-    def _of_file(self, file: str) -> list[Finding]:
+    def _of_file(self, file: str) -> list[Problem]:
         digest = self._sha256(file)
         if digest is None:
-            return [Finding("missing", file, "does not exist")]
+            return [Problem("missing", file, "does not exist")]
         same = digest == self._maker[file][1]
-        return [] if same else [Finding("changed", file, "differs from what its job made")]
+        return [] if same else [Problem("changed", file, "differs from what its job made")]
 
-    def _of_inputs(self, name: str) -> list[Finding]:
+    def _of_inputs(self, name: str) -> list[Problem]:
         """Inputs that nothing made, or that were made again since. Their own state is asked of
         the job that made them."""
         found = []
@@ -157,7 +177,7 @@ class Records:
             if file not in self._maker:
                 found += self.unaccounted(file)
             elif self._maker[file][1] != digest:
-                found.append(Finding("stale", file, f"was made again since {name} was written"))
+                found.append(Problem("stale", file, f"was made again since {name} was written"))
         return found
 
     def _listed(self, output: str) -> dict[str, str]:

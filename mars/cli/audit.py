@@ -1,4 +1,4 @@
-"""Verbs that say where results came from, what would run now, and what it costs."""
+"""Verbs that say where results came from, what would run now, what it costs, and what there is."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Annotated
 
 import typer
 
-from mars.audit.audit import Records
+from mars.audit.accept import accept as enter
+from mars.audit.accept import candidates, code_changes
 from mars.audit.cells import Tables
 from mars.audit.ledger import commit
-from mars.audit.plan import estimates, jobs, reason
+from mars.audit.plan import PlannedJob, estimates, jobs, reason
 from mars.audit.price import price_table
+from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all, audit_cell
-from mars.cli.common import Configs, app
+from mars.cli.common import TINY, Configs, Root, app
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
-
-Root = Annotated[Path, typer.Option(help="folder in which the workflow ran")]
-TINY = [Path("config/tiny.yaml")]
 
 
 @app.command()
@@ -38,7 +37,7 @@ def audit(
 
     if not every and not (table and row and column):
         raise UserError("name a table, a row and a column, or say --all.")
-    tables = Tables(Records(load_experiment(*config), root))
+    tables = Tables(RecordGraph(load_experiment(*config), root))
     if every:
         word, lines, plain = audit_all(tables)
     else:
@@ -54,16 +53,51 @@ def why(
     root: Root = Path("."),
 ) -> None:
     """Say for each job why it would run now, or that it would not."""
-
     experiment = load_experiment(*config)
-    planned = [job for job in jobs(config, root) if target in job.name or target == str(job.record)]
-    if not planned:
-        raise UserError(f"no job's name has {target!r} in it; `mars why` lists all.")
+    planned = _jobs_named(target, config, root)
     for job in planned:
         if job.runs or target:
             print(reason(job, experiment, root))
     if not target and not any(job.runs for job in planned):
         print("Nothing to be done.")
+
+
+def _jobs_named(target: str, config: list[Path], root: Path) -> list[PlannedJob]:
+    """The jobs whose name has ``target`` in it, or whose record it is."""
+    found = [job for job in jobs(config, root) if target in job.name or target == str(job.record)]
+    if not found:
+        raise UserError(f"no job's name has {target!r} in it; `mars why` lists all.")
+    return found
+
+
+@app.command()
+def accept(
+    job: Annotated[str, typer.Argument(help="part of a job's name, e.g. train or table2")],
+    because: Annotated[str, typer.Option(help="why the change of code changes no result")],
+    prove: Annotated[
+        bool, typer.Option("--prove", help="run the stage of ci under both commits and compare")
+    ] = False,
+    config: Configs = TINY,
+    root: Root = Path("."),
+) -> None:
+    """Let results stand whose code has changed without changing them; it goes into git.
+
+    Only a change of code can be accepted: changed data, configuration and packages run again.
+    """
+    from mars.audit.proof import prove as compare
+
+    experiment = load_experiment(*config)
+    chosen = candidates(_jobs_named(job, config, root), experiment, root)
+    print("".join(dict.fromkeys(map(code_changes, chosen))))
+    proofs = {}
+    for stage, then in dict.fromkeys((one.job.stage, one.commit) for one in chosen if prove):
+        if then is None:
+            raise UserError("a record was made from code that no commit holds; it has no proof.")
+        proofs[stage] = compare(stage, then)
+    for one in chosen:
+        enter([one], experiment, root, because, proofs.get(one.job.stage))
+        proof = ", proved on ci" if one.job.stage in proofs else ""
+        print(f"{one.job.name}: accepted{proof}: {because}")
 
 
 @app.command()
@@ -96,3 +130,14 @@ def export_crate(config: Configs = TINY, root: Root = Path(".")) -> None:
     from mars.audit.crate import export_crate as run
 
     print(run(load_experiment(*config), root))
+
+
+@app.command()
+def show(
+    config: Configs,
+    results: Folder = Path("results"),
+) -> None:
+    """Print the main table of an experiment and the files it wrote."""
+    from mars.paper.tables.terminal import show as run
+
+    run(results / load_experiment(*config).experiment)
