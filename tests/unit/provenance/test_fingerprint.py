@@ -2,76 +2,166 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mars.provenance import fingerprint
+from mars.provenance.fingerprint import Reached
+
+FILES = {
+    "__init__.py": "",
+    "a.py": '''"""Doc."""
+from __future__ import annotations
+import numpy as np
+import pandas
+from mars.sub import b
+from mars.sub.b import CONSTANT as SIZE
+from mars.config import Setting
+from mars.errors import UserError
+
+class Spec:
+    setting: Setting
+    size: int = 1
+
+def f(spec: Spec):
+    if SIZE > 9:
+        raise UserError("too large")
+    print("working")
+    return np.abs(b.g())
+
+def other():
+    return pandas.NA
+''',
+    "sub/__init__.py": "",
+    "sub/b.py": """CONSTANT = 3
+def g():
+    from .c import h
+    return h()
+def unused():
+    return 1
+""",
+    "sub/c.py": """from pathlib import Path
+import registry
+ROOT = Path(__file__).parent
+def h(x: int = 1) -> int:
+    return len(list(ROOT.iterdir())) + Table().size
+class Table:
+    size = 2
+registry.register("h", h)
+""",
+    "sub/table.csv": "x\n1\n",
+    "d.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mars.sub import c\n",
+    "errors.py": "class UserError(Exception):\n    pass\n",
+    "config.py": """class Setting:
+    tau: float = 1
+    @field_validator("tau")
+    def check(cls, tau):
+        return tau
+    @property
+    def plain(self):
+        return self.tau == 1
+""",
+}
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A little package `mars`: a -> b (relative) -> c; d stands alone; data beside c."""
+def package(tmp_path: Path) -> Iterator[Path]:
+    """A little package `mars`: a -> b -> c by imports of all kinds; d stands alone."""
     root = tmp_path / "mars"
-    files = {
-        "__init__.py": "",
-        "a.py": '"""Doc."""\nfrom mars.sub import b\n\ndef f():\n    return b.g()\n',
-        "sub/__init__.py": "",
-        "sub/b.py": "def g():\n    from .c import h\n    return h()\n",
-        "sub/c.py": "def h():\n    return 1\n",
-        "sub/table.csv": "x\n1\n",
-        "d.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mars.sub import c\n",
-        "config.py": "VALUE = 1\n",
-        "e.py": "import mars.config.experiment\n",
-    }
-    for name, text in files.items():
+    for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    monkeypatch.setattr(fingerprint, "PACKAGE", root)
-    return root
+    yield root
+    fingerprint.forget()
 
 
-def _of(*modules: str) -> str:
-    for cached in (fingerprint._tree, fingerprint._imports, fingerprint._code_hash):
-        cached.cache_clear()
-    return fingerprint.code_fingerprint(modules)
+def reached(package: Path, name: str = "f", spec: str | None = "Spec") -> Reached:
+    fingerprint.forget()
+    return fingerprint._code_of(package, ("mars.a", name), spec and ("mars.a", spec))
 
 
-@pytest.fixture(autouse=True)
-def _fresh_caches():
-    yield
-    for cached in (fingerprint._tree, fingerprint._imports, fingerprint._code_hash):
-        cached.cache_clear()
+def test_names_are_followed_wherever_they_lead(package: Path):
+    assert set(reached(package).modules) == {
+        *("mars.a", "mars.sub.b", "mars.sub.c", "mars.config"),
+    }
+    # `other` names no module of the package, but importing its module imports the others.
+    assert set(reached(package, "other", None).modules) == {"mars.a", "mars.sub.c"}
 
 
-def test_the_closure_follows_imports_wherever_they_stand(package: Path):
-    _of("mars.a")
-    reached = fingerprint.import_closure(["mars.a"])
-    assert reached == {"mars", "mars.a", "mars.sub", "mars.sub.b", "mars.sub.c"}
-    assert fingerprint.import_closure(["mars.d"]) == {"mars", "mars.d"}
+def test_packages_are_those_that_reached_code_uses(package: Path):
+    assert {"numpy", "registry"} <= reached(package).packages
+    assert "pandas" not in reached(package).packages
+    assert "pandas" in reached(package, "other").packages
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "changes"),
     [
         ("a.py", "Doc.", "Other words.", False),
-        ("sub/c.py", "return 1", "return 1  # a comment", False),
-        ("sub/c.py", "def h():\n", "def h():\n    '''Says what.'''\n", False),
-        ("sub/c.py", "return 1", "return 2", True),
+        ("a.py", "too large", "is too large; ask for less", False),
+        ("a.py", '"working"', '"at work"', False),
+        ("a.py", "SIZE > 9", "SIZE > 8", True),
+        ("a.py", "pandas.NA", "pandas.NaT", False),
+        ("a.py", "size: int = 1", "size: int = 2", False),
+        ("sub/c.py", "return len", "return 1 + len  # a comment", True),
+        ("sub/c.py", "def h(", "# a comment\ndef h(", False),
+        ("sub/c.py", "    return len", "    '''Says what.'''\n    return len", False),
+        ("sub/c.py", "-> int", "-> float", False),
+        ("sub/c.py", "x: int = 1", "x: int = 2", True),
+        ("sub/c.py", "size = 2", "size = 3", True),
+        ("sub/c.py", '"h", h', '"g", h', True),
+        ("sub/c.py", "class Table", "def helper():\n    return 1\nclass Table", False),
         ("sub/b.py", "return h()", "return -h()", True),
+        ("sub/b.py", "CONSTANT = 3", "CONSTANT = 4", True),
+        ("sub/b.py", "    return 1", "    return 2", False),
         ("sub/table.csv", "1", "2", True),
         ("d.py", "if", "x = 1\nif", False),
-        ("config.py", "1", "2", False),
+        ("config.py", "tau: float = 1", "tau: float = 2\n    more: int = 3", False),
+        ("config.py", "return tau\n", "return -tau\n", False),
+        ("config.py", "self.tau == 1", "self.tau == 2", True),
     ],
 )
 def test_only_behaviour_changes_it(package: Path, file: str, old: str, new: str, changes: bool):
-    before = _of("mars.a", "mars.e")
+    before = reached(package).fingerprint
     text = (package / file).read_text()
     assert old in text
     (package / file).write_text(text.replace(old, new, 1))
-    assert (_of("mars.a", "mars.e") != before) is changes
+    assert (reached(package).fingerprint != before) is changes
+
+
+def test_a_module_that_is_handed_on_counts_whole(package: Path):
+    path = package / "a.py"
+    path.write_text(path.read_text().replace("b.g()", "call(b)"))
+    before = reached(package).fingerprint
+    (package / "sub/b.py").write_text(FILES["sub/b.py"].replace("return 1", "return 2"))
+    assert reached(package).fingerprint != before
 
 
 def test_an_unknown_module_is_an_error(package: Path):
     with pytest.raises(ModuleNotFoundError):
-        _of("mars.nothing")
+        fingerprint._code_of(package, ("mars.nothing", "f"), None)
+
+
+FORBIDDEN = {"globals", "locals", "__import__", "import_module"}
+
+
+def test_no_name_is_computed_in_the_package():
+    """What the fingerprint cannot follow is not there: computed names, annotations that run."""
+    for path in fingerprint.PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        called = {
+            getattr(node.func, "attr", getattr(node.func, "id", ""))
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+        }
+        assert not called & FORBIDDEN, path
+        annotated = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.returns]
+        lazy = "from __future__ import annotations" in path.read_text()
+        assert lazy or not annotated, f"{path}: annotations would be run"
+        starred = [
+            n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.names[0].name == "*"
+        ]
+        assert not starred, path
