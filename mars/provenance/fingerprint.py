@@ -247,7 +247,7 @@ class _Walk:
         module = self.source.module(module_name)
         if module is None:
             raise ModuleNotFoundError(f"{module_name} is not a module of this package")
-        self.import_module(module_name)
+        self.run_import(module_name)
         if name in module.definitions:
             for statement in module.definitions[name]:
                 self.take(module, statement)
@@ -283,18 +283,18 @@ class _Walk:
                 if isinstance(node, ast.Name):
                     self.reach_methods(module_name, node.id)
 
-    def import_module(self, name: str) -> None:
+    def run_import(self, name: str) -> None:
         """What an import runs: the packages above, the imports of the module, its effects."""
         module = self.source.module(name)
         if module is None or name in self.imported:
             return
         self.imported.add(name)
-        self.import_module(name.rpartition(".")[0])
+        self.run_import(name.rpartition(".")[0])
         for other in module.imported:
-            self.import_module(other)
+            self.run_import(other)
         for other, attribute in module.aliases.values():
             if attribute is not None:
-                self.import_module(f"{other}.{attribute}")
+                self.run_import(f"{other}.{attribute}")
         for statement in module.effects:
             self.take(module, statement)
 
@@ -310,9 +310,9 @@ class _Walk:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 for bound, target in imports(node, module.package):
                     aliases[bound] = target
-                    self.import_module(target[0])
+                    self.run_import(target[0])
                     if target[1] is not None:
-                        self.import_module(f"{target[0]}.{target[1]}")
+                        self.run_import(f"{target[0]}.{target[1]}")
                     if self.source.module(target[0]) is None:
                         self.packages.add(target[0].split(".")[0])
         for name, attributes in _names(statement):
@@ -347,7 +347,7 @@ class _Walk:
         """Everything in a module that is handed on as a value."""
         module = self.source.module(name)
         assert module is not None
-        self.import_module(name)
+        self.run_import(name)
         for defined in module.definitions:
             self.reach(name, defined)
 
