@@ -52,6 +52,49 @@ def job_of(
     return STAGES[rule], dict(wildcards)
 
 
+def jobs_of(experiment: Experiment) -> dict[str, list[JobSpec]]:
+    """The specs of all jobs of an experiment, by rule."""
+    trained = experiment.trained_models()
+    pretrained = [name for name in trained if experiment.models[name].parent is None]
+    shown = [name for name in ARTEFACTS if name in artefacts_of(experiment)]
+    needed = {
+        Path(file).parent
+        for stage, target in (
+            *((TRAIN, {"model": model}) for model in trained),
+            *((ARTEFACTS[name].stage, {}) for name in shown),
+        )
+        for file in stage.inputs(experiment, **target)
+    }
+    wildcards: dict[str, list[dict[str, str]]] = {
+        "generate_data": [{}] if experiment.generated else [],
+        "fetch_dataset": [{"repository": name} for name in _fetched(experiment)],
+        "train_tokenizer": [{}] if Path(TOKENIZER).parent in needed else [],
+        "tokenize": [
+            {"scale": path.parts[-2], "kind": path.parts[-1]}
+            for path in sorted(needed)
+            if path.match("data/tokens/*/*")
+        ],
+        "import_checkpoint": [{"model": n} for n in experiment.models if n not in trained],
+        "pretrain": [{"model": name} for name in pretrained],
+        "train": [{"model": name} for name in trained if name not in pretrained],
+        "evaluate": [{"model": name} for name in experiment.evaluated_models()],
+        "measure": [{"part": part} for part in MEASURE if Path("speed", part) in needed],
+        **{
+            kind: [{"artefact": name} for name in shown if ARTEFACTS[name].kind == kind]
+            for kind in ("table", "figure")
+        },
+        **{rule: [{}] for rule in ("comparison", "claims", "report")},
+    }
+    return {
+        rule: [
+            stage.planned(experiment, target)
+            for one in of_rule
+            for stage, target in [job_of(experiment, rule, one)]
+        ]
+        for rule, of_rule in wildcards.items()
+    }
+
+
 def stage_named(name: str) -> Stage[Any]:
     """A stage by name.
 

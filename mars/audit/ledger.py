@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from mars.audit.snakemake_metadata import restore_dates, restore_notes, save_notes
-from mars.provenance.files import read_json, read_jsonl, write_atomic, write_json, write_jsonl
+from mars.provenance.files import (
+    read_json,
+    read_jsonl,
+    sha256_file,
+    write_atomic,
+    write_json,
+    write_jsonl,
+)
 from mars.provenance.stage import JobSpec
 
 RECORDS = "records.jsonl"
@@ -52,11 +59,22 @@ def restore(results: Path) -> None:
 
 
 def restore_records(results: Path) -> None:
-    """Write the records that are not there as the files that their jobs wrote."""
+    """Write the records that are not there as the files that their jobs wrote.
+
+    One that is there gives way if the packed one is of the outputs that are there: git brought both.
+    """
     packed = results / RECORDS
     for row in read_jsonl(packed) if packed.is_file() else []:
-        if not (results / row["file"]).exists():
-            write_json(results / row["file"], row["record"])
+        file, record = results / row["file"], row["record"]
+        if not file.exists() or (read_json(file) != record and _made_what_is_there(record)):
+            write_json(file, record)
+
+
+def _made_what_is_there(record: Mapping[str, Any]) -> bool:
+    return all(
+        Path(name).is_file() and sha256_file(name) == digest
+        for name, digest in record["outputs"].items()
+    )
 
 
 def write_specs(results: Path, planned: Mapping[str, list[JobSpec]]) -> None:

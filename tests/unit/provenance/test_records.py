@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from mars.audit.differences import changed_keys
-from mars.provenance.files import read_json, sha256_file
+from mars.errors import UserError
+from mars.provenance.files import read_json, sha256_file, write_atomic
+from mars.provenance.fingerprint import Reached
 from mars.provenance.manifest import (
     new_folder,
     size_with_manifest,
     verify_manifest,
     write_manifest,
 )
-from mars.provenance.record import is_sealed, read_record, recorded, sealed
+from mars.provenance.record import is_sealed, read_record, run_recorded, sealed
+from mars.provenance.stage import Inputs, Job, JobSpec, Spec, Stage
 
 
 def test_manifest_finds_changed_and_missing_files(tmp_path: Path):
@@ -33,45 +39,103 @@ def test_manifest_finds_changed_and_missing_files(tmp_path: Path):
     assert "y.bin is missing" in problems[1]
 
 
+class Alone(Stage):
+    """A stage whose code is not of the package."""
+
+    @property
+    def reached(self) -> Reached:
+        return Reached({"mars.somewhere": "0"}, frozenset({"numpy"}))
+
+
+def job(tmp_path: Path, run: Callable[[Spec, Job], Any]) -> tuple[Stage, Job]:
+    """A stage that does ``run``, and a job of it with one input."""
+    source = tmp_path / "data/hub/manifest.json"
+    source.parent.mkdir(parents=True)
+    source.write_text("{}")
+    spec = JobSpec(stage="alone", target={}, config={}, code="c", packages="p")
+    stage = Alone("alone", Spec, lambda experiment: Spec(), run)
+    return stage, Job(spec, Inputs((source,)), tmp_path / "made")
+
+
 def test_record_holds_inputs_outputs_and_facts(tmp_path: Path):
-    source, result, record = tmp_path / "in", tmp_path / "out", tmp_path / "p/record.json"
-    source.write_text("1")
-    with recorded(record, {"stage": "test"}, [source], [result]) as facts:
-        result.write_text("2")
-        facts["answer"] = 42
+    def run(spec: Spec, job: Job) -> dict[str, int]:
+        write_atomic(job.output / "weights", "1")
+        return {"answer": 42}
+
+    record = tmp_path / "p/record.json"
+    stage, one = job(tmp_path, run)
+    run_recorded(stage, one, record)
     written = read_record(record)
-    assert written["inputs"] == {str(source): sha256_file(source)}
-    assert written["outputs"] == {str(result): sha256_file(result)}
-    assert written["spec"] == {"stage": "test"}
+    manifest = tmp_path / "made/manifest.json"
+    assert written["inputs"] == {str(one.inputs.files[0]): sha256_file(one.inputs.files[0])}
+    assert written["outputs"] == {str(manifest): sha256_file(manifest)}
+    assert read_json(manifest)["answer"] == 42
+    assert written["spec"] == one.spec.model_dump()
     assert written["facts"] == {"answer": 42}
+    assert written["code"]["modules"] == {"mars.somewhere": "0"}
+    assert written["environment"]["numpy"] == np.__version__
+    assert "torch" not in written["environment"]
     assert written["hardware"]["cores"] >= 1
     assert written["peak_memory_bytes"] > 0
+    assert is_sealed(written)
+    assert not is_sealed({**written, "seconds": 0.5})
+    assert not is_sealed({key: value for key, value in written.items() if key != "facts"})
+    assert is_sealed(sealed({**written, "seconds": 0.5}))
+
+
+def test_files_are_the_outputs_of_a_stage_that_returns_them(tmp_path: Path):
+    def run(spec: Spec, job: Job) -> list[Path]:
+        write_atomic(job.output / "table.csv", "1")
+        return [job.output / "table.csv"]
+
+    stage, one = job(tmp_path, run)
+    run_recorded(stage, one, tmp_path / "record.json")
+    assert list(read_record(tmp_path / "record.json")["outputs"]) == [str(one.output / "table.csv")]
+    assert not (one.output / "manifest.json").exists()
 
 
 def test_a_failed_job_leaves_no_record(tmp_path: Path):
-    with pytest.raises(RuntimeError), recorded(tmp_path / "record.json", {}, [], []):
+    def run(spec: Spec, job: Job) -> None:
         raise RuntimeError
+
+    stage, one = job(tmp_path, run)
+    with pytest.raises(RuntimeError):
+        run_recorded(stage, one, tmp_path / "record.json")
     assert not (tmp_path / "record.json").exists()
 
 
-def test_an_edited_record_is_noticed_and_can_be_sealed_again(tmp_path: Path):
-    (tmp_path / "out").write_text("2")
-    with recorded(tmp_path / "record.json", {"stage": "test"}, [], [tmp_path / "out"]):
-        pass
-    record = read_record(tmp_path / "record.json")
-    assert is_sealed(record)
-    assert record["output_bytes"] == 1
-    assert not is_sealed({**record, "seconds": 0.5})
-    assert not is_sealed({key: value for key, value in record.items() if key != "facts"})
-    assert is_sealed(sealed({**record, "seconds": 0.5}))
+def test_of_several_processes_the_first_one_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stage, one = job(tmp_path, lambda spec, job: None)
+    one.output.mkdir()
+    monkeypatch.setenv("RANK", "1")
+    run_recorded(stage, one, tmp_path / "record.json")
+    assert not (tmp_path / "record.json").exists()
+    monkeypatch.setenv("RANK", "0")
+    run_recorded(stage, one, tmp_path / "record.json")
+    assert (tmp_path / "record.json").exists()
 
 
-def test_a_record_names_the_modules_that_a_stage_runs(tmp_path: Path):
-    with recorded(tmp_path / "record.json", {"stage": "train_tokenizer"}, [], []):
-        pass
-    modules = read_record(tmp_path / "record.json")["code"]["modules"]
-    assert "mars.data.tokenizer" in modules
-    assert "mars.training.losses" not in modules
+def test_inputs_are_known_by_their_place(tmp_path: Path):
+    results = tmp_path / "results/speed"
+    files = [
+        results / name
+        for name in (
+            "data/hub/openai/gsm8k/manifest.json",
+            "checkpoints/tables/manifest.json",
+            "evaluations/a/manifest.json",
+            "evaluations/b/manifest.json",
+        )
+    ]
+    inputs = Inputs(tuple(files))
+    assert inputs.hub == results / "data/hub"
+    assert inputs.folder("checkpoints") == results / "checkpoints/tables"
+    assert list(inputs.folders("evaluations")) == ["a", "b"]
+    with pytest.raises(UserError, match="takes one input"):
+        inputs.folder("evaluations")
+    with pytest.raises(UserError, match="is no input of any stage"):
+        Inputs((tmp_path / "notes.txt",))
 
 
 def test_a_new_folder_replaces_the_old_one_whole_or_not_at_all(tmp_path: Path):
