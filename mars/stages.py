@@ -179,7 +179,6 @@ def _train(experiment: Experiment, model: str) -> dict[str, Any]:
     if pretrains and isinstance(base, ScratchBase):
         architecture = _plain(base.architecture)
     training = _plain(experiment.training_of(model))
-    training.pop("checkpoint_minutes")  # when to save changes no result
     return {
         "method": "pretrain" if pretrains else entry.method,
         "block_size": entry.block_size,

@@ -2,10 +2,9 @@
 import json
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
-from mars.config.experiment import GeneratedData, ScratchBase, TrainingResources, parse_experiment
+from mars.config.experiment import GeneratedData, ScratchBase, TrainingResources, load_experiment
 from mars.errors import UserError
 from mars.paper.claims.comparison import COMPARED
 from mars.paper.tables.writers import SUFFIXES
@@ -15,13 +14,9 @@ from mars.stages import datasets_of, released_models, spec, swept_models, traine
 
 def experiment_of_this_run():
     """The configuration given with --configfile, or the default experiment."""
-    default = workflow.source_path("../../config/tiny.yaml")
-    origin = " + ".join(map(str, workflow.configfiles)) or "config/tiny.yaml"
-    if not config:
-        with open(default) as stream:
-            config.update(yaml.safe_load(stream))
+    files = workflow.configfiles or [workflow.source_path("../../config/tiny.yaml")]
     try:
-        return parse_experiment(config, origin)
+        return load_experiment(*files)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
