@@ -79,6 +79,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.failing[path] > 0:
             self.server.failing[path] -= 1
             return self._send(503, b"busy", {})
+        if found := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/tree/.+", path):
+            return self._tree(found[1])
         if found := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/revision/.+)?", path):
             return self._repository(found[1])
         if found := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
@@ -93,6 +95,26 @@ class Handler(BaseHTTPRequestHandler):
         siblings = [self._sibling(str(path.relative_to(folder)), path) for path in files]
         content = {"id": repository, "sha": COMMIT, "siblings": siblings}
         return self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    def _tree(self, repository: str) -> None:
+        """The same files as `snapshot_download` asks for them."""
+        folder = self.server.folder / repository
+        found = [
+            self._sibling(str(path.relative_to(folder)), path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
+        listing = [
+            {
+                "type": "file",
+                "path": sibling["rfilename"],
+                "size": sibling["size"],
+                "oid": sibling["blobId"],
+                **({"lfs": sibling["lfs"] | {"oid": sibling["lfs"]["sha256"]}} if "lfs" in sibling else {}),
+            }
+            for sibling in found
+        ]
+        self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
 
     def _sibling(self, name: str, path: Path) -> dict:
         data = path.read_bytes()
@@ -116,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start, status = int(wanted[1]), 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        if self.server.corrupting[path] > 0:
+        if body and self.server.corrupting[path] > 0:
             self.server.corrupting[path] -= 1
             data = data[:-1] + bytes([data[-1] ^ 1])
         self._send(status, data[start:], headers, path if body else None)

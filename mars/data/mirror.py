@@ -1,9 +1,9 @@
 """Filling a mirror: all repositories of an experiment in one folder, each file checked.
 
 A mirror holds ``<owner>/<name>/...`` and the record ``fetched.json``: the commit of each
-repository, and size and sha256 of each of its files. Files become visible under their name only
-whole and with the hash that the hub states; until then they grow in ``.partial/``, named after
-that hash, so that a fetch that was killed goes on at the byte where it was.
+repository, and size and sha256 of each of its files. A repository is complete, and of use, when
+all its files have the hash that the hub states. A fetch that was killed goes on with the files
+that are not there yet.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from glob import escape
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from httpx2 import HTTPError
-from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -28,15 +29,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers
 
-from mars.data.hub import FETCHED, UNWANTED
+from mars.config.experiment import Experiment, HubBase, HubData
+from mars.data.hub import FETCHED, MIRROR_VARIABLE, UNWANTED
 from mars.errors import UserError
 from mars.provenance.files import read_json, readable_size, sha256_file, write_json
 
-ATTEMPTS = 6
-FIRST_WAIT = 0.5  # seconds; doubled after every failed attempt
+ATTEMPTS = 4  # beside those that the hub library makes for each request
+FIRST_WAIT = 1.0  # seconds; doubled after every failed attempt
 SPLITTER = "punkt_tab"
 Result = TypeVar("Result")
 Say = Callable[[str], None]
@@ -61,6 +61,26 @@ class Wanted:
         """Where a person reads about it and accepts its terms."""
         folder = "datasets/" if self.kind == "dataset" else ""
         return f"{constants.ENDPOINT}/{folder}{self.repository}"
+
+
+def wanted_by(experiment: Experiment) -> list[Wanted]:
+    """The models and data sets of the hub that an experiment uses."""
+    wanted: list[Wanted] = []
+    for entry in experiment.models.values():
+        base = experiment.scales[entry.scale].base
+        if entry.source == "released" and entry.released is not None:
+            wanted.append(Wanted(entry.released.repository, "model", entry.released.revision))
+        elif entry.method == "base" and isinstance(base, HubBase):
+            wanted.append(Wanted(base.repository, "model", base.revision))
+    if isinstance(data := experiment.data, HubData):
+        for name, item in experiment.benchmarks.items():
+            wanted.append(Wanted(item.dataset, "dataset", item.revision, name))
+        if experiment.trained_models():
+            wanted.append(Wanted(data.dataset, "dataset", data.revision))
+    first: dict[str, Wanted] = {}
+    for item in wanted:
+        first.setdefault(item.repository, item)
+    return list(first.values())
 
 
 @dataclass(frozen=True)
@@ -111,6 +131,7 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
             _note(mirror, record, item, commit, files)
             if (mirror / item.repository).is_dir():
                 say(f"{item.repository}: checking the files that are there")
+                shutil.rmtree(mirror / item.repository / ".cache", ignore_errors=True)
             absent = [f for f in files if not f.is_at(mirror / item.repository / f.path)]
             size = sum(file.size for file in absent)
             say(
@@ -121,14 +142,11 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
         _check_disk(mirror, [file for _, _, files in missing for file in files])
         for item, commit, files in missing:
             try:
-                for file in files:
-                    _download(mirror, item, commit, file)
+                _download(mirror / item.repository, item, commit, files)
             except NotAvailableError as error:
                 problems.append(str(error))
                 continue
             _complete(mirror, record, item)
-        if not problems:
-            shutil.rmtree(mirror / ".partial", ignore_errors=True)
         return problems
 
 
@@ -156,9 +174,6 @@ def _listing(item: Wanted, record: dict[str, Any]) -> tuple[str, list[RemoteFile
         for f in info.siblings or []
         if not any(fnmatch.fnmatch(f.rfilename, pattern) for pattern in UNWANTED)
     ]
-    for file in files:
-        if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
-            raise NotAvailableError(f"{item.repository} has a file {file.path!r}; that is no name.")
     if item.kind == "model" and not any(file.path.endswith(".safetensors") for file in files):
         raise NotAvailableError(f"{item.repository} has no .safetensors file; no other is read.")
     return str(info.sha), files
@@ -194,9 +209,7 @@ def _complete(mirror: Path, record: dict[str, Any], item: Wanted) -> None:
 
 
 def _check_disk(mirror: Path, files: list[RemoteFile]) -> None:
-    begun = [mirror / ".partial" / file.digest for file in files]
     size = sum(file.size for file in files)
-    size -= sum(path.stat().st_size for path in begun if path.is_file())
     free = shutil.disk_usage(mirror).free
     if size > free:
         raise UserError(
@@ -205,36 +218,29 @@ def _check_disk(mirror: Path, files: list[RemoteFile]) -> None:
         )
 
 
-# --- one file -----------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------
 
 
-def _download(mirror: Path, item: Wanted, commit: str, file: RemoteFile) -> None:
-    """Fetch one file to its place, from the byte where an earlier attempt ended."""
-    partial = mirror / ".partial" / file.digest
-    target = mirror / item.repository / file.path
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    url = hf_hub_url(item.repository, file.path, repo_type=item.kind, revision=commit)
+def _download(folder: Path, item: Wanted, commit: str, files: list[RemoteFile]) -> None:
+    """Fetch these files of a repository; none of them keeps bytes that the hub does not state."""
 
     def attempt() -> None:
-        if not file.is_at(partial):
-            if partial.is_file() and partial.stat().st_size >= file.size:
-                partial.unlink()
-            with open(partial, "ab") as stream:
-                http_get(
-                    url,
-                    stream,
-                    resume_size=stream.tell(),
-                    headers=build_hf_headers(),
-                    expected_size=file.size,
-                    displayed_filename=f"{item.repository}/{file.path}",
-                )
-            if not file.is_at(partial):
-                partial.unlink()
-                raise OSError(f"{file.path} arrived with another hash than the hub states")
+        absent = [file for file in files if not file.is_at(folder / file.path)]
+        for file in absent:
+            (folder / file.path).unlink(missing_ok=True)
+        if absent:
+            snapshot_download(
+                item.repository,
+                repo_type=item.kind,
+                revision=commit,
+                local_dir=folder,
+                allow_patterns=[escape(file.path) for file in absent],
+            )
+        if wrong := [file.path for file in absent if not file.is_at(folder / file.path)]:
+            raise OSError(f"{wrong[0]} did not arrive with the hash that the hub states")
 
     _patiently(item, attempt)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(target)
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub library's own notes
 
 
 def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
@@ -250,7 +256,7 @@ def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
         except GatedRepoError:
             raise NotAvailableError(
                 f"{item.repository} is gated: open {item.page}, click 'Agree and access "
-                f"repository', log in with `hf auth login` and run `mars fetch` again{_or(item)}."
+                f"repository', log in with `hf auth login` and try again{_or(item)}."
             ) from None
         except (RepositoryNotFoundError, RevisionNotFoundError):
             raise NotAvailableError(
@@ -262,10 +268,12 @@ def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
             status = error.response.status_code if isinstance(error, HfHubHTTPError) else 500
             final = status < 500 and status not in (408, 429)
             if final or attempt == ATTEMPTS - 1 or isinstance(error, OfflineModeIsEnabled):
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                cause = error.__cause__ or error
+                reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
                 raise UserError(
                     f"{item.repository} could not be fetched ({reason}); check the connection and "
-                    "run `mars fetch` again: it goes on where it was."
+                    "try again, it goes on where it was; or set "
+                    f"{MIRROR_VARIABLE} to a mirror that holds it."
                 ) from None
             time.sleep(FIRST_WAIT * 2**attempt)
     raise AssertionError("unreachable")

@@ -127,19 +127,32 @@ class Job:
     Attributes:
         output: the folder to make, or the folder for the files.
         spec: the whole spec; stages read their own, typed one.
+        checkpoint_minutes: of a training, between two saves; no part of the spec, since it changes
+            no result.
     """
 
     spec: JobSpec
     inputs: Inputs
     output: Path
+    checkpoint_minutes: float = 15
 
     @property
     def key(self) -> str:
         """Short hash of the spec, for folders of unfinished work that no other spec may resume."""
         return sha256_text(self.spec.canonical())[:12]
 
+    @property
+    def work(self) -> Path:
+        """For unfinished work; it may be removed once the output has its manifest and record."""
+        return self.output.parent / f".{self.output.name}.work-{self.key}"
+
 
 SpecType = TypeVar("SpecType", bound=Spec)
+
+
+def no_inputs(experiment: Experiment, **target: str) -> list[str]:
+    """Of a stage that starts from the experiment alone."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -151,6 +164,8 @@ class Stage(Generic[SpecType]):
         spec: type of its spec.
         resolve: the spec for an experiment and a target, e.g. ``resolve(experiment, model=...)``;
             UserError if the experiment has no such job.
+        inputs: files that a job needs, relative to the folder of results; takes what ``resolve``
+            takes.
         run: does the work. A top-level function that imports what is slow to import inside. It
             fills the folder ``job.output``, or writes files into it and returns these.
         rule: the rule of the workflow and the verb that run it; several stages may share one.
@@ -161,6 +176,7 @@ class Stage(Generic[SpecType]):
     spec: type[SpecType]
     resolve: Callable[..., SpecType]
     run: Callable[[SpecType, Job], Made]
+    inputs: Callable[..., list[str]] = no_inputs
     rule: str = ""
     packages: tuple[str, ...] = ()
 
