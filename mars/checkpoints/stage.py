@@ -19,10 +19,10 @@ class BaseSpec(Spec):
 
 
 def resolve_base(experiment: Experiment, model: str) -> BaseSpec:
-    """UserError for a base that is pre-trained here."""
+    """UserError for a model that is trained here, or is no base."""
     base = experiment.scales[experiment.models[model].scale].base
-    if isinstance(base, ScratchBase):
-        raise UserError(f"{model} is trained here; there is no base model to import.")
+    if experiment.models[model].method != "base" or isinstance(base, ScratchBase):
+        raise UserError(f"{model} is no ready base model; there is nothing to import.")
     return BaseSpec(base=base)
 
 
@@ -52,9 +52,7 @@ def resolve_released(experiment: Experiment, model: str) -> ReleasedSpec:
     entry = experiment.models[model]
     if entry.source != "released" or entry.released is None:
         raise UserError(f"{model} is trained here; there is no released checkpoint to import.")
-    return ReleasedSpec(
-        released=entry.released, method=entry.method, block_size=entry.block_size
-    )
+    return ReleasedSpec(released=entry.released, method=entry.method, block_size=entry.block_size)
 
 
 def run_import_released(spec: ReleasedSpec, job: Job) -> dict[str, Any]:

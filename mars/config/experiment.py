@@ -545,7 +545,9 @@ def read_experiment(path: str | Path, *overlays: str | Path) -> Any:
 
 def _read_yaml(path: Path) -> Any:
     if not path.is_file():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml") if file.name != DEFAULT.name)
+        known = sorted(
+            file.stem for file in path.parent.glob("*.yaml") if file.name != DEFAULT.name
+        )
         raise UserError(
             f"{path}: there is no such configuration; choose one of {', '.join(known) or 'none'}."
         )

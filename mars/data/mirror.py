@@ -73,8 +73,10 @@ def wanted_by(experiment: Experiment) -> list[Wanted]:
         elif entry.method == "base" and isinstance(base, HubBase):
             wanted.append(Wanted(base.repository, "model", base.revision))
     if isinstance(data := experiment.data, HubData):
-        for name, item in experiment.benchmarks.items():
-            wanted.append(Wanted(item.dataset, "dataset", item.revision, name))
+        wanted += [
+            Wanted(benchmark.dataset, "dataset", benchmark.revision, name)
+            for name, benchmark in experiment.benchmarks.items()
+        ]
         if experiment.trained_models():
             wanted.append(Wanted(data.dataset, "dataset", data.revision))
     first: dict[str, Wanted] = {}

@@ -1,7 +1,7 @@
 """What a stage of the pipeline is, said once, beside the code that does its work.
 
-``<room>/stage.py`` declares each of its stages as a :class:`Stage`: a typed spec, how it follows from
-the experiment, and the function that does the work. The rule's one parameter, the verb of the
+``<room>/stage.py`` declares each of its stages as a :class:`Stage`: a typed spec, how it follows
+from the experiment, and the function that does the work. The rule's one parameter, the verb of the
 command line, the record and the plan all come from it.
 """
 

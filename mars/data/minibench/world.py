@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from mars.data.minibench.examples import generator
+
 
 def words(text: str) -> tuple[str, ...]:
     """The words of a list written as plain text."""
@@ -136,6 +138,11 @@ class World:
             )
         facts["wind"] = {town: rng.choice(WINDS) for town in TOWNS}
         return cls(facts)
+
+    @classmethod
+    def of(cls, seed: int) -> World:
+        """The world of a seed."""
+        return cls.invent(generator(seed, "world"))
 
     def value(self, relation: str, subject: str) -> str:
         """The value of ``subject`` under ``relation``."""

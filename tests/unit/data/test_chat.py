@@ -75,8 +75,8 @@ def test_folders_are_tokenised_with_a_summary(tokenizer, tmp_path: Path):
     summary = read_json(tmp_path / "a/summary.json")
     assert (summary["rows"], summary["examples"], summary["cut"]) == (3, 2, 0)
     assert len(load_from_disk(tmp_path / "a")) == 2
+    other = spec.model_copy(update={"split": "no"})
     with pytest.raises(UserError, match="configuration"):
-        other = spec.model_copy(update={"split": "no"})
         tokenize_instructions(other, tmp_path / "set", tokenizer, tmp_path / "b")
 
 
