@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mars.checkpoints.base import multi_token
 from mars.checkpoints.describe import describe
 from mars.errors import UserError
 from mars.provenance.files import read_json, write_atomic, write_json, write_jsonl
@@ -76,12 +77,11 @@ def _generation_config(
     inherited = model.generation_config.eos_token_id if model.generation_config else None
     ends = inherited if isinstance(inherited, list) else [inherited]
     eos = list(dict.fromkeys(i for i in [tokenizer.eos_token_id, *ends] if i is not None))
-    masks = {"mars_block_size": block_size, "mars_mask_token_id": tokenizer.mask_token_id}
     return GenerationConfig(
         do_sample=False,
         eos_token_id=eos,
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0],
-        **(masks if block_size is not None else {}),
+        **multi_token(tokenizer, block_size),
     )
 
 

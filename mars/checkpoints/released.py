@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import (
     AutoTokenizer,
-    GenerationConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
 
-from mars.checkpoints.base import plain_greedy, set_mask_token
+from mars.checkpoints.base import multi_token, plain_greedy, set_mask_token
 from mars.checkpoints.export import add_custom_generate
 from mars.data.hub import fetch
 from mars.errors import UserError
@@ -59,7 +57,8 @@ def import_released(spec: ReleasedSpec, output: Path) -> dict[str, Any]:
             "mask; correct `released.mask_token` of this model."
         )
     set_mask_token(tokenizer, model, mask_token)
-    model.generation_config = _generation_config(model, tokenizer, spec.block_size)
+    masks = multi_token(tokenizer, spec.block_size)
+    model.generation_config = plain_greedy(model.generation_config, **masks)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     if spec.method == "mars":
@@ -100,14 +99,3 @@ def _load_as_qwen2(folder: Path, repository: str) -> tuple[PreTrainedModel, str]
             f"unknown or of another shape, {sorted(strange)[0]} for one; fetch it again."
         )
     return model, model_type
-
-
-def _generation_config(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, block_size: int | None
-) -> GenerationConfig:
-    """Plain greedy decoding, and what multi-token decoding needs to know."""
-    greedy = plain_greedy(model.generation_config)
-    if block_size is None:
-        return greedy
-    masks = {"mars_block_size": block_size, "mars_mask_token_id": tokenizer.mask_token_id}
-    return GenerationConfig(**greedy.to_diff_dict(), **masks)

@@ -62,6 +62,13 @@ class Wanted:
         folder = "datasets/" if self.kind == "dataset" else ""
         return f"{constants.ENDPOINT}/{folder}{self.repository}"
 
+    @property
+    def otherwise(self) -> str:
+        """What to do without it, if that is possible."""
+        overlay = f"`benchmarks: {{{self.benchmark}: null}}`"
+        sentence = f"; or go on without it, its cells saying 'not run', with an overlay: {overlay}"
+        return sentence if self.benchmark else ""
+
 
 def wanted_by(experiment: Experiment) -> list[Wanted]:
     """The models and data sets of the hub that an experiment uses."""
@@ -117,54 +124,45 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
     Raises:
         UserError: the hub cannot be reached, the disk is too small, or another fetch is running.
     """
+    problems: list[str] = []
+    absent: dict[Wanted, list[RemoteFile]] = {}
     with _alone(mirror):
         record: dict[str, Any] = read_json(mirror / FETCHED) if (mirror / FETCHED).is_file() else {}
-        problems: list[str] = []
-        missing: list[tuple[Wanted, str, list[RemoteFile]]] = []
         for item in wanted:
-            if item.repository not in record and (mirror / item.repository).is_dir():
+            folder = mirror / item.repository
+            if item.repository not in record and folder.is_dir():
                 say(f"{item.repository}: your own folder, left as it is")
                 continue
             try:
-                commit, files = _listing(item, record)
+                files = _listing(mirror, record, item)
             except NotAvailableError as error:
                 problems.append(str(error))
                 continue
-            _note(mirror, record, item, commit, files)
-            if (mirror / item.repository).is_dir():
+            if folder.is_dir():
                 say(f"{item.repository}: checking the files that are there")
-                shutil.rmtree(mirror / item.repository / ".cache", ignore_errors=True)
-            absent = [f for f in files if not f.is_at(mirror / item.repository / f.path)]
-            size = sum(file.size for file in absent)
-            say(
-                f"{item.repository}: {len(absent)} of {len(files)} files to fetch, "
-                f"{readable_size(size)}"
-            )
-            missing.append((item, commit, absent))
-        _check_disk(mirror, [file for _, _, files in missing for file in files])
-        for item, commit, files in missing:
+                shutil.rmtree(folder / ".cache", ignore_errors=True)
+            absent[item] = [file for file in files if not file.is_at(folder / file.path)]
+            size = readable_size(sum(file.size for file in absent[item]))
+            say(f"{item.repository}: {len(absent[item])} of {len(files)} files to fetch, {size}")
+        _check_disk(mirror, sum(file.size for files in absent.values() for file in files))
+        for item, files in absent.items():
             try:
-                _download(mirror / item.repository, item, commit, files)
+                _download(mirror, record, item, files)
             except NotAvailableError as error:
                 problems.append(str(error))
-                continue
-            _complete(mirror, record, item)
-        return problems
+    return problems
 
 
-# --- what there is ------------------------------------------------------------------------------
+def _listing(mirror: Path, record: dict[str, Any], item: Wanted) -> list[RemoteFile]:
+    """The files wanted of a repository, from the record or the hub.
 
-
-def _listing(item: Wanted, record: dict[str, Any]) -> tuple[str, list[RemoteFile]]:
-    """The commit of a repository and the files wanted of it, from the record or the hub."""
-    entry = record.get(item.repository, {})
-    same = entry and item.revision in (None, entry["asked"], entry["revision"])
-    if same and entry["complete"]:
-        return entry["revision"], [
-            RemoteFile(path, known["bytes"], known["sha256"])
-            for path, known in entry["files"].items()
-        ]
-    revision = record[item.repository]["revision"] if same else item.revision
+    The commit is written down before the first file, so that a fetch goes on where it began.
+    """
+    old = record.get(item.repository, {"files": {}, "complete": False})
+    same = "revision" in old and item.revision in (None, old["asked"], old["revision"])
+    if same and old["complete"]:
+        return [RemoteFile(path, f["bytes"], f["sha256"]) for path, f in old["files"].items()]
+    revision = old["revision"] if same else item.revision
     info: Any = _patiently(
         item,
         lambda: HfApi().repo_info(
@@ -178,40 +176,20 @@ def _listing(item: Wanted, record: dict[str, Any]) -> tuple[str, list[RemoteFile
     ]
     if item.kind == "model" and not any(file.path.endswith(".safetensors") for file in files):
         raise NotAvailableError(f"{item.repository} has no .safetensors file; no other is read.")
-    return str(info.sha), files
-
-
-def _note(
-    mirror: Path, record: dict[str, Any], item: Wanted, commit: str, files: list[RemoteFile]
-) -> None:
-    """Write down the commit before the first file, so that a fetch goes on where it began."""
-    old = record.get(item.repository, {})
-    for path in set(old.get("files", {})) - {file.path for file in files}:
+    for path in set(old["files"]) - {file.path for file in files}:
         (mirror / item.repository / path).unlink(missing_ok=True)  # of another commit
-    if old.get("complete") and old["revision"] == commit:
-        return
     record[item.repository] = {
         "kind": item.kind,
         "asked": item.revision,
-        "revision": commit,
+        "revision": str(info.sha),
         "complete": False,
         "files": {file.path: {"bytes": file.size} for file in files},
     }
     write_json(mirror / FETCHED, record)
+    return files
 
 
-def _complete(mirror: Path, record: dict[str, Any], item: Wanted) -> None:
-    """Enter the sha256 of every file; from now on the repository can be used."""
-    entry = record[item.repository]
-    if not entry["complete"]:
-        for path, known in entry["files"].items():
-            known["sha256"] = sha256_file(mirror / item.repository / path)
-        entry["complete"] = True
-        write_json(mirror / FETCHED, record)
-
-
-def _check_disk(mirror: Path, files: list[RemoteFile]) -> None:
-    size = sum(file.size for file in files)
+def _check_disk(mirror: Path, size: int) -> None:
     free = shutil.disk_usage(mirror).free
     if size > free:
         raise UserError(
@@ -220,11 +198,9 @@ def _check_disk(mirror: Path, files: list[RemoteFile]) -> None:
         )
 
 
-# --- files --------------------------------------------------------------------------------------
-
-
-def _download(folder: Path, item: Wanted, commit: str, files: list[RemoteFile]) -> None:
-    """Fetch these files of a repository; none of them keeps bytes that the hub does not state."""
+def _download(mirror: Path, record: dict[str, Any], item: Wanted, files: list[RemoteFile]) -> None:
+    """Fetch these files, which are all that a repository lacks; it can be used from then on."""
+    folder, entry = mirror / item.repository, record[item.repository]
 
     def attempt() -> None:
         absent = [file for file in files if not file.is_at(folder / file.path)]
@@ -234,7 +210,7 @@ def _download(folder: Path, item: Wanted, commit: str, files: list[RemoteFile]) 
             snapshot_download(
                 item.repository,
                 repo_type=item.kind,
-                revision=commit,
+                revision=entry["revision"],
                 local_dir=folder,
                 allow_patterns=[escape(file.path) for file in absent],
             )
@@ -243,6 +219,11 @@ def _download(folder: Path, item: Wanted, commit: str, files: list[RemoteFile]) 
 
     _patiently(item, attempt)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub library's own notes
+    if not entry["complete"]:
+        for path, known in entry["files"].items():
+            known["sha256"] = sha256_file(folder / path)
+        entry["complete"] = True
+        write_json(mirror / FETCHED, record)
 
 
 def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
@@ -258,13 +239,13 @@ def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
         except GatedRepoError:
             raise NotAvailableError(
                 f"{item.repository} is gated: open {item.page}, click 'Agree and access "
-                f"repository', log in with `hf auth login` and try again{_or(item)}."
+                f"repository', log in with `hf auth login` and try again{item.otherwise}."
             ) from None
         except (RepositoryNotFoundError, RevisionNotFoundError):
             raise NotAvailableError(
                 f"{item.repository} at {item.revision or 'its newest commit'} is not on the hub, "
                 "or you may not see it: correct the name, or log in with `hf auth login`"
-                f"{_or(item)}."
+                f"{item.otherwise}."
             ) from None
         except (HTTPError, OSError) as error:
             status = error.response.status_code if isinstance(error, HfHubHTTPError) else 500
@@ -279,19 +260,6 @@ def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
                 ) from None
             time.sleep(FIRST_WAIT * 2**attempt)
     raise AssertionError("unreachable")
-
-
-def _or(item: Wanted) -> str:
-    """What to do without a benchmark's data."""
-    if item.benchmark is None:
-        return ""
-    return (
-        f"; or go on without it, its cells saying 'not run', with an overlay that says "
-        f"`benchmarks: {{{item.benchmark}: null}}`"
-    )
-
-
-# --- NLTK ---------------------------------------------------------------------------------------
 
 
 def fetch_splitter(mirror: Path) -> str | None:
