@@ -560,7 +560,7 @@ def _read_yaml(path: Path) -> Any:
 def parse_experiment(content: Any, origin: str) -> Experiment:
     """Check an experiment already read from YAML; ``origin`` names it in error messages."""
     try:
-        return Experiment.model_validate(without_removed(content))
+        return Experiment.model_validate(without_removed(with_defaults(content, origin)))
     except ValidationError as error:
         raise UserError(f"{origin}: {_sentence(error)}") from error
 

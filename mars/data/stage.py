@@ -36,9 +36,6 @@ def tokens_of(experiment: Experiment, scale: str, kind: str) -> str:
     return f"data/tokens/{first}/{kind}/manifest.json"
 
 
-# --- generated data -----------------------------------------------------------------------------
-
-
 class GenerateSpec(Spec):
     """Sizes and seed of the corpus and the miniature benchmarks."""
 
@@ -63,9 +60,6 @@ def run_generate_data(spec: GenerateSpec, job: Job) -> None:
 GENERATE_DATA = Stage("generate_data", GenerateSpec, resolve_generated, run_generate_data)
 
 
-# --- data of the hub ----------------------------------------------------------------------------
-
-
 class FetchSpec(Spec):
     """A data set of the hub; without a revision the newest, which the record then names."""
 
@@ -88,11 +82,8 @@ def run_fetch_dataset(spec: FetchSpec, job: Job) -> dict[str, Any]:
 FETCH_DATASET = Stage("fetch_dataset", FetchSpec, resolve_fetched, run_fetch_dataset)
 
 
-# --- tokenizer ----------------------------------------------------------------------------------
-
-
 class TokenizerSpec(Spec):
-    """The tokenizer of the models that are trained from scratch."""
+    """Tokens of the tokenizer that models trained from scratch have."""
 
     vocabulary: int
 
@@ -113,9 +104,6 @@ def run_train_tokenizer(spec: TokenizerSpec, job: Job) -> None:
 TRAIN_TOKENIZER = Stage(
     "train_tokenizer", TokenizerSpec, resolve_tokenizer, run_train_tokenizer, data_manifests
 )
-
-
-# --- token ids ----------------------------------------------------------------------------------
 
 
 class TokenizeSpec(Spec):

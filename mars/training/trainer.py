@@ -94,14 +94,10 @@ class Examples:
         streams = []
         for epoch, example in batch:
             index = self.kept[example]
+            document = self.tokens[self.starts[index] : self.starts[index + 1]].astype(np.int64)
             generator = np.random.default_rng([self.seed, epoch, example, 1])
-            streams.append(self.lay_out(*self.document(index), generator))
+            streams.append(self.lay_out(document, int(self.prompts[index]), generator))
         return streams
-
-    def document(self, index: int) -> tuple[np.ndarray, int]:
-        """(L,) token ids of a document, and how many leading ones carry no loss."""
-        tokens = self.tokens[self.starts[index] : self.starts[index + 1]]
-        return tokens.astype(np.int64), int(self.prompts[index])
 
 
 def train(
@@ -131,29 +127,15 @@ def train(
         UserError: a checkpoint without mask token, an unusable data set, a diverging loss, a work
             folder of another run.
     """
-    training = spec.training
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bfloat16" else "no")
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    if accelerator.num_processes != launched:
-        raise UserError(
-            f"{launched} processes were launched but do not see each other; on a machine without "
-            "GPU set ACCELERATE_USE_CPU=true."
-        )
-    on_cpu = accelerator.device.type == "cpu" and accelerator.is_main_process
-    if on_cpu and training.precision == "bfloat16":
-        warn_of_slow_bfloat16("training.precision")
+    accelerator = _accelerator(spec.training.precision)
     tokenizer = AutoTokenizer.from_pretrained(parent)
     model = _load_model(spec, parent, tokenizer, accelerator.device)
     _check_tokens(spec.method, parent, tokenizer, model)
     if spec.method == "pretrain":
         _check_tokenizer_survives(tokenizer, model, parent)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    examples = Examples(
-        dataset,
-        layout(spec, tokenizer.mask_token_id, tokenizer.eos_token_id),
-        training.seed,
-    )
+    lay_out = layout(spec, tokenizer.mask_token_id, tokenizer.eos_token_id)
+    examples = Examples(dataset, lay_out, spec.training.seed)
     settings = {
         **spec.model_dump(exclude={"architecture"}),
         "normalisation": spec.normalisation,
@@ -435,6 +417,22 @@ class TrainingRun:
             "processes": self.accelerator.num_processes,
             "final_loss": progress.log[-1]["loss"],
         }
+
+
+def _accelerator(precision: str) -> Accelerator:
+    """This process among those that were launched."""
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    accelerator = Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != launched:
+        raise UserError(
+            f"{launched} processes were launched but do not see each other; on a machine without "
+            "GPU set ACCELERATE_USE_CPU=true."
+        )
+    on_cpu = accelerator.device.type == "cpu" and accelerator.is_main_process
+    if on_cpu and precision == "bfloat16":
+        warn_of_slow_bfloat16("training.precision")
+    return accelerator
 
 
 def _load_dataset(path: Path) -> Dataset:
