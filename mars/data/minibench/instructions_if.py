@@ -20,6 +20,13 @@ WORDS = GOODS
 # a model that has learnt the instruction is sure of every token.
 _TOLD = ("job", "pet", "food", "friend")
 
+TEXT = pa.string()
+ARGUMENTS = {
+    **{"end_phrase": TEXT, "frequency": pa.int64(), "keyword": TEXT, "keywords": pa.list_(TEXT)},
+    **{"num_bullets": pa.int64(), "num_highlights": pa.int64()},
+    **{"postscript_marker": TEXT, "relation": TEXT},
+}
+
 
 @dataclass
 class Draft:
@@ -54,25 +61,8 @@ class Instructions(Miniature):
     corpus_share, documents_share = 5, 4
     split = "train"
     schema = pa.schema(
-        {
-            "key": pa.int64(),
-            "prompt": pa.string(),
-            "instruction_id_list": pa.list_(pa.string()),
-            "kwargs": pa.list_(
-                pa.struct(
-                    {
-                        "end_phrase": pa.string(),
-                        "frequency": pa.int64(),
-                        "keyword": pa.string(),
-                        "keywords": pa.list_(pa.string()),
-                        "num_bullets": pa.int64(),
-                        "num_highlights": pa.int64(),
-                        "postscript_marker": pa.string(),
-                        "relation": pa.string(),
-                    }
-                )
-            ),
-        }
+        {"key": pa.int64(), "prompt": TEXT, "instruction_id_list": pa.list_(TEXT)}
+        | {"kwargs": pa.list_(pa.struct(ARGUMENTS))}
     )
 
     def __init__(self, world: World) -> None:
