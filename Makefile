@@ -126,7 +126,7 @@ report: known-experiment install
 
 known-experiment:
 	@test -f $(CONFIG) || { echo "EXPERIMENT=$(EXPERIMENT) is not known; choose one of:" \
-	  $(basename $(notdir $(wildcard config/*.yaml))); exit 2; }
+	  $(filter-out default,$(basename $(notdir $(wildcard config/*.yaml)))); exit 2; }
 	@test -d workflow/profiles/$(PROFILE) || { echo "PROFILE=$(PROFILE) is not known; choose one of:" \
 	  $(notdir $(wildcard workflow/profiles/*)); exit 2; }
 

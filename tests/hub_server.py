@@ -79,28 +79,37 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.failing[path] > 0:
             self.server.failing[path] -= 1
             return self._send(503, b"busy", {})
+        if found := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)/tree/.+", path):
+            return self._repository(found[1], tree=True)
         if found := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/revision/.+)?", path):
             return self._repository(found[1])
         if found := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             return self._file(found[1], found[2], path, body)
         return self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
 
-    def _repository(self, repository: str) -> None:
+    def _repository(self, repository: str, tree: bool = False) -> None:
+        """What the hub says of a repository, or its files alone."""
         folder = self.server.folder / repository
         if not folder.is_dir():
             return self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         siblings = [self._sibling(str(path.relative_to(folder)), path) for path in files]
-        content = {"id": repository, "sha": COMMIT, "siblings": siblings}
+        content = siblings if tree else {"id": repository, "sha": COMMIT, "siblings": siblings}
         return self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def _sibling(self, name: str, path: Path) -> dict:
         data = path.read_bytes()
         blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
         sibling: dict = {"rfilename": name, "size": len(data), "blobId": blob}
+        sibling |= {"type": "file", "path": name, "oid": blob}  # the same in a listing of files
         if len(data) >= LARGE:
             digest = hashlib.sha256(data).hexdigest()
-            sibling["lfs"] = {"size": len(data), "sha256": digest, "pointerSize": 130}
+            sibling["lfs"] = {
+                "size": len(data),
+                "sha256": digest,
+                "oid": digest,
+                "pointerSize": 130,
+            }
         return sibling
 
     def _file(self, repository: str, name: str, path: str, body: bool) -> None:
@@ -116,7 +125,7 @@ class Handler(BaseHTTPRequestHandler):
         if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start, status = int(wanted[1]), 206
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        if self.server.corrupting[path] > 0:
+        if body and self.server.corrupting[path] > 0:
             self.server.corrupting[path] -= 1
             data = data[:-1] + bytes([data[-1] ^ 1])
         self._send(status, data[start:], headers, path if body else None)

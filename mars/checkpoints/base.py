@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
@@ -52,14 +52,22 @@ def import_base(base: HubBase | PackageBase, output: Path) -> dict[str, str | No
     return origin
 
 
-def plain_greedy(inherited: GenerationConfig) -> GenerationConfig:
+def plain_greedy(inherited: GenerationConfig, **further: Any) -> GenerationConfig:
     """Greedy decoding with only the special ids kept: no repetition penalty, no sampling (A1)."""
     return GenerationConfig(
         do_sample=False,
         bos_token_id=inherited.bos_token_id,
         eos_token_id=inherited.eos_token_id,
         pad_token_id=inherited.pad_token_id,
+        **further,
     )
+
+
+def multi_token(tokenizer: PreTrainedTokenizerBase, block_size: int | None) -> dict[str, Any]:
+    """What a generation config says to multi-token decoding; nothing of an autoregressive model."""
+    if block_size is None:
+        return {}
+    return {"mars_block_size": block_size, "mars_mask_token_id": tokenizer.mask_token_id}
 
 
 def set_mask_token(

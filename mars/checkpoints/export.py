@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mars.checkpoints.base import multi_token
+from mars.checkpoints.describe import describe
 from mars.errors import UserError
 from mars.provenance.files import read_json, write_atomic, write_json, write_jsonl
+from mars.provenance.manifest import new_folder
 
 
 def export(
@@ -26,38 +26,39 @@ def export(
     log: list[dict[str, Any]],
     summary: dict[str, Any],
 ) -> None:
-    """Write the checkpoint folder under a temporary name and rename it when it is whole.
+    """Write the checkpoint folder, which appears when it is whole.
 
     Weights are stored in the type of the parent's (float32 for a new model). ``summary`` gains the
     parameter count of what was written; it must equal ``summary["parameters_before"]``.
 
+    Args:
+        settings: what was trained, as ``training_summary.json`` shows it.
+
     Raises:
         UserError: the number of parameters changed.
     """
-    temporary = output.parent / f".{output.name}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     dtype = _stored_type(parent)
-    model.generation_config = _generation_config(model, tokenizer, settings)
+    model.generation_config = _generation_config(model, tokenizer, settings["block_size"])
     # In another type a tied tensor would be a second one beside the one it is tied to.
     tied = model.all_tied_weights_keys
     own = {name: value.to(dtype) for name, value in state.items() if name not in tied}
-    model.save_pretrained(temporary, state_dict=own)
-    # `save_pretrained` writes the type of the weights in memory.
-    config = read_json(temporary / "config.json")
-    write_json(temporary / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
-    tokenizer.save_pretrained(temporary)
-    summary["parameters"] = _parameters(temporary)
-    if summary["parameters"] != summary["parameters_before"]:
-        raise UserError(
-            f"training changed the number of parameters from {summary['parameters_before']} to "
-            f"{summary['parameters']}; that is a defect of this program, please report it."
-        )
-    write_jsonl(temporary / "training.jsonl", log)
-    write_json(temporary / "training_summary.json", {**settings, **summary})
-    write_atomic(temporary / "README.md", _model_card(output.name, settings, summary))
-    shutil.rmtree(output, ignore_errors=True)
-    temporary.rename(output)
+    with new_folder(output) as folder:
+        model.save_pretrained(folder, state_dict=own)
+        # `save_pretrained` writes the type of the weights in memory.
+        config = read_json(folder / "config.json")
+        write_json(folder / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
+        tokenizer.save_pretrained(folder)
+        summary["parameters"] = describe(folder)["parameters"]
+        if summary["parameters"] != summary["parameters_before"]:
+            raise UserError(
+                f"training changed the number of parameters from {summary['parameters_before']} to "
+                f"{summary['parameters']}; that is a defect of this program, please report it."
+            )
+        write_jsonl(folder / "training.jsonl", log)
+        write_json(folder / "training_summary.json", {**settings, **summary})
+        write_atomic(folder / "README.md", _model_card(output.name, settings, summary))
+        if settings["method"] == "mars":
+            add_custom_generate(folder)
 
 
 def _stored_type(parent: Path) -> torch.dtype:
@@ -65,38 +66,23 @@ def _stored_type(parent: Path) -> torch.dtype:
     if not (parent / "config.json").is_file():
         return torch.float32
     config = read_json(parent / "config.json")
-    name = config.get("dtype") or config.get("torch_dtype") or "float32"
-    return getattr(torch, name)
+    name = config.get("dtype") or config.get("torch_dtype")
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
 
 
 def _generation_config(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: dict[str, Any]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, block_size: int | None
 ) -> GenerationConfig:
     """Plain greedy decoding; for MARS also what multi-token decoding needs to know."""
     inherited = model.generation_config.eos_token_id if model.generation_config else None
     ends = inherited if isinstance(inherited, list) else [inherited]
     eos = list(dict.fromkeys(i for i in [tokenizer.eos_token_id, *ends] if i is not None))
-    extra = {}
-    if settings["block_size"] is not None:
-        extra = {
-            "mars_block_size": settings["block_size"],
-            "mars_mask_token_id": tokenizer.mask_token_id,
-        }
     return GenerationConfig(
         do_sample=False,
         eos_token_id=eos,
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos[0],
-        **extra,
+        **multi_token(tokenizer, block_size),
     )
-
-
-def _parameters(folder: Path) -> int:
-    """Number of parameters in the safetensors files of a folder."""
-    count = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as tensors:
-            count += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
-    return count
 
 
 _METHODS = {

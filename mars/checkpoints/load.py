@@ -24,7 +24,10 @@ def block_size_of(model: PreTrainedModel) -> int:
 
 
 def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every id that ends a response: the generation config's and the tokenizer's (AUDIT A11)."""
+    """Every id that ends a response: the generation config's and the tokenizer's.
+
+    The authors' code knows one of them only (docs/differences.md, A11).
+    """
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})

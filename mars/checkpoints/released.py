@@ -9,44 +9,31 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import (
     AutoTokenizer,
-    GenerationConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
 
-from mars.checkpoints.base import plain_greedy, set_mask_token
+from mars.checkpoints.base import multi_token, plain_greedy, set_mask_token
+from mars.checkpoints.export import add_custom_generate
 from mars.data.hub import fetch
 from mars.errors import UserError
 from mars.provenance.files import read_json
+
+if TYPE_CHECKING:
+    from mars.checkpoints.stage import ReleasedSpec
 
 MODEL_TYPES = ("qwen2", "a2d-qwen2")
 # What would point the Transformers library at the repository's code, or at another class.
 FOREIGN_KEYS = ("model_type", "auto_map", "architectures")
 
 
-def import_released(
-    repository: str,
-    revision: str | None,
-    *,
-    mask_token: str,
-    method: str,
-    block_size: int | None,
-    output: Path,
-) -> dict[str, Any]:
+def import_released(spec: ReleasedSpec, output: Path) -> dict[str, Any]:
     """Write a released checkpoint as a plain Qwen2 folder that knows its mask and block size.
-
-    Args:
-        repository, revision: on the hub or in the mirror.
-        mask_token: in a model trained with masks, a token of its tokenizer.
-        method: ``ar_sft``, ``mars`` or ``block_diffusion``.
-        block_size: B it was trained for; None for ``ar_sft``.
-        output: an empty folder.
 
     Returns:
         Where it came from: ``{"source", "repository", "revision", "origin", ...}``.
@@ -55,7 +42,8 @@ def import_released(
         UserError: the repository holds something else than Qwen2 weights with that mask.
     """
     source = output.parent / f".{output.name}.download"
-    origin = fetch(repository, "model", revision, source)
+    repository, mask_token = spec.released.repository, spec.released.mask_token
+    origin = fetch(repository, "model", spec.released.revision, source)
     try:
         model, model_type = _load_as_qwen2(source, repository)
         tokenizer = AutoTokenizer.from_pretrained(
@@ -63,21 +51,24 @@ def import_released(
         )
     finally:
         shutil.rmtree(source)
-    if block_size is not None and mask_token not in tokenizer.get_vocab():
+    if spec.block_size is not None and mask_token not in tokenizer.get_vocab():
         raise UserError(
             f"{repository}: its tokenizer has no {mask_token!r}, so it was not trained with that "
             "mask; correct `released.mask_token` of this model."
         )
     set_mask_token(tokenizer, model, mask_token)
-    model.generation_config = _generation_config(model, tokenizer, block_size)
+    masks = multi_token(tokenizer, spec.block_size)
+    model.generation_config = plain_greedy(model.generation_config, **masks)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
+    if spec.method == "mars":
+        add_custom_generate(output)
     return {
         **origin,
         "origin": "released by the authors of arXiv 2604.07023, not trained here",
         "model_type": model_type,
-        "method": method,
-        "block_size": block_size,
+        "method": spec.method,
+        "block_size": spec.block_size,
     }
 
 
@@ -108,14 +99,3 @@ def _load_as_qwen2(folder: Path, repository: str) -> tuple[PreTrainedModel, str]
             f"unknown or of another shape, {sorted(strange)[0]} for one; fetch it again."
         )
     return model, model_type
-
-
-def _generation_config(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, block_size: int | None
-) -> GenerationConfig:
-    """Plain greedy decoding, and what multi-token decoding needs to know."""
-    greedy = plain_greedy(model.generation_config)
-    if block_size is None:
-        return greedy
-    masks = {"mars_block_size": block_size, "mars_mask_token_id": tokenizer.mask_token_id}
-    return GenerationConfig(**greedy.to_diff_dict(), **masks)

@@ -63,14 +63,14 @@ def fetch(
     to: Annotated[Path | None, typer.Option(help="the mirror; default: $MARS_HUB_MIRROR")] = None,
 ) -> None:
     """Fetch all that an experiment needs from the hub into one folder; goes on after a kill."""
-    from mars.data.mirror import Wanted, fetch_splitter, fill
+    from mars.data.mirror import fetch_splitter, fill, wanted_by
 
     folder = to or os.environ.get("MARS_HUB_MIRROR")
     if not folder:
         raise UserError("give --to <folder>, or set MARS_HUB_MIRROR to it.")
     mirror = Path(folder).resolve()
     experiment = load_experiment(*config)
-    problems = fill(mirror, [Wanted(**item) for item in experiment.repositories()])
+    problems = fill(mirror, wanted_by(experiment))
     counts_sentences = any(b.task.startswith("ifeval") for b in experiment.benchmarks.values())
     if counts_sentences and (warning := fetch_splitter(mirror)):
         print(f"Note: {warning}")

@@ -1,7 +1,6 @@
 """The one typed model of an experiment: what `config/<experiment>.yaml` may say, and nothing else.
 
-Stages never import this module: they receive resolved values through their spec
-(:mod:`mars.provenance.spec`), so an edit here reruns only the stages whose values change.
+Stages see of it what their spec holds, so an edit here reruns only the stages whose values change.
 """
 
 from __future__ import annotations
@@ -22,7 +21,15 @@ from pydantic import (
     model_validator,
 )
 
-from mars.config.overlays import TIMED, expect_what_is_removed, merged, without_removed
+from mars.config.overlays import (
+    DEFAULT,
+    RENAMED,
+    TIMED,
+    expect_what_is_removed,
+    merged,
+    with_defaults,
+    without_removed,
+)
 from mars.errors import UserError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -97,7 +104,6 @@ class Training(Strict):
     )
     eos_to_block: bool = Field(True, description="pad responses with EOS to a multiple of B (B6)")
     inverse_t_weighting: bool = Field(False, description="the authors' 1/t weights (B2)")
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 15
     seed: int = 0
 
 
@@ -341,13 +347,16 @@ class TrainingResources(Strict):
 
 
 class Resources(Strict):
-    """GPUs of the jobs; they change no result and are part of no spec. Without any GPU: the CPU."""
+    """What the jobs take of the machine; it changes no result and is part of no spec."""
 
     training: dict[Name, TrainingResources] = Field(
         default={}, description="by scale; default no GPU"
     )
     evaluation_gpus: Literal[0, 1] = Field(
         default=0, description="of one evaluation or measurement"
+    )
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(
+        15, description="of a training, between two saves to resume from"
     )
 
 
@@ -460,12 +469,35 @@ class Experiment(Strict):
         if model.method == "base" and isinstance(base, ScratchBase):
             overrides = {**base.training, **overrides}
         try:
-            merged = Training.model_validate({**self.training.model_dump(), **overrides})
+            training = Training.model_validate({**self.training.model_dump(), **overrides})
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"`models.{name}.training.{key}`: {first['msg'].lower()}") from error
-        return merged.model_copy(update={"epochs": merged.epochs * model.epochs_factor})
+            raise ValueError(_sentence(error, f"models.{name}.training.").rstrip(".")) from error
+        return training.model_copy(update={"epochs": training.epochs * model.epochs_factor})
+
+    @property
+    def generated(self) -> bool:
+        """Whether the data are this project's own, written from a seed."""
+        return isinstance(self.data, GeneratedData)
+
+    def datasets(self) -> dict[str, str | None]:
+        """The data sets of the hub that are used, or stood in for: revisions by repository."""
+        found = {item.dataset: item.revision for item in self.benchmarks.values()}
+        if isinstance(self.data, HubData):
+            found[self.data.dataset] = self.data.revision
+        return found
+
+    def trained_models(self) -> list[str]:
+        """The models that are trained here, bases that are pre-trained included."""
+        return [
+            name
+            for name, model in self.models.items()
+            if model.source == "train"
+            and (model.method != "base" or isinstance(self.scales[model.scale].base, ScratchBase))
+        ]
+
+    def released_models(self) -> list[str]:
+        """The models whose checkpoint is the one that the authors released."""
+        return [name for name, model in self.models.items() if model.source == "released"]
 
     def evaluations_of(self, name: str) -> dict[str, list[str]]:
         """The benchmarks on which a model is evaluated, by setting, in the experiment's order."""
@@ -497,17 +529,25 @@ def load_experiment(path: str | Path, *overlays: str | Path) -> Experiment:
     Raises:
         UserError: one sentence that names the file, the key and the remedy.
     """
-    content: Any = {}
-    for file in map(Path, (path, *overlays)):
-        overlay = _read_yaml(file)
+    content = read_experiment(path, *overlays)
+    return parse_experiment(content, " + ".join(map(str, (path, *overlays))))
+
+
+def read_experiment(path: str | Path, *overlays: str | Path) -> Any:
+    """What the files say together, not yet checked: over the defaults the file, then overlays."""
+    content = with_defaults(_read_yaml(Path(path)), path)
+    for file in map(Path, overlays):
+        overlay = with_defaults(_read_yaml(file), file, whole=False)
         expect_what_is_removed(content, overlay, file)
         content = merged(content, overlay)
-    return parse_experiment(content, " + ".join(map(str, (path, *overlays))))
+    return content
 
 
 def _read_yaml(path: Path) -> Any:
     if not path.is_file():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        known = sorted(
+            file.stem for file in path.parent.glob("*.yaml") if file.name != DEFAULT.name
+        )
         raise UserError(
             f"{path}: there is no such configuration; choose one of {', '.join(known) or 'none'}."
         )
@@ -520,17 +560,19 @@ def _read_yaml(path: Path) -> Any:
 def parse_experiment(content: Any, origin: str) -> Experiment:
     """Check an experiment already read from YAML; ``origin`` names it in error messages."""
     try:
-        return Experiment.model_validate(without_removed(content))
+        return Experiment.model_validate(without_removed(with_defaults(content, origin)))
     except ValidationError as error:
         raise UserError(f"{origin}: {_sentence(error)}") from error
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, section: str = "") -> str:
     """The first problem of a pydantic error as one sentence with key and remedy."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
-    key = ".".join(part for part in location if part not in ("generated", "hub", "scratch"))
+    key = section + ".".join(p for p in location if p not in ("generated", "hub", "scratch"))
     if first["type"] == "extra_forbidden":
+        if new := RENAMED.get(location[-1]):
+            return f"`{key}` has become `{new}`; move it there."
         return f"unknown key `{key}`; remove it or see config/README.md for the keys."
     if first["type"] == "missing":
         return f"`{key}` is missing; add it (config/README.md explains every key)."

@@ -1,11 +1,19 @@
-"""Overlays: a configuration merged over another one, key by key, before it is checked."""
+"""Configurations merged over each other, key by key, before the whole is checked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mars.errors import UserError
+
+DEFAULT = Path(__file__).resolve().parents[2] / "config" / "default.yaml"
+"""What experiments share."""
+
+# Keys that have moved, by their old name: where they are now.
+RENAMED = {"checkpoint_minutes": "resources.checkpoint_minutes"}
 
 # Where the configuration of an artefact that is timed stands in the section `speed`.
 TIMED = {
@@ -14,6 +22,36 @@ TIMED = {
     "table6": "speculative",
     "live_tau": "live_tau",
 }
+
+
+def with_defaults(content: Any, file: str | Path, whole: bool = True) -> Any:
+    """An experiment completed from ``config/default.yaml``.
+
+    A section that it leaves out is the default's. Under `benchmarks` and `settings`, a list of
+    names chooses from the default's entries; what it defines itself is taken as it stands.
+
+    Args:
+        content: of a YAML file.
+        file: its name, for errors.
+        whole: False for an overlay, which may leave out what it likes.
+
+    Raises:
+        UserError: a name that the default does not have.
+    """
+    if not isinstance(content, dict):
+        return content
+    default = yaml.safe_load(DEFAULT.read_text()) if DEFAULT.is_file() else {}
+    chosen = {}
+    for section in ("benchmarks", "settings"):
+        if isinstance(names := content.get(section), list):
+            known = default.get(section, {})
+            if strange := [name for name in map(str, names) if name not in known]:
+                raise UserError(
+                    f"{file}: `{section}` names {strange[0]!r}, which {DEFAULT.name} does not "
+                    f"define; define it here, or choose from {', '.join(known)}."
+                )
+            chosen[section] = {name: known[name] for name in map(str, names)}
+    return {**(default if whole else {}), **content, **chosen}
 
 
 def merged(base: Any, overlay: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Features, Sequence, Value
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from mars.data.hub import read_dataset
 from mars.errors import UserError
 from mars.provenance.files import write_json
+
+if TYPE_CHECKING:
+    from mars.data.stage import TokenizeSpec
 
 FEATURES = Features({"input_ids": Sequence(Value("int32")), "prompt_length": Value("int32")})
 
@@ -52,46 +55,40 @@ def tokenize_conversation(
 
 
 def tokenize_instructions(
-    dataset: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    configuration: str | None,
-    split: str,
-    limit: int | None,
-    max_length: int,
-    seed: int,
-    output: Path,
+    spec: TokenizeSpec, dataset: Path, tokenizer: PreTrainedTokenizerBase, output: Path
 ) -> None:
     """Tokenise the conversations of a data set folder in hub layout.
 
     Writes ``output`` (``datasets.save_to_disk``: input_ids, prompt_length) and its
     ``summary.json`` with what was kept, cut and left out.
     """
-    rows = read_dataset(dataset, configuration, split)
+    rows = read_dataset(dataset, spec.configuration, spec.split)
     if "messages" not in rows.column_names:
         raise UserError(
             f"{dataset} has no `messages` column (it has {', '.join(rows.column_names)}); "
             "choose an instruction data set in the messages format."
         )
-    rows = rows.shuffle(seed=seed)
-    if limit is not None:
-        rows = rows.select(range(min(limit, len(rows))))
+    rows = rows.shuffle(seed=spec.seed)
+    if spec.limit is not None:
+        rows = rows.select(range(min(spec.limit, len(rows))))
 
     def examples(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        found = (tokenize_conversation(tokenizer, m, max_length) for m in batch["messages"])
+        found = (tokenize_conversation(tokenizer, m, spec.max_length) for m in batch["messages"])
         return _columns(example for example in found if example is not None)
 
     _save(rows, examples, tokenizer, output)
 
 
 def tokenize_documents(
-    dataset: Path, tokenizer: PreTrainedTokenizerBase, *, max_length: int, output: Path
+    spec: TokenizeSpec, dataset: Path, tokenizer: PreTrainedTokenizerBase, output: Path
 ) -> None:
     """Tokenise plain documents for pre-training: column `text`, after what is `given`.
 
     What is given carries no loss: lists and stories are drawn by chance, so there is nothing in
     them to learn, and their noise would slow a small model down.
     """
+
+    max_length = spec.max_length
 
     def ids(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -106,7 +103,7 @@ def tokenize_documents(
             ]
         return _columns(pieces)
 
-    _save(read_dataset(dataset, None, "train"), examples, tokenizer, output)
+    _save(read_dataset(dataset, spec.configuration, spec.split), examples, tokenizer, output)
 
 
 def _columns(examples: Iterable[tuple[list[int], int]]) -> dict[str, list[Any]]:

@@ -16,6 +16,7 @@ from datasets import Dataset, load_dataset
 
 from mars.errors import UserError
 from mars.provenance.files import read_json
+from mars.provenance.manifest import new_folder
 
 MIRROR_VARIABLE = "MARS_HUB_MIRROR"
 FETCHED = "fetched.json"
@@ -31,7 +32,7 @@ def fetch(
     """Copy one repository (``owner/name``) into ``output``; returns where it came from.
 
     With ``MARS_HUB_MIRROR`` set the source is ``$MARS_HUB_MIRROR/<owner>/<name>``, a folder laid
-    out like a snapshot of the repository; otherwise it is the hub, at ``revision``.
+    out like a snapshot of the repository; otherwise a mirror of it alone, filled from the hub.
 
     Returns:
         ``{"repository", "source": "mirror" | "hub", "revision": commit or None}``
@@ -39,26 +40,25 @@ def fetch(
     Raises:
         UserError: the mirror lacks the repository, or the hub refused or could not be reached.
     """
-    mirror = os.environ.get(MIRROR_VARIABLE)
-    partial = output.parent / f".{output.name}.partial"
-    if mirror:
-        folder = Path(mirror) / repository
-        if not folder.is_dir():
-            raise UserError(
-                f"the mirror {mirror} has no {repository}; run `mars fetch`, put a snapshot of "
-                f"the {kind} into {folder}, or unset {MIRROR_VARIABLE} to use the hub."
-            )
-        commit = mirrored_commit(Path(mirror), repository, revision)
-        shutil.copytree(folder, partial, dirs_exist_ok=True, copy_function=shutil.copyfile)
-    else:
-        commit = _download(repository, kind, revision, partial)
-    shutil.rmtree(output, ignore_errors=True)
-    os.replace(partial, output)
-    return {
-        "repository": repository,
-        "source": "mirror" if mirror else "hub",
-        "revision": commit,
-    }
+    from mars.data.mirror import Wanted, fill
+
+    given = os.environ.get(MIRROR_VARIABLE)
+    mirror = Path(given) if given else output.parent / f".{output.name}.mirror"
+    if not given and (problems := fill(mirror, [Wanted(repository, kind, revision)])):
+        raise UserError(problems[0])
+    folder = mirror / repository
+    if not folder.is_dir():
+        raise UserError(
+            f"the mirror {mirror} has no {repository}; run `mars fetch`, put a snapshot of "
+            f"the {kind} into {folder}, or unset {MIRROR_VARIABLE} to use the hub."
+        )
+    commit = mirrored_commit(mirror, repository, revision)
+    with new_folder(output) as partial:
+        copy = shutil.copyfile if given else os.replace
+        shutil.copytree(folder, partial, dirs_exist_ok=True, copy_function=copy)
+    if not given:
+        shutil.rmtree(mirror)
+    return {"repository": repository, "source": "mirror" if given else "hub", "revision": commit}
 
 
 def mirrored_commit(mirror: Path, repository: str, revision: str | None) -> str | None:
@@ -106,33 +106,3 @@ def read_dataset(folder: Path, configuration: str | None, split: str) -> Dataset
             f"{folder} could not be read as a data set ({str(error).splitlines()[0]}); "
             "check `configuration` and `split`, or fetch it again."
         ) from error
-
-
-def _download(repository: str, kind: str, revision: str | None, folder: Path) -> str:
-    """Snapshot of a hub repository; the commit that it was."""
-    from httpx2 import HTTPError
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
-
-    page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
-    try:
-        commit = HfApi().repo_info(repository, repo_type=kind, revision=revision).sha
-        snapshot_download(
-            repository,
-            repo_type=kind,
-            revision=commit,
-            local_dir=folder,
-            ignore_patterns=list(UNWANTED),
-        )
-    except GatedRepoError as error:
-        raise UserError(
-            f"{repository} is gated: accept its terms on {page} and log in with `hf auth login`."
-        ) from error
-    except (HTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{repository} could not be downloaded ({reason}); check the connection, or set "
-            f"{MIRROR_VARIABLE} to a folder in hub layout that holds it."
-        ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
-    return str(commit)

@@ -1,9 +1,9 @@
 """Filling a mirror: all repositories of an experiment in one folder, each file checked.
 
 A mirror holds ``<owner>/<name>/...`` and the record ``fetched.json``: the commit of each
-repository, and size and sha256 of each of its files. Files become visible under their name only
-whole and with the hash that the hub states; until then they grow in ``.partial/``, named after
-that hash, so that a fetch that was killed goes on at the byte where it was.
+repository, and size and sha256 of each of its files. A repository is complete, and of use, when
+all its files have the hash that the hub states. A fetch that was killed goes on with the files
+that are not there yet.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from glob import escape
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from httpx2 import HTTPError
-from huggingface_hub import HfApi, constants, hf_hub_url
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -28,15 +29,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers
 
-from mars.data.hub import FETCHED, UNWANTED
+from mars.config.experiment import Experiment, HubBase, HubData
+from mars.data.hub import FETCHED, MIRROR_VARIABLE, UNWANTED
 from mars.errors import UserError
 from mars.provenance.files import read_json, readable_size, sha256_file, write_json
 
-ATTEMPTS = 6
-FIRST_WAIT = 0.5  # seconds; doubled after every failed attempt
+ATTEMPTS = 4  # beside those that the hub library makes for each request
+FIRST_WAIT = 1.0  # seconds; doubled after every failed attempt
 SPLITTER = "punkt_tab"
 Result = TypeVar("Result")
 Say = Callable[[str], None]
@@ -61,6 +61,35 @@ class Wanted:
         """Where a person reads about it and accepts its terms."""
         folder = "datasets/" if self.kind == "dataset" else ""
         return f"{constants.ENDPOINT}/{folder}{self.repository}"
+
+    @property
+    def otherwise(self) -> str:
+        """What to do without it, if that is possible."""
+        overlay = f"`benchmarks: {{{self.benchmark}: null}}`"
+        sentence = f"; or go on without it, its cells saying 'not run', with an overlay: {overlay}"
+        return sentence if self.benchmark else ""
+
+
+def wanted_by(experiment: Experiment) -> list[Wanted]:
+    """The models and data sets of the hub that an experiment uses."""
+    wanted: list[Wanted] = []
+    for entry in experiment.models.values():
+        base = experiment.scales[entry.scale].base
+        if entry.source == "released" and entry.released is not None:
+            wanted.append(Wanted(entry.released.repository, "model", entry.released.revision))
+        elif entry.method == "base" and isinstance(base, HubBase):
+            wanted.append(Wanted(base.repository, "model", base.revision))
+    if isinstance(data := experiment.data, HubData):
+        wanted += [
+            Wanted(benchmark.dataset, "dataset", benchmark.revision, name)
+            for name, benchmark in experiment.benchmarks.items()
+        ]
+        if experiment.trained_models():
+            wanted.append(Wanted(data.dataset, "dataset", data.revision))
+    first: dict[str, Wanted] = {}
+    for item in wanted:
+        first.setdefault(item.repository, item)
+    return list(first.values())
 
 
 @dataclass(frozen=True)
@@ -95,56 +124,45 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
     Raises:
         UserError: the hub cannot be reached, the disk is too small, or another fetch is running.
     """
+    problems: list[str] = []
+    absent: dict[Wanted, list[RemoteFile]] = {}
     with _alone(mirror):
         record: dict[str, Any] = read_json(mirror / FETCHED) if (mirror / FETCHED).is_file() else {}
-        problems: list[str] = []
-        missing: list[tuple[Wanted, str, list[RemoteFile]]] = []
         for item in wanted:
-            if item.repository not in record and (mirror / item.repository).is_dir():
+            folder = mirror / item.repository
+            if item.repository not in record and folder.is_dir():
                 say(f"{item.repository}: your own folder, left as it is")
                 continue
             try:
-                commit, files = _listing(item, record)
+                files = _listing(mirror, record, item)
             except NotAvailableError as error:
                 problems.append(str(error))
                 continue
-            _note(mirror, record, item, commit, files)
-            if (mirror / item.repository).is_dir():
+            if folder.is_dir():
                 say(f"{item.repository}: checking the files that are there")
-            absent = [f for f in files if not f.is_at(mirror / item.repository / f.path)]
-            size = sum(file.size for file in absent)
-            say(
-                f"{item.repository}: {len(absent)} of {len(files)} files to fetch, "
-                f"{readable_size(size)}"
-            )
-            missing.append((item, commit, absent))
-        _check_disk(mirror, [file for _, _, files in missing for file in files])
-        for item, commit, files in missing:
+                shutil.rmtree(folder / ".cache", ignore_errors=True)
+            absent[item] = [file for file in files if not file.is_at(folder / file.path)]
+            size = readable_size(sum(file.size for file in absent[item]))
+            say(f"{item.repository}: {len(absent[item])} of {len(files)} files to fetch, {size}")
+        _check_disk(mirror, sum(file.size for files in absent.values() for file in files))
+        for item, files in absent.items():
             try:
-                for file in files:
-                    _download(mirror, item, commit, file)
+                _download(mirror, record, item, files)
             except NotAvailableError as error:
                 problems.append(str(error))
-                continue
-            _complete(mirror, record, item)
-        if not problems:
-            shutil.rmtree(mirror / ".partial", ignore_errors=True)
-        return problems
+    return problems
 
 
-# --- what there is ------------------------------------------------------------------------------
+def _listing(mirror: Path, record: dict[str, Any], item: Wanted) -> list[RemoteFile]:
+    """The files wanted of a repository, from the record or the hub.
 
-
-def _listing(item: Wanted, record: dict[str, Any]) -> tuple[str, list[RemoteFile]]:
-    """The commit of a repository and the files wanted of it, from the record or the hub."""
-    entry = record.get(item.repository, {})
-    same = entry and item.revision in (None, entry["asked"], entry["revision"])
-    if same and entry["complete"]:
-        return entry["revision"], [
-            RemoteFile(path, known["bytes"], known["sha256"])
-            for path, known in entry["files"].items()
-        ]
-    revision = record[item.repository]["revision"] if same else item.revision
+    The commit is written down before the first file, so that a fetch goes on where it began.
+    """
+    old = record.get(item.repository, {"files": {}, "complete": False})
+    same = "revision" in old and item.revision in (None, old["asked"], old["revision"])
+    if same and old["complete"]:
+        return [RemoteFile(path, f["bytes"], f["sha256"]) for path, f in old["files"].items()]
+    revision = old["revision"] if same else item.revision
     info: Any = _patiently(
         item,
         lambda: HfApi().repo_info(
@@ -156,47 +174,22 @@ def _listing(item: Wanted, record: dict[str, Any]) -> tuple[str, list[RemoteFile
         for f in info.siblings or []
         if not any(fnmatch.fnmatch(f.rfilename, pattern) for pattern in UNWANTED)
     ]
-    for file in files:
-        if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
-            raise NotAvailableError(f"{item.repository} has a file {file.path!r}; that is no name.")
     if item.kind == "model" and not any(file.path.endswith(".safetensors") for file in files):
         raise NotAvailableError(f"{item.repository} has no .safetensors file; no other is read.")
-    return str(info.sha), files
-
-
-def _note(
-    mirror: Path, record: dict[str, Any], item: Wanted, commit: str, files: list[RemoteFile]
-) -> None:
-    """Write down the commit before the first file, so that a fetch goes on where it began."""
-    old = record.get(item.repository, {})
-    for path in set(old.get("files", {})) - {file.path for file in files}:
+    for path in set(old["files"]) - {file.path for file in files}:
         (mirror / item.repository / path).unlink(missing_ok=True)  # of another commit
-    if old.get("complete") and old["revision"] == commit:
-        return
     record[item.repository] = {
         "kind": item.kind,
         "asked": item.revision,
-        "revision": commit,
+        "revision": str(info.sha),
         "complete": False,
         "files": {file.path: {"bytes": file.size} for file in files},
     }
     write_json(mirror / FETCHED, record)
+    return files
 
 
-def _complete(mirror: Path, record: dict[str, Any], item: Wanted) -> None:
-    """Enter the sha256 of every file; from now on the repository can be used."""
-    entry = record[item.repository]
-    if not entry["complete"]:
-        for path, known in entry["files"].items():
-            known["sha256"] = sha256_file(mirror / item.repository / path)
-        entry["complete"] = True
-        write_json(mirror / FETCHED, record)
-
-
-def _check_disk(mirror: Path, files: list[RemoteFile]) -> None:
-    begun = [mirror / ".partial" / file.digest for file in files]
-    size = sum(file.size for file in files)
-    size -= sum(path.stat().st_size for path in begun if path.is_file())
+def _check_disk(mirror: Path, size: int) -> None:
     free = shutil.disk_usage(mirror).free
     if size > free:
         raise UserError(
@@ -205,36 +198,32 @@ def _check_disk(mirror: Path, files: list[RemoteFile]) -> None:
         )
 
 
-# --- one file -----------------------------------------------------------------------------------
-
-
-def _download(mirror: Path, item: Wanted, commit: str, file: RemoteFile) -> None:
-    """Fetch one file to its place, from the byte where an earlier attempt ended."""
-    partial = mirror / ".partial" / file.digest
-    target = mirror / item.repository / file.path
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    url = hf_hub_url(item.repository, file.path, repo_type=item.kind, revision=commit)
+def _download(mirror: Path, record: dict[str, Any], item: Wanted, files: list[RemoteFile]) -> None:
+    """Fetch these files, which are all that a repository lacks; it can be used from then on."""
+    folder, entry = mirror / item.repository, record[item.repository]
 
     def attempt() -> None:
-        if not file.is_at(partial):
-            if partial.is_file() and partial.stat().st_size >= file.size:
-                partial.unlink()
-            with open(partial, "ab") as stream:
-                http_get(
-                    url,
-                    stream,
-                    resume_size=stream.tell(),
-                    headers=build_hf_headers(),
-                    expected_size=file.size,
-                    displayed_filename=f"{item.repository}/{file.path}",
-                )
-            if not file.is_at(partial):
-                partial.unlink()
-                raise OSError(f"{file.path} arrived with another hash than the hub states")
+        absent = [file for file in files if not file.is_at(folder / file.path)]
+        for file in absent:
+            (folder / file.path).unlink(missing_ok=True)
+        if absent:
+            snapshot_download(
+                item.repository,
+                repo_type=item.kind,
+                revision=entry["revision"],
+                local_dir=folder,
+                allow_patterns=[escape(file.path) for file in absent],
+            )
+        if wrong := [file.path for file in absent if not file.is_at(folder / file.path)]:
+            raise OSError(f"{wrong[0]} did not arrive with the hash that the hub states")
 
     _patiently(item, attempt)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial.replace(target)
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub library's own notes
+    if not entry["complete"]:
+        for path, known in entry["files"].items():
+            known["sha256"] = sha256_file(folder / path)
+        entry["complete"] = True
+        write_json(mirror / FETCHED, record)
 
 
 def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
@@ -250,38 +239,27 @@ def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
         except GatedRepoError:
             raise NotAvailableError(
                 f"{item.repository} is gated: open {item.page}, click 'Agree and access "
-                f"repository', log in with `hf auth login` and run `mars fetch` again{_or(item)}."
+                f"repository', log in with `hf auth login` and try again{item.otherwise}."
             ) from None
         except (RepositoryNotFoundError, RevisionNotFoundError):
             raise NotAvailableError(
                 f"{item.repository} at {item.revision or 'its newest commit'} is not on the hub, "
                 "or you may not see it: correct the name, or log in with `hf auth login`"
-                f"{_or(item)}."
+                f"{item.otherwise}."
             ) from None
         except (HTTPError, OSError) as error:
             status = error.response.status_code if isinstance(error, HfHubHTTPError) else 500
             final = status < 500 and status not in (408, 429)
             if final or attempt == ATTEMPTS - 1 or isinstance(error, OfflineModeIsEnabled):
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                cause = error.__cause__ or error
+                reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
                 raise UserError(
                     f"{item.repository} could not be fetched ({reason}); check the connection and "
-                    "run `mars fetch` again: it goes on where it was."
+                    "try again, it goes on where it was; or set "
+                    f"{MIRROR_VARIABLE} to a mirror that holds it."
                 ) from None
             time.sleep(FIRST_WAIT * 2**attempt)
     raise AssertionError("unreachable")
-
-
-def _or(item: Wanted) -> str:
-    """What to do without a benchmark's data."""
-    if item.benchmark is None:
-        return ""
-    return (
-        f"; or go on without it, its cells saying 'not run', with an overlay that says "
-        f"`benchmarks: {{{item.benchmark}: null}}`"
-    )
-
-
-# --- NLTK ---------------------------------------------------------------------------------------
 
 
 def fetch_splitter(mirror: Path) -> str | None:

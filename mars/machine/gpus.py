@@ -99,7 +99,7 @@ def launch_command(verb: Sequence[str], gpus: int, sharded: bool) -> list[str]:
         sharded: spread the model over them (FSDP) instead of a copy on each (DDP).
     """
     mars = ["-m", "mars", *verb]
-    if gpus < 2 or verb[0] != "train":
+    if gpus < 2 or verb[0] not in ("pretrain", "train"):
         return [sys.executable, *mars]
     file = PACKAGE.parent / "config/accelerate" / ("fsdp.yaml" if sharded else "ddp.yaml")
     options = [f"--config_file={file}", f"--num_processes={gpus}", "--main_process_port=0"]

@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -54,6 +55,7 @@ def run_recorded(stage: Stage[Any], job: Job, record: Path) -> None:
             }
         ),
     )
+    shutil.rmtree(job.work, ignore_errors=True)  # nothing is left to resume
 
 
 def read_record(path: Path) -> dict[str, Any]:

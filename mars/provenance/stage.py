@@ -156,12 +156,12 @@ class Job:
         return self.output.parent / f".{self.output.name}.work-{self.key}"
 
 
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
 def no_inputs(experiment: Experiment, **target: str) -> list[str]:
     """Of a stage that starts from the experiment alone."""
     return []
-
-
-SpecType = TypeVar("SpecType", bound=Spec)
 
 
 @dataclass(frozen=True)

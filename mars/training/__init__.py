@@ -1,5 +1,1 @@
 """Training: the dual stream, the losses, the loop, and the block-diffusion baseline."""
-
-from mars.training.trainer import train
-
-__all__ = ["train"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,45 +13,33 @@ from mars.errors import UserError
 from mars.training.block_diffusion import SMALLEST_RATE, block_diffusion_stream
 from mars.training.dual_stream import Stream, autoregressive_stream, mars_stream, pad_to_block
 
-METHODS = ("pretrain", "ar_sft", "mars", "block_diffusion")
+if TYPE_CHECKING:
+    from mars.training.stage import TrainSpec
+
 MEAN_INVERSE_RATE = -math.log(SMALLEST_RATE) / (1 - SMALLEST_RATE)  # mean of 1/t, t uniform
 
 Layout = Callable[[np.ndarray, int, np.random.Generator], Stream]
 
 
-def default_normalisation(method: str) -> str:
-    """As published: per sequence for the dual-stream methods, per token for AR (audit B3)."""
-    return "sequence" if method in ("mars", "block_diffusion") else "token"
-
-
-def layout(
-    method: str,
-    *,
-    block_size: int | None,
-    mask_token_id: int | None,
-    eos_token_id: int,
-    eos_to_block: bool,
-    inverse_t_weighting: bool,
-) -> Layout:
+def layout(spec: TrainSpec, mask_token_id: int | None, eos_token_id: int) -> Layout:
     """The function that turns (document, prompt length, random generator) into a stream.
 
+    ``training.inverse_t_weighting`` weighs the mask loss of every document by 1/t, t uniform, as
+    the authors' code does for MARS although its masking is full. Block diffusion is always
+    weighted so: there it is the objective.
+
     Args:
-        method: one of ``METHODS``.
-        block_size: B; None for the autoregressive methods.
         mask_token_id: id of [MASK]; None for the autoregressive methods.
-        eos_token_id: fills the last block with ``eos_to_block``.
-        eos_to_block: pad finished responses with EOS to a multiple of B.
-        inverse_t_weighting: weigh the mask loss of every document by 1/t, t uniform, as the
-            authors' code does for MARS although its masking is full. Block diffusion is always
-            weighted so: there it is the objective.
+        eos_token_id: fills the last block of a finished response with ``training.eos_to_block``.
     """
+    method, block_size = spec.method, spec.block_size
     if method in ("pretrain", "ar_sft"):
         return lambda document, prompt, _: autoregressive_stream(document, prompt)
     if block_size is None or mask_token_id is None:
         raise UserError(f"the method {method!r} needs a `block_size` and a mask token; set both.")
 
     def lay_out(document: np.ndarray, prompt: int, generator: np.random.Generator) -> Stream:
-        if eos_to_block:
+        if spec.training.eos_to_block:
             document = pad_to_block(document, prompt, block_size, eos_token_id)
         rate = generator.uniform(SMALLEST_RATE, 1)
         if method == "block_diffusion":
@@ -63,7 +52,7 @@ def layout(
                 masked=generator.random(len(document) - prompt) < rate,
             )
         stream = mars_stream(document, prompt, block_size=block_size, mask_token_id=mask_token_id)
-        if inverse_t_weighting:
+        if spec.training.inverse_t_weighting:
             stream = replace(stream, mask_terms=stream.mask_terms / rate)
         return stream
 

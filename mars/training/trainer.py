@@ -42,23 +42,18 @@ from mars.errors import UserError
 from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.provenance.files import read_json, write_json
 from mars.training.dense_attention import DENSE
-from mars.training.dual_stream import target_count
-from mars.training.methods import (
-    MEAN_INVERSE_RATE,
-    METHODS,
-    default_normalisation,
-    layout,
-)
+from mars.training.dual_stream import Stream, target_count
+from mars.training.methods import MEAN_INVERSE_RATE, Layout, layout
 from mars.training.packed_model import PackedModel
 from mars.training.packing import Rows, batches, pack, steps_of_run
 
 if TYPE_CHECKING:
-    from mars.config.experiment import Architecture, Training
+    from mars.training.stage import TrainSpec
 
 CHECKPOINTS_KEPT = 2
 LOG_LINES = 2000  # at most this many lines in training.jsonl
 DIVERGED = 3.0  # times the loss of the first step, or of a uniform guess if that is more
-LOSSES_WATCHED = 16  # their median decides: a single batch may weigh a lot (1/t weights, AUDIT B2)
+LOSSES_WATCHED = 16  # their median decides: a single batch may weigh a lot (1/t weights)
 
 
 @dataclass
@@ -77,7 +72,7 @@ class Progress:
 class Examples:
     """The documents that have something to predict, and how their batches are made."""
 
-    def __init__(self, path: Path, lay_out: Any, seed: int) -> None:
+    def __init__(self, path: Path, lay_out: Layout, seed: int) -> None:
         self.tokens, self.starts, self.prompts = _columns(_load_dataset(path))
         lengths = np.diff(self.starts)
         kept = np.flatnonzero(target_count(lengths, self.prompts) > 0).tolist()
@@ -94,97 +89,60 @@ class Examples:
     def __len__(self) -> int:
         return len(self.kept)
 
-    def streams(self, batch: list[tuple[int, int]]) -> list[Any]:
+    def streams(self, batch: list[tuple[int, int]]) -> list[Stream]:
         """Lay out a batch of (epoch, example) pairs; its randomness depends on them alone."""
         streams = []
         for epoch, example in batch:
             index = self.kept[example]
+            document = self.tokens[self.starts[index] : self.starts[index + 1]].astype(np.int64)
             generator = np.random.default_rng([self.seed, epoch, example, 1])
-            streams.append(self.lay_out(*self.document(index), generator))
+            streams.append(self.lay_out(document, int(self.prompts[index]), generator))
         return streams
-
-    def document(self, index: int) -> tuple[np.ndarray, int]:
-        """(L,) token ids of a document, and how many leading ones carry no loss."""
-        tokens = self.tokens[self.starts[index] : self.starts[index + 1]]
-        return tokens.astype(np.int64), int(self.prompts[index])
 
 
 def train(
+    spec: TrainSpec,
     *,
-    method: str,
-    training: Training,
-    block_size: int | None,
-    ar_weight: float,
     parent: Path,
     dataset: Path,
     work: Path,
     output: Path,
-    architecture: Architecture | None = None,
+    checkpoint_minutes: float = 15,
 ) -> dict[str, Any]:
     """Train one checkpoint and export it.
 
     Args:
-        method: ``pretrain`` (from random weights), ``ar_sft``, ``mars`` or ``block_diffusion``.
-        training: hyper-parameters, resolved.
-        block_size: tokens B of one block; None for the autoregressive methods.
-        ar_weight: weight of the AR loss beside the mask loss; 0 is "w/o SFT loss".
         parent: checkpoint folder to start from; for ``pretrain`` a folder with a tokenizer.
         dataset: folder of a saved ``datasets.Dataset`` with columns ``input_ids`` and
             ``prompt_length`` (leading tokens without loss).
-        work: folder for checkpoints; a run that finds its own there goes on from the newest. It
-            may be deleted once the output is in safety.
+        work: folder for checkpoints; a run that finds its own there goes on from the newest.
         output: folder of the export; it appears whole, at the end.
-        architecture: shape of the new model, for ``pretrain``.
+        checkpoint_minutes: between two checkpoints; changes no result.
 
     Returns:
-        The summary that is also written to ``training_summary.json``.
+        The summary that is also written to ``training_summary.json``; of several processes, the
+        others return nothing.
 
     Raises:
         UserError: a checkpoint without mask token, an unusable data set, a diverging loss, a work
             folder of another run.
     """
-    parent, dataset, work, output = Path(parent), Path(dataset), Path(work), Path(output)
-    if method not in METHODS:
-        raise UserError(f"there is no training method {method!r}; choose one of {METHODS}.")
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    accelerator = Accelerator(mixed_precision="bf16" if training.precision == "bfloat16" else "no")
-    launched = int(os.environ.get("WORLD_SIZE", 1))
-    if accelerator.num_processes != launched:
-        raise UserError(
-            f"{launched} processes were launched but do not see each other; on a machine without "
-            "GPU set ACCELERATE_USE_CPU=true."
-        )
-    on_cpu = accelerator.device.type == "cpu" and accelerator.is_main_process
-    if on_cpu and training.precision == "bfloat16":
-        warn_of_slow_bfloat16("training.precision")
+    accelerator = _accelerator(spec.training.precision)
     tokenizer = AutoTokenizer.from_pretrained(parent)
-    model = _load_model(parent, tokenizer, training, architecture, accelerator.device)
-    _check_tokens(method, parent, tokenizer, model)
-    if method == "pretrain":
+    model = _load_model(spec, parent, tokenizer, accelerator.device)
+    _check_tokens(spec.method, parent, tokenizer, model)
+    if spec.method == "pretrain":
         _check_tokenizer_survives(tokenizer, model, parent)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    examples = Examples(
-        dataset,
-        layout(
-            method,
-            block_size=block_size,
-            mask_token_id=tokenizer.mask_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            eos_to_block=training.eos_to_block,
-            inverse_t_weighting=training.inverse_t_weighting,
-        ),
-        training.seed,
-    )
+    lay_out = layout(spec, tokenizer.mask_token_id, tokenizer.eos_token_id)
+    examples = Examples(dataset, lay_out, spec.training.seed)
     settings = {
-        "method": method,
-        "block_size": block_size,
-        "ar_weight": ar_weight,
-        "training": training.model_dump(exclude={"checkpoint_minutes"}),
-        "normalisation": training.normalisation or default_normalisation(method),
+        **spec.model_dump(exclude={"architecture"}),
+        "normalisation": spec.normalisation,
         "parent": parent.name,
         "examples": len(examples),
     }
-    run = Run(accelerator, model, examples, settings, work, training.checkpoint_minutes)
+    run = TrainingRun(accelerator, model, examples, spec, settings, work, checkpoint_minutes)
     run.train()
     state = run.state_dict()
     summary: dict[str, Any] = {}
@@ -204,7 +162,7 @@ def train(
     return summary
 
 
-class Run:
+class TrainingRun:
     """One training run: model, optimiser, schedule and how far it is."""
 
     def __init__(
@@ -212,31 +170,32 @@ class Run:
         accelerator: Accelerator,
         model: PreTrainedModel,
         examples: Examples,
+        spec: TrainSpec,
         settings: dict[str, Any],
         work: Path,
         checkpoint_minutes: float,
     ) -> None:
-        training = settings["training"]
+        training = spec.training
         self.accelerator, self.examples = accelerator, examples
-        self.settings, self.training = settings, training
+        self.spec, self.settings = spec, settings
         self.work, self.checkpoint_minutes = work, checkpoint_minutes
-        self.steps = steps_of_run(len(examples), training["epochs"], training["batch_size"])
+        self.steps = steps_of_run(len(examples), training.epochs, training.batch_size)
         if self.steps == 0:
             raise UserError("`training.epochs` is too small for a single step; raise it.")
-        self.ar_weight = settings["ar_weight"] if settings["method"] == "mars" else 1.0
+        self.ar_weight = 1.0 if spec.ar_weight is None else spec.ar_weight
         self.fixed_shape = model.config._attn_implementation == "flex_attention"
-        weight = MEAN_INVERSE_RATE if training["inverse_t_weighting"] else 1.0
+        weight = MEAN_INVERSE_RATE if training.inverse_t_weighting else 1.0
         self.guess = weight * math.log(model.config.vocab_size)  # loss of a uniform guess
         packed = PackedModel(model, self.ar_weight)
         optimizer = torch.optim.AdamW(
-            _parameter_groups(packed, training["weight_decay"]),
-            lr=training["learning_rate"],
-            betas=(0.9, training["adam_beta2"]),
+            _parameter_groups(packed, training.weight_decay),
+            lr=training.learning_rate,
+            betas=(0.9, training.adam_beta2),
             fused=True,
         )
         self.model, self.optimizer = accelerator.prepare(packed, optimizer)
         self.scheduler = get_cosine_schedule_with_warmup(
-            self.optimizer, math.ceil(training["warmup_ratio"] * self.steps), self.steps
+            self.optimizer, math.ceil(training.warmup_ratio * self.steps), self.steps
         )
         self.progress = Progress()
 
@@ -251,7 +210,7 @@ class Run:
         bar = tqdm(
             total=self.steps,
             initial=progress.step,
-            desc=self.settings["method"],
+            desc=self.spec.method,
             unit="step",
             mininterval=1 if sys.stderr.isatty() else 30,
             disable=not accelerator.is_main_process,
@@ -278,20 +237,16 @@ class Run:
 
     def packed_steps(self, first_step: int) -> Iterator[tuple[list[Rows], int]]:
         """This process's forward passes of every step, and the step's tokens over all processes."""
-        training, accelerator = self.training, self.accelerator
+        training, accelerator = self.spec.training, self.accelerator
         for batch in batches(
-            len(self.examples),
-            training["epochs"],
-            training["batch_size"],
-            training["seed"],
-            first_step,
+            len(self.examples), training.epochs, training.batch_size, training.seed, first_step
         ):
             streams = self.examples.streams(batch)
             packed = pack(
                 streams,
-                row_length=training["row_length"],
-                rows_per_forward=training["rows_per_forward"],
-                normalisation=self.settings["normalisation"],
+                row_length=training.row_length,
+                rows_per_forward=training.rows_per_forward,
+                normalisation=self.spec.normalisation,
                 ar_weight=self.ar_weight,
                 fixed_shape=self.fixed_shape,
             )
@@ -308,11 +263,12 @@ class Run:
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"training stopped: the device's memory ran out at step {self.progress.step + 1} "
-                f"of {self.steps}, with rows of {self.training['row_length']} tokens; lower "
+                f"of {self.steps}, with rows of {self.spec.training.row_length} tokens; lower "
                 "`training.row_length` or `training.rows_per_forward`, which changes no batch, or "
                 "spread the model over GPUs by `sharded` in `resources.training`."
             ) from error
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.training["max_grad_norm"])
+        limit = self.spec.training.max_grad_norm
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), limit)
         losses = accelerator.reduce(total, "sum").tolist()
         if all(map(math.isfinite, [*losses, float(norm)])):  # else `check` stops the run
             self.optimizer.step()
@@ -360,7 +316,7 @@ class Run:
         """Append the mean of the steps since the last line to the log."""
         progress = self.progress
         loss, ar, mask, norm = np.mean(progress.pending, axis=0).tolist()
-        method = self.settings["method"]
+        method = self.spec.method
         progress.log.append(
             {
                 "step": progress.step,
@@ -463,6 +419,22 @@ class Run:
         }
 
 
+def _accelerator(precision: str) -> Accelerator:
+    """This process among those that were launched."""
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    accelerator = Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != launched:
+        raise UserError(
+            f"{launched} processes were launched but do not see each other; on a machine without "
+            "GPU set ACCELERATE_USE_CPU=true."
+        )
+    on_cpu = accelerator.device.type == "cpu" and accelerator.is_main_process
+    if on_cpu and precision == "bfloat16":
+        warn_of_slow_bfloat16("training.precision")
+    return accelerator
+
+
 def _load_dataset(path: Path) -> Dataset:
     try:
         dataset = load_from_disk(str(path))
@@ -489,19 +461,16 @@ def _columns(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _load_model(
-    parent: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    training: Training,
-    architecture: Architecture | None,
-    device: torch.device,
+    spec: TrainSpec, parent: Path, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> PreTrainedModel:
     """The parent in float32 (master weights; bfloat16 is the type of the computation only)."""
     attention = "flex_attention" if device.type == "cuda" else DENSE
+    architecture = spec.architecture
     if architecture is None:
         return AutoModelForCausalLM.from_pretrained(
             parent, dtype=torch.float32, attn_implementation=attention
         )
-    torch.manual_seed(training.seed)
+    torch.manual_seed(spec.training.seed)
     model = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=len(tokenizer),

@@ -1,11 +1,10 @@
 # The experiment, what all rules share, and the rule that they vary.
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
 from mars.audit import ledger
-from mars.config.experiment import TrainingResources, parse_experiment
+from mars.config.experiment import TrainingResources, load_experiment
 from mars.errors import UserError
 from mars.paper.artefacts import ARTEFACTS
 from mars.stages import job_of, jobs_of
@@ -13,13 +12,11 @@ from mars.stages import job_of, jobs_of
 
 def experiment_of_this_run():
     """The configuration given with --configfile, or the default experiment."""
-    default = workflow.source_path("../../config/tiny.yaml")
-    origin = " + ".join(map(str, workflow.configfiles)) or "config/tiny.yaml"
-    if not config:
-        with open(default) as stream:
-            config.update(yaml.safe_load(stream))
+    if workflow.config_settings.config:
+        raise WorkflowError("--config is not read; say it in an overlay, a second --configfile.")
+    files = workflow.configfiles or [workflow.source_path("../../config/tiny.yaml")]
     try:
-        return parse_experiment(config, origin)
+        return load_experiment(*files)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from mars.data.minibench.examples import Example, conversation
+from mars.data.minibench.miniature import Miniature
 from mars.data.minibench.world import words
 
 NUMBERS = range(2, 7)
@@ -42,10 +44,16 @@ class Function:
         return "\n".join(lines) + "\n"
 
 
-class CodeProblems:
+class CodeProblems(Miniature):
     """Functions over numbers, lists and strings; the key is the expression they return."""
 
+    repository = "openai/openai_humaneval"
     parts = ("openai_humaneval",)
+    corpus_share, documents_share = 4, 4
+    configuration = "openai_humaneval"
+
+    def identity(self, index: int) -> dict[str, Any]:
+        return {"task_id": f"HumanEval/{index}"}
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One function to complete."""

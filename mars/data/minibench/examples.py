@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +58,7 @@ def generator(seed: int, *names: str) -> random.Random:
 
 
 def draw(
-    sample: Callable[[], Example], count: int, excluded: Collection[str], distinct: bool = True
+    sample: Callable[[], Example], count: int, excluded: Iterable[str], distinct: bool = True
 ) -> list[Example]:
     """``count`` examples whose keys are not in ``excluded`` (and differ, if ``distinct``).
 

@@ -12,11 +12,12 @@ import yaml
 
 from mars.provenance.files import write_atomic
 
-Splits = Mapping[str, pa.Table]
+Configurations = Mapping[str, Mapping[str, pa.Table]]
+"""The rows of a data set by configuration and split."""
 
 
-def write_dataset(folder: Path, title: str, configurations: Mapping[str, Splits]) -> None:
-    """Write ``{configuration: {split: rows}}`` so that ``datasets.load_dataset`` reads it.
+def write_dataset(folder: Path, title: str, configurations: Configurations) -> None:
+    """Write a data set so that ``datasets.load_dataset`` reads it.
 
     Args:
         folder: the repository, ``<output>/<owner>/<name>``.

@@ -6,7 +6,10 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from mars.data.minibench.examples import Example, conversation
+from mars.data.minibench.miniature import Miniature
 from mars.data.minibench.world import GOODS, PEOPLE, World
 
 REQUESTS = ("Write about {s}.", "Tell me about {s}.", "Describe {s}.")
@@ -16,6 +19,13 @@ WORDS = GOODS
 # What a list says of its subject, in this order: a response has nothing arbitrary in it, so that
 # a model that has learnt the instruction is sure of every token.
 _TOLD = ("job", "pet", "food", "friend")
+
+TEXT = pa.string()
+ARGUMENTS = {
+    **{"end_phrase": TEXT, "frequency": pa.int64(), "keyword": TEXT, "keywords": pa.list_(TEXT)},
+    **{"num_bullets": pa.int64(), "num_highlights": pa.int64()},
+    **{"postscript_marker": TEXT, "relation": TEXT},
+}
 
 
 @dataclass
@@ -43,13 +53,23 @@ class Instruction:
     wording: str
 
 
-class Instructions:
+class Instructions(Miniature):
     """Requests to write about a person under one or two of lm-eval's own instructions."""
 
+    repository = "google/IFEval"
     parts = ("default",)
+    corpus_share, documents_share = 5, 4
+    split = "train"
+    schema = pa.schema(
+        {"key": pa.int64(), "prompt": TEXT, "instruction_id_list": pa.list_(TEXT)}
+        | {"kwargs": pa.list_(pa.struct(ARGUMENTS))}
+    )
 
     def __init__(self, world: World) -> None:
         self.world = world
+
+    def identity(self, index: int) -> dict[str, Any]:
+        return {"key": index}
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One request; its key is the subject and the instructions with their arguments."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from mars.data.minibench.examples import Example, conversation
+from mars.data.minibench.miniature import Miniature
 from mars.data.minibench.world import PEOPLE, RELATIONS, TOWN_RELATIONS, TOWNS, WIND, WINDS, World
 
 LETTERS = "ABCDEFGHIJ"
@@ -26,13 +28,19 @@ _CATEGORY_HEAD = (
 )
 
 
-class TenOptions:
+class TenOptions(Miniature):
     """One fact of the world, or one sum, and ten options (MMLU-Pro)."""
 
+    repository = "TIGER-Lab/MMLU-Pro"
     parts = tuple(CATEGORIES)
+    corpus_share, documents_share = 4, 4
+    other_split = "validation"
 
     def __init__(self, world: World) -> None:
         self.world = world
+
+    def identity(self, index: int) -> dict[str, Any]:
+        return {"question_id": index}
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One question of category ``part``; its key is the question without its options."""
@@ -63,17 +71,24 @@ class TenOptions:
         return Example(key, conversation(prompt, answer, head), document, plain, part)
 
 
-class FourOptions:
+class FourOptions(Miniature):
     """One to four facts in a row, and the four winds in any order to choose from (GPQA).
 
     A model of this size does not learn to find an option anywhere in a list. It does learn to go
     through a list and to compare, where there are few words to compare.
     """
 
+    repository = "Idavidrein/gpqa"
     parts = ("gpqa_main",)
+    corpus_share, documents_share = 4, 4
+    configuration = "gpqa_main"
+    split = "train"
 
     def __init__(self, world: World) -> None:
         self.world = world
+
+    def identity(self, index: int) -> dict[str, Any]:
+        return {"Record ID": f"rec{index:05d}"}
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One question about the wind of a town; its key is the question without its options."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from mars.data.minibench.examples import Example, conversation, draw, generator
+from mars.data.minibench.hub_layout import Configurations
+from mars.data.minibench.miniature import Miniature
 from mars.data.minibench.world import PEOPLE, words
 
+FEWSHOT = "mars-generated/bbh-fewshot"
 SHOTS = 3
 # Part of the training examples that come after worked examples, as the test questions do.
 _WITH_SHOTS = 0.5
@@ -44,10 +49,12 @@ class Puzzle(NamedTuple):
     answer: str
 
 
-class LogicTasks:
+class LogicTasks(Miniature):
     """Four sub-tasks; questions come after three worked examples per sub-task."""
 
+    repository = "SaylorTwift/bbh"
     parts = tuple(DESCRIPTIONS)
+    corpus_share, documents_share = 5, 5
 
     def __init__(self, seed: int) -> None:
         self.shots = {
@@ -62,6 +69,25 @@ class LogicTasks:
         while example.key in self._shot_keys:
             example = _example(rng, part)
         return example.after(self.shots[part]) if rng.random() < _WITH_SHOTS else example
+
+    def configurations(self, tests: Sequence[Example], seed: int) -> Configurations:
+        """One configuration per sub-task."""
+        return {
+            part: {self.split: self._table([test for test in tests if test.part == part])}
+            for part in self.parts
+        }
+
+    def further(self) -> dict[str, tuple[str, Configurations]]:
+        """`input` and worked `target`, as the samples of a `fewshot_config`."""
+        rows = {
+            part: [{**shot.document, "target": shot.messages[-1]["content"]} for shot in shots]
+            for part, shots in self.shots.items()
+        }
+        title = (
+            "Worked examples for the generated miniature of BBH: one configuration per sub-task."
+        )
+        tables = {part: {"train": pa.Table.from_pylist(shots)} for part, shots in rows.items()}
+        return {FEWSHOT: (title, tables)}
 
     @staticmethod
     def _worked_examples(rng: random.Random, part: str) -> list[Example]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from mars.data.minibench.examples import Example, conversation
+from mars.data.minibench.miniature import Miniature
 from mars.data.minibench.world import PEOPLE, words
 
 OBJECTS = words("figs plums pears nuts limes pots bells lamps coins books")
@@ -16,10 +17,14 @@ MOST = 9
 PRODUCTS = [(a, b) for a in range(2, 5) for b in range(2, 5) if a * b <= MOST]
 
 
-class WordProblems:
+class WordProblems(Miniature):
     """Stories of things gained and lost in one to three steps, small numbers."""
 
+    repository = "openai/gsm8k"
     parts = ("main",)
+    corpus_share, documents_share = 6, 5
+    configuration = "main"
+    other_split = "train"
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One problem; its key is the story's verbs and numbers, whoever it happens to."""

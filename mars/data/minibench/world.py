@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from mars.data.minibench.examples import generator
+
 
 def words(text: str) -> tuple[str, ...]:
     """The words of a list written as plain text."""
@@ -33,80 +35,55 @@ class Relation:
     values: tuple[str, ...]
 
 
+def _relation(name: str, values: tuple[str, ...], questions: str) -> Relation:
+    return Relation(name, tuple(f"{q}?" for q in questions.rstrip("?").split("? ")), values)
+
+
 PERSON_RELATIONS = (
-    Relation(
+    _relation(
         "town",
-        (
-            "What is the town of {s}?",
-            "Where does {s} live?",
-            "Where is the home of {s}?",
-            "Which town is the home of {s}?",
-        ),
         TOWNS,
+        "What is the town of {s}? Where does {s} live? Where is the home of {s}? "
+        "Which town is the home of {s}?",
     ),
-    Relation(
+    _relation(
         "job",
-        (
-            "What is the job of {s}?",
-            "What is the work of {s}?",
-            "Which job does {s} have?",
-            "What does {s} work as?",
-        ),
         JOBS,
+        "What is the job of {s}? What is the work of {s}? Which job does {s} have? "
+        "What does {s} work as?",
     ),
-    Relation(
+    _relation(
         "pet",
-        (
-            "What is the pet of {s}?",
-            "Which pet does {s} have?",
-            "What does {s} feed?",
-            "Which pet lives with {s}?",
-        ),
         PETS,
+        "What is the pet of {s}? Which pet does {s} have? What does {s} feed? "
+        "Which pet lives with {s}?",
     ),
-    Relation(
+    _relation(
         "food",
-        (
-            "What is the food of {s}?",
-            "Which food does {s} like?",
-            "What does {s} eat?",
-            "What does {s} like to eat?",
-        ),
         FOODS,
+        "What is the food of {s}? Which food does {s} like? What does {s} eat? "
+        "What does {s} like to eat?",
     ),
 )
 TOWN_RELATIONS = (
-    Relation(
+    _relation(
         "trade",
-        (
-            "What is the trade of {s}?",
-            "What does {s} sell?",
-            "Which goods does {s} sell?",
-            "What do they sell in {s}?",
-        ),
         GOODS,
+        "What is the trade of {s}? What does {s} sell? Which goods does {s} sell? "
+        "What do they sell in {s}?",
     ),
-    Relation(
+    _relation(
         "flag",
-        (
-            "What is the flag of {s}?",
-            "Which flag does {s} have?",
-            "What color is the flag of {s}?",
-            "Which flag is seen in {s}?",
-        ),
         COLORS,
+        "What is the flag of {s}? Which flag does {s} have? What color is the flag of {s}? "
+        "Which flag is seen in {s}?",
     ),
 )
-WIND = Relation(
+WIND = _relation(
     "wind",
-    (
-        "What is the wind of {s}?",
-        "Which wind blows in {s}?",
-        "Which wind does {s} have?",
-        "Which wind is felt in {s}?",
-        "Where does the wind of {s} come from?",
-    ),
     WINDS,
+    "What is the wind of {s}? Which wind blows in {s}? Which wind does {s} have? "
+    "Which wind is felt in {s}? Where does the wind of {s} come from?",
 )
 # Only a step on the way to another fact: nobody is asked for it.
 FRIEND = Relation("friend", (), PEOPLE)
@@ -136,6 +113,11 @@ class World:
             )
         facts["wind"] = {town: rng.choice(WINDS) for town in TOWNS}
         return cls(facts)
+
+    @classmethod
+    def of(cls, seed: int) -> World:
+        """The world of a seed."""
+        return cls.invent(generator(seed, "world"))
 
     def value(self, relation: str, subject: str) -> str:
         """The value of ``subject`` under ``relation``."""

@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mars.checkpoints.load import block_size_of, eos_token_ids
 from mars.checkpoints.released import import_released
+from mars.checkpoints.stage import ReleasedSpec
+from mars.config.experiment import Released
 from mars.data.hub import MIRROR_VARIABLE
 from mars.decoding import decode
 from mars.errors import UserError
@@ -29,10 +31,10 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(output: Path, method: str = "mars", block_size: int | None = 4, mask: str = "<|mask|>"):
+    released = Released(repository=NAME, mask_token=mask)
+    spec = ReleasedSpec(released=released, method=method, block_size=block_size)
     output.mkdir()
-    return import_released(
-        NAME, None, mask_token=mask, method=method, block_size=block_size, output=output
-    )
+    return import_released(spec, output)
 
 
 def test_weights_and_logits_are_the_released_ones(repository: Path, tmp_path: Path):
@@ -72,7 +74,7 @@ def test_code_of_the_repository_is_neither_run_nor_kept(repository: Path, tmp_pa
     write_released(repository)
     run(tmp_path / "out")
     assert not list(tmp_path.rglob("code-was-run"))
-    assert not list((tmp_path / "out").rglob("*.py"))
+    assert [path.parent.name for path in (tmp_path / "out").rglob("*.py")] == ["custom_generate"]
     assert "auto_map" not in read_json(tmp_path / "out/config.json")
 
 

@@ -16,18 +16,19 @@ from mars.config.experiment import (
     load_experiment,
     merged,
     parse_experiment,
+    read_experiment,
 )
+from mars.config.overlays import DEFAULT
 from mars.errors import UserError
 from mars.paper.published import STAGE_EPOCHS, table, table2
-from mars.stages import spec
 
 ROOT = Path(__file__).resolve().parents[3]
-CONFIGS = sorted((ROOT / "config").glob("*.yaml"))
+CONFIGS = sorted(set((ROOT / "config").glob("*.yaml")) - {DEFAULT})
 
 
 @pytest.fixture
 def tiny() -> dict:
-    return yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+    return read_experiment(ROOT / "config/tiny.yaml")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -45,11 +46,16 @@ def test_schema_file_is_the_schema_of_the_model():
     assert (ROOT / "config/schema.json").read_text() == json_schema()
 
 
-def test_readme_explains_every_key():
+def test_every_key_is_explained():
+    """In the README, or in the schema, from which an editor shows it."""
     text = (ROOT / "config/README.md").read_text()
     schema = json.loads(json_schema())
-    keys = {key for section in schema["$defs"].values() for key in section.get("properties", {})}
-    missing = {key for key in keys | set(schema["properties"]) if f"`{key}`" not in text}
+    missing = {
+        key
+        for section in (schema, *schema["$defs"].values())
+        for key, value in section.get("properties", {}).items()
+        if "description" not in value and f"`{key}`" not in text
+    }
     assert not missing
 
 
@@ -82,6 +88,16 @@ MISTAKES = [
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
     ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
     ("models/ar-small", None, [".parent` names 'ar-small', which does not exist"]),
+    (
+        "training/checkpoint_minutes",
+        5,
+        ["`training.checkpoint_minutes` has become `resources.checkpoint_minutes`; move it"],
+    ),
+    (
+        "models/ar-small/training",
+        {"checkpoint_minutes": 5},
+        ["`models.ar-small.training.checkpoint_minutes` has become `resources.checkpoint_minutes`"],
+    ),
 ]
 
 
@@ -168,6 +184,27 @@ def test_a_missing_section_is_named(tiny: dict):
         parse_experiment(tiny, "config/mine.yaml")
 
 
+def test_the_default_fills_what_is_left_out_and_nothing_else(tmp_path: Path):
+    whole = read_experiment(ROOT / "config/paper.yaml")
+    mine = {**whole, "benchmarks": {"gsm8k": whole["benchmarks"]["gsm8k"]}, "artefacts": []}
+    mine["benchmarks"]["gsm8k"].pop("filter")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    assert read_experiment(tmp_path / "mine.yaml") == mine
+    del mine["artefacts"]
+    chosen = {**mine, "settings": ["tau-0.5", "one-token"]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(chosen))
+    filled = read_experiment(tmp_path / "mine.yaml")
+    assert filled["artefacts"] == whole["artefacts"]
+    assert list(filled["settings"]) == ["tau-0.5", "one-token"]
+    (tmp_path / "overlay.yaml").write_text("benchmarks: {gsm8k: {limit: 5}}\nsettings: [tau-0.55]")
+    with pytest.raises(UserError, match=r"`settings` names 'tau-0\.55', which default\.yaml does"):
+        load_experiment(tmp_path / "mine.yaml", tmp_path / "overlay.yaml")
+    (tmp_path / "overlay.yaml").write_text("benchmarks: {gsm8k: {limit: 5}}")
+    overlaid = read_experiment(tmp_path / "mine.yaml", tmp_path / "overlay.yaml")
+    assert overlaid["benchmarks"] == {"gsm8k": mine["benchmarks"]["gsm8k"] | {"limit": 5}}
+    assert overlaid["settings"] == filled["settings"]
+
+
 def test_a_missing_file_lists_the_choices(tmp_path: Path):
     (tmp_path / "one.yaml").write_text("{}")
     with pytest.raises(UserError, match="no such configuration; choose one of one"):
@@ -189,22 +226,7 @@ def test_epochs_factor_multiplies_the_epochs(tiny: dict):
     )
 
 
-def test_a_model_has_one_stage_that_makes_it():
-    """Else an audit would take an old training for the maker of a released checkpoint."""
-    whole = load_experiment(ROOT / "config/paper.yaml")
-    released = load_experiment(
-        ROOT / "config/paper.yaml", ROOT / "config/overlays/paper-released.yaml"
-    )
-    spec(whole, "train", model="mars-b4-7B")
-    with pytest.raises(UserError, match="it is imported, not trained"):
-        spec(released, "train", model="mars-b4-7B")
-    spec(released, "import_released", model="mars-b4-7B")
-    with pytest.raises(UserError, match="there is no released checkpoint to import"):
-        spec(whole, "import_released", model="mars-b4-7B")
-
-
-def test_what_is_timed_on_a_removed_model_goes_with_its_artefacts():
-    tiny = yaml.safe_load((ROOT / "config/tiny.yaml").read_text())
+def test_what_is_timed_on_a_removed_model_goes_with_its_artefacts(tiny: dict):
     full = parse_experiment(tiny, "tiny")
     assert {"table5", "table6"} <= set(full.artefacts)
     tiny["scales"]["large"] = None

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mars.data.chat import tokenize_conversation, tokenize_documents, tokenize_instructions
+from mars.data.stage import TokenizeSpec
 from mars.errors import UserError
 from mars.provenance.files import read_json
 
@@ -69,42 +70,30 @@ def test_folders_are_tokenised_with_a_summary(tokenizer, tmp_path: Path):
     rows = [{"messages": TALK}, {"messages": TALK[:-1]}, {"messages": TALK[:2]}]
     (tmp_path / "set").mkdir()
     Dataset.from_list(rows).to_parquet(tmp_path / "set/train.parquet")
-    options = {"configuration": None, "split": "train", "max_length": 512, "seed": 0}
-    tokenize_instructions(tmp_path / "set", tokenizer, limit=None, output=tmp_path / "a", **options)
+    spec = TokenizeSpec(kind="instructions", dataset="set", max_length=512, seed=0)
+    tokenize_instructions(spec, tmp_path / "set", tokenizer, tmp_path / "a")
     summary = read_json(tmp_path / "a/summary.json")
     assert (summary["rows"], summary["examples"], summary["cut"]) == (3, 2, 0)
     assert len(load_from_disk(tmp_path / "a")) == 2
+    other = spec.model_copy(update={"split": "no"})
     with pytest.raises(UserError, match="configuration"):
-        tokenize_instructions(
-            tmp_path / "set",
-            tokenizer,
-            limit=None,
-            output=tmp_path / "b",
-            **options | {"split": "no"},
-        )
+        tokenize_instructions(other, tmp_path / "set", tokenizer, tmp_path / "b")
 
 
 def test_a_data_set_without_messages_is_refused(tokenizer, tmp_path: Path):
     (tmp_path / "set").mkdir()
     Dataset.from_list([{"text": "a b c"}]).to_parquet(tmp_path / "set/train.parquet")
+    spec = TokenizeSpec(kind="instructions", dataset="set", max_length=8, seed=0)
     with pytest.raises(UserError, match="no `messages` column"):
-        tokenize_instructions(
-            tmp_path / "set",
-            tokenizer,
-            configuration=None,
-            split="train",
-            limit=None,
-            max_length=8,
-            seed=0,
-            output=tmp_path / "a",
-        )
+        tokenize_instructions(spec, tmp_path / "set", tokenizer, tmp_path / "a")
 
 
 def test_documents_are_split_and_end_with_eos(tokenizer, tmp_path: Path):
     (tmp_path / "set").mkdir()
     rows = [{"given": "", "text": "a b c d e"}, {"given": "a b c d e", "text": " f g"}]
     Dataset.from_list(rows).to_parquet(tmp_path / "set/train.parquet")
-    tokenize_documents(tmp_path / "set", tokenizer, max_length=4, output=tmp_path / "tokens")
+    spec = TokenizeSpec(kind="documents", dataset="set", max_length=4, seed=0)
+    tokenize_documents(spec, tmp_path / "set", tokenizer, tmp_path / "tokens")
     rows = load_from_disk(tmp_path / "tokens")
     texts = ["a b c d", "e <|im_end|>", "a b c d", "e f g <|im_end|>"]
     assert [tokenizer.decode(ids) for ids in rows["input_ids"]] == texts

@@ -13,12 +13,12 @@ from datasets import load_dataset
 from mars.config.experiment import GeneratedData
 from mars.data.minibench.generate import (
     assert_disjoint,
-    build_families,
+    draw_tests,
     generate,
     instruction_examples,
     passages,
-    test_examples,
 )
+from mars.data.minibench.registry import miniatures
 from mars.errors import UserError
 
 SIZES = GeneratedData(
@@ -85,7 +85,7 @@ def test_sizes_are_as_configured(hub):
     assert len(load(hub, "mars-generated/documents", None, "train")) == 100
     assert len(load(hub, "openai/gsm8k", "main", "test")) == 40
     assert len(load(hub, "TIGER-Lab/MMLU-Pro", None, "test")) == 40
-    parts = build_families(0)["SaylorTwift/bbh"].parts
+    parts = miniatures(0)["SaylorTwift/bbh"].parts
     assert sum(len(load(hub, "SaylorTwift/bbh", part, "test")) for part in parts) == 40
 
 
@@ -111,10 +111,10 @@ def test_another_seed_writes_another_world(hub, tmp_path):
 
 
 def test_no_test_question_is_trained_on():
-    families = build_families(0)
-    tests = {name: test_examples(family, 0, name, 60) for name, family in families.items()}
-    corpus = instruction_examples(families, tests, 0, 1500)
-    assert_disjoint(tests, corpus, passages(families, tests, 0, 2000))
+    kinds = miniatures(0)
+    tests = {name: draw_tests(kind, 0, 60) for name, kind in kinds.items()}
+    corpus = instruction_examples(kinds, tests, 0, 1500)
+    assert_disjoint(tests, corpus, passages(kinds, tests, 0, 2000))
     with pytest.raises(AssertionError, match="trained on the test question"):
         assert_disjoint(tests, [*corpus, ("openai/gsm8k", tests["openai/gsm8k"][0])], [])
     with pytest.raises(AssertionError, match="a document is the test question"):
@@ -122,9 +122,9 @@ def test_no_test_question_is_trained_on():
 
 
 def test_too_many_questions_is_one_sentence():
-    family = build_families(0)["TIGER-Lab/MMLU-Pro"]
+    kind = miniatures(0)["TIGER-Lab/MMLU-Pro"]
     with pytest.raises(UserError, match=r"choose a smaller `data\.benchmark_documents`"):
-        test_examples(family, 0, "TIGER-Lab/MMLU-Pro", 5000)
+        draw_tests(kind, 0, 5000)
 
 
 def test_functions_pass_their_own_tests(hub):

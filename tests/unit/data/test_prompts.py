@@ -5,7 +5,8 @@ import re
 import pytest
 
 from mars.config.experiment import Benchmark, GeneratedData
-from mars.data.minibench.generate import build_families, generate, test_examples
+from mars.data.minibench.generate import draw_tests, generate
+from mars.data.minibench.registry import miniatures
 from mars.evaluation.tasks import load_benchmark
 
 SIZES = GeneratedData(
@@ -51,11 +52,11 @@ def test_prompts_are_those_of_lm_eval(hub, tmp_path, name, dataset, shots):
     loaded = load_benchmark(benchmark, hub, tmp_path, generated=True)
     sent = [messages for task in loaded.tasks.values() for messages in contexts(task, shots)]
 
-    family = build_families(0)[dataset]
-    examples = test_examples(family, 0, dataset, SIZES.benchmark_documents)
+    kind = miniatures(0)[dataset]
+    examples = draw_tests(kind, 0, SIZES.benchmark_documents)
     if shots:
         examples = [
-            example if len(example.messages) > 3 else example.after(family.shots[example.part])
+            example if len(example.messages) > 3 else example.after(kind.shots[example.part])
             for example in examples
         ]
     assert len(sent) == len(examples)

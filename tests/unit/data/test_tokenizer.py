@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from mars.data.minibench.generate import build_families, passages
+from mars.data.minibench.generate import passages
+from mars.data.minibench.registry import miniatures
 from mars.data.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     output = tmp_path_factory.mktemp("tokenizer")
-    families = build_families(0)
-    tests = {name: [] for name in families}
-    documents = passages(families, tests, 0, 200)
+    kinds = miniatures(0)
+    documents = passages(kinds, {name: [] for name in kinds}, 0, 200)
     train_tokenizer((part for document in documents for part in document), 512, output)
     return AutoTokenizer.from_pretrained(output)
 

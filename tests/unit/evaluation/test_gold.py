@@ -7,7 +7,8 @@ import pytest
 from small_benchmarks import BENCHMARKS, SIZES
 
 from mars.config.experiment import Benchmark, Setting
-from mars.data.minibench.generate import build_families, test_examples
+from mars.data.minibench.generate import draw_tests
+from mars.data.minibench.registry import miniatures
 from mars.decoding import Decoded
 from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.evaluate import _section, evaluate_cell, prepare_process
@@ -66,11 +67,8 @@ def wrong(task: str, doc: dict) -> str:
 
 IFEVAL = {
     example.messages[-2]["content"]: example.messages[-1]["content"]
-    for example in test_examples(
-        build_families(SIZES.seed)["google/IFEval"],
-        SIZES.seed,
-        "google/IFEval",
-        SIZES.benchmark_documents,
+    for example in draw_tests(
+        miniatures(SIZES.seed)["google/IFEval"], SIZES.seed, SIZES.benchmark_documents
     )
 }
 

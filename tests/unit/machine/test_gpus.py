@@ -113,14 +113,15 @@ def test_more_devices_than_there_are_is_one_sentence(tmp_path):
         take(3, ["0", "1"], tmp_path)
 
 
+@pytest.mark.parametrize("verb", ["pretrain", "train"])
 @pytest.mark.parametrize("sharded", [False, True])
-def test_training_on_several_gpus_is_launched_with_a_process_on_each(sharded):
-    command = launch_command(["train", "--spec", "{}"], 4, sharded)
+def test_training_on_several_gpus_is_launched_with_a_process_on_each(sharded, verb):
+    command = launch_command([verb, "--spec", "{}"], 4, sharded)
     assert "--num_processes=4" in command
     (config,) = (part.partition("=")[2] for part in command if part.startswith("--config_file"))
     assert Path(config).name == ("fsdp.yaml" if sharded else "ddp.yaml")
     assert Path(config).is_file()
-    assert command[-5:] == ["-m", "mars", "train", "--spec", "{}"]
+    assert command[-5:] == ["-m", "mars", verb, "--spec", "{}"]
 
 
 @pytest.mark.parametrize(("verb", "count"), [("train", 1), ("train", 0), ("evaluate", 2)])
@@ -153,9 +154,8 @@ def test_the_verb_turns_into_another_one_with_its_options(tmp_path):
 
 
 def test_gpus_are_part_of_no_spec():
-    from mars.stages import spec
+    from mars.training.stage import TRAIN
 
     paper = load_experiment(ROOT / "config/paper.yaml")
     without = paper.model_copy(update={"resources": type(paper.resources)()})
-    for stage in ("train", "evaluate"):
-        assert spec(paper, stage, model="mars-b4-7B") == spec(without, stage, model="mars-b4-7B")
+    assert TRAIN.resolve(paper, model="ar-sft-7B") == TRAIN.resolve(without, model="ar-sft-7B")

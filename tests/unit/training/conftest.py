@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniature import ARCHITECTURE, make_settings, write_dataset, write_tokenizer
+from miniature import make_settings, make_spec, write_dataset, write_tokenizer
 
 from mars.config.experiment import Training
-from mars.training import train
+from mars.training.trainer import train
 
 torch.set_num_threads(1)
 
@@ -38,14 +38,10 @@ def parent(
     """A checkpoint pre-trained for a few steps."""
     folder = tmp_path_factory.mktemp("models")
     train(
-        method="pretrain",
-        training=make_settings(),
-        block_size=None,
-        ar_weight=1.0,
+        make_spec("pretrain", make_settings()),
         parent=tokenizer_folder,
         dataset=dataset_folder,
         work=folder / "work",
         output=folder / "base",
-        architecture=ARCHITECTURE,
     )
     return folder / "base"

@@ -22,9 +22,9 @@ TOLERANCE = 1e-4  # relative; another CPU sums in another order
 RUNS: dict[str, dict] = {
     "pretrain": {"method": "pretrain"},
     "ar_sft": {"method": "ar_sft"},
-    "mars": {"method": "mars", "block_size": 4},
-    "mars, w/o SFT loss": {"method": "mars", "block_size": 4, "ar_weight": 0.0},
-    "block_diffusion": {"method": "block_diffusion", "block_size": 4},
+    "mars": {"method": "mars"},
+    "mars, w/o SFT loss": {"method": "mars", "ar_weight": 0.0},
+    "block_diffusion": {"method": "block_diffusion"},
 }
 
 Losses = dict[str, list[float]]
@@ -33,10 +33,10 @@ Losses = dict[str, list[float]]
 def measure() -> Losses:
     """Loss of every step of every run; all but pre-training start from its result."""
     import torch
-    from miniature import ARCHITECTURE, make_settings, write_dataset, write_tokenizer
+    from miniature import make_settings, make_spec, write_dataset, write_tokenizer
 
     from mars.provenance.files import read_jsonl
-    from mars.training import train
+    from mars.training.trainer import train
 
     torch.set_num_threads(1)
     losses: Losses = {}
@@ -46,10 +46,8 @@ def measure() -> Losses:
         dataset = write_dataset(folder / "dataset")
         for name, run in RUNS.items():
             train(
-                **{"block_size": None, "ar_weight": 1.0, **run},
-                training=make_settings(epochs=2),
+                make_spec(training=make_settings(epochs=2), **run),
                 parent=tokenizer if name == "pretrain" else folder / "pretrain",
-                architecture=ARCHITECTURE if name == "pretrain" else None,
                 dataset=dataset,
                 work=folder / "work" / run["method"],
                 output=folder / name.replace("/", ""),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from miniature import make_spec
 from test_dual_stream import MASK, make_documents, make_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -22,10 +23,7 @@ from mars.training.packing import pack
 
 def train(parent: Path, dataset: Path, folder: Path, method: str, training: Training) -> None:
     trainer.train(
-        method=method,
-        training=training,
-        block_size=4 if method in ("mars", "block_diffusion") else None,
-        ar_weight=1.0,
+        make_spec(method, training),
         parent=parent,
         dataset=dataset,
         work=folder / "work",
@@ -35,16 +33,16 @@ def train(parent: Path, dataset: Path, folder: Path, method: str, training: Trai
 
 def train_until_killed(last: int, *arguments: object) -> None:
     """End with SIGKILL right after a step, having saved a checkpoint after every second one."""
-    step = trainer.Run.step
+    step = trainer.TrainingRun.step
 
-    def step_and_die(run: trainer.Run, rows: list) -> object:
+    def step_and_die(run: trainer.TrainingRun, rows: list) -> object:
         result = step(run, rows)
         if run.progress.step == last:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    trainer.Run.step = step_and_die
-    trainer.Run.due = lambda run, saved: run.progress.step % 2 == 0
+    trainer.TrainingRun.step = step_and_die
+    trainer.TrainingRun.due = lambda run, saved: run.progress.step % 2 == 0
     train(*arguments)
 
 

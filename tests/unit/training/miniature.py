@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import Qwen2Tokenizer
 
 from mars.config.experiment import Architecture, Training
+from mars.training.stage import TrainSpec
 
 VOCABULARY = 48
 EOS, MASK, PAD = 0, 1, 2
@@ -28,6 +29,16 @@ def make_settings(**changes: object) -> Training:
         "precision": "float32",
     }
     return Training.model_validate({**values, **changes})
+
+
+def make_spec(method: str, training: Training, **changes: object) -> TrainSpec:
+    """What to train; keyword arguments change it."""
+    values: dict[str, object] = {
+        "block_size": 4 if method in ("mars", "block_diffusion") else None,
+        "ar_weight": 1.0 if method == "mars" else None,
+        "architecture": ARCHITECTURE if method == "pretrain" else None,
+    }
+    return TrainSpec.model_validate({"method": method, "training": training, **values, **changes})
 
 
 def write_tokenizer(folder: Path) -> Path:

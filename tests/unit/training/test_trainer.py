@@ -13,6 +13,7 @@ import torch
 from datasets import load_from_disk
 from in_process import compare_sharded_gradients, train_until_killed
 from in_process import train as train_alone
+from miniature import make_spec
 from processes import Forked, run_side_by_side
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -21,9 +22,10 @@ from waiting import end_of, wait
 from mars.config.experiment import Training
 from mars.errors import UserError
 from mars.provenance.files import read_json, read_jsonl
-from mars.training import train, trainer
+from mars.training import trainer
 from mars.training.packed_model import PackedModel
 from mars.training.packing import Rows
+from mars.training.trainer import train
 
 MASK = 1
 Settings = Callable[..., Training]
@@ -34,18 +36,12 @@ def run(parent: Path, dataset_folder: Path, tmp_path: Path) -> Callable[..., Pat
     """Train in this process under a name; returns the output folder."""
 
     def run(name: str, method: str, training: Training, **changes: Any) -> Path:
-        arguments: dict[str, Any] = {
-            "block_size": 4 if method in ("mars", "block_diffusion") else None,
-            "ar_weight": 1.0,
-            "parent": parent,
-            "dataset": dataset_folder,
-        }
+        weight = {"ar_weight": changes.pop("ar_weight")} if "ar_weight" in changes else {}
         train(
-            method=method,
-            training=training,
+            make_spec(method, training, architecture=None, **weight),
             work=tmp_path / name / "work",
             output=tmp_path / name / "output",
-            **{**arguments, **changes},
+            **{"parent": parent, "dataset": dataset_folder, **changes},
         )
         return tmp_path / name / "output"
 
@@ -182,15 +178,15 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    step = trainer.Run.step
+    step = trainer.TrainingRun.step
 
-    def poisoned(self: trainer.Run, rows: list) -> object:
+    def poisoned(self: trainer.TrainingRun, rows: list) -> object:
         if self.progress.step == 4:
             next(self.model.parameters()).data.fill_(float("nan"))
         return step(self, rows)
 
-    monkeypatch.setattr(trainer.Run, "step", poisoned)
-    monkeypatch.setattr(trainer.Run, "due", lambda self, saved: self.progress.step == 3)
+    monkeypatch.setattr(trainer.TrainingRun, "step", poisoned)
+    monkeypatch.setattr(trainer.TrainingRun, "due", lambda self, saved: self.progress.step == 3)
     with pytest.raises(UserError, match=r"not finite at step 5 of 9.*step 3"):
         run("run", "ar_sft", settings())
     assert (tmp_path / "run" / "work" / "checkpoint-3" / "model.safetensors").is_file()
@@ -223,7 +219,7 @@ def test_single_heavy_batches_are_no_divergence(
 def test_work_of_another_run_is_refused(
     run: Callable[..., Path], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer.Run, "due", lambda self, saved: True)
+    monkeypatch.setattr(trainer.TrainingRun, "due", lambda self, saved: True)
     run("run", "ar_sft", settings())
     with pytest.raises(UserError, match="other settings; delete the folder"):
         run("run", "ar_sft", settings(learning_rate=2e-3))

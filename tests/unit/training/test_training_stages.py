@@ -1,0 +1,79 @@
+"""What a training sees of an experiment, what it starts from, and what a job may change of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from miniature import make_settings, make_spec, write_dataset, write_tokenizer
+
+from mars.config.experiment import Architecture, load_experiment
+from mars.errors import UserError
+from mars.provenance.files import sha256_file
+from mars.provenance.manifest import write_manifest
+from mars.provenance.stage import Inputs, Job, JobSpec
+from mars.training.stage import PRETRAIN, TRAIN
+
+CONFIG = Path(__file__).resolve().parents[3] / "config"
+
+
+def test_what_a_training_depends_on():
+    paper = load_experiment(CONFIG / "paper.yaml")
+    spec = TRAIN.resolve(paper, model="mars-b8-no-sft-0.5B")
+    assert (spec.method, spec.block_size, spec.ar_weight) == ("mars", 8, 0)
+    assert spec.normalisation == "sequence"
+    assert spec.training == paper.training
+    assert TRAIN.resolve(paper, model="ar-sft-2x-0.5B").training.epochs == 10
+    assert TRAIN.resolve(paper, model="ar-sft-0.5B").normalisation == "token"
+    with pytest.raises(UserError, match="not fine-tuned here"):
+        TRAIN.resolve(paper, model="base-7B")
+    often = paper.model_copy(
+        update={"resources": paper.resources.model_copy(update={"checkpoint_minutes": 1.0})}
+    )
+    assert TRAIN.resolve(often, model="ar-sft-0.5B") == TRAIN.resolve(paper, model="ar-sft-0.5B")
+
+
+def test_what_a_model_starts_from():
+    paper, tiny = (load_experiment(CONFIG / f"{name}.yaml") for name in ("paper", "tiny"))
+    assert TRAIN.inputs(paper, model="mars-b4-7B") == [
+        "checkpoints/ar-sft-7B/manifest.json",
+        "data/tokens/7B/instructions/manifest.json",
+    ]
+    assert PRETRAIN.inputs(tiny, model="base-large") == [
+        "data/tokenizer/manifest.json",
+        "data/tokens/small/documents/manifest.json",
+    ]
+    assert isinstance(PRETRAIN.resolve(tiny, model="base-large").architecture, Architecture)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., Job]:
+    """A pre-training of a few steps, as the framework hands it to the stage."""
+    tokenizer = write_manifest(write_tokenizer(tmp_path / "data/tokenizer"))
+    tokens = write_manifest(write_dataset(tmp_path / "data/tokens/small/documents"))
+    spec = make_spec("pretrain", make_settings())
+    plan = JobSpec(
+        stage="pretrain",
+        target={"model": "base"},
+        config=spec.model_dump(mode="json"),
+        code="",
+        packages="",
+    )
+
+    def job(name: str, **options: float) -> Job:
+        output = tmp_path / "checkpoints" / name
+        return Job(plan, Inputs((tokenizer, tokens)), output, **options)
+
+    return job
+
+
+def test_how_often_to_save_decides_what_is_saved_and_nothing_else(job: Callable[..., Job]):
+    often, seldom = job("often", checkpoint_minutes=1e-6), job("seldom")
+    for one in (often, seldom):
+        assert PRETRAIN.start(one)["steps"] == 9
+    assert [path.name for path in sorted(often.work.iterdir())] == ["checkpoint-7", "checkpoint-8"]
+    assert not seldom.work.exists()
+    weights = {sha256_file(one.output / "model.safetensors") for one in (often, seldom)}
+    assert len(weights) == 1
+    assert often.key == seldom.key
