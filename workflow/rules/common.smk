@@ -22,6 +22,8 @@ def experiment_of_this_run():
 
 
 EXPERIMENT = experiment_of_this_run()
+# For Snakemake's own report.
+config.update(experiment=EXPERIMENT.experiment, description=EXPERIMENT.description)
 RESULTS = f"results/{EXPERIMENT.experiment}"
 TRAINED = EXPERIMENT.trained_models()
 PRETRAINED = [name for name in TRAINED if EXPERIMENT.models[name].method == "base"]
