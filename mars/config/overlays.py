@@ -9,8 +9,8 @@ from mars.errors import UserError
 
 # Where the configuration of an artefact that is timed stands in the section `speed`.
 TIMED = {
-    "table5": "sweep",
-    "heat_map": "sweep",
+    "table5": "wall_clock",
+    "heat_map": "wall_clock",
     "table6": "speculative",
     "live_tau": "live_tau",
 }
@@ -81,7 +81,7 @@ def without_removed(content: Any) -> Any:
 def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:
     """The section `speed` without what names a model that is gone."""
     left = dict(speed)
-    for part in ("sweep", "live_tau"):
+    for part in ("wall_clock", "live_tau"):
         if isinstance(speed.get(part), dict) and speed[part].get("model") in gone:
             left[part] = None
     if isinstance(speed.get("speculative"), dict):

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, certainty, cutoff
-from mars.decoding.cache import CachedModel, attention_of, take
+from mars.decoding.acceptance import accepted_run, confidence, cutoff
+from mars.decoding.cache import CachedModel, attention_of, gather_at
 from mars.decoding.requests import Decoded, Request, Times, finished
 from mars.errors import UserError
 
@@ -28,20 +28,20 @@ def decode_block_cache(
     requests: list[Request],
     *,
     block_size: int,
-    cache_block: int,
     eos: frozenset[int],
     mask_token_id: int,
+    cache_block: int = 32,
     metric: str = "probability",
     strict: bool = False,
     authors_window: bool = False,
     memory_limit: int | None = None,
     times: Times | None = None,
 ) -> list[Decoded]:
-    """Decode one batch, all requests together; the arguments are those of ``decode``.
+    """Decode one batch, all requests together.
 
     Args:
         cache_block: tokens per cache block, B_cache of Table 5.
-        authors_window: accept up to the end of the cache block, as the authors' code does,
+        authors_window: accept up to the end of the cache block, as the authors' code does (A5),
             instead of ``block_size`` tokens wherever the block ends. The granularity then changes
             the output; with the default it does not.
         times: what the batch took is added here; a step is one forward of the batch.
@@ -133,7 +133,7 @@ class _Batch:
     def prefill(self) -> None:
         """Cache the prompts and keep the hidden state that predicts each block's first token."""
         hidden = self._forward(torch.zeros_like(self.base), int(self.base.max()))
-        self.tail = take(hidden, self.base[:, None] - 1)
+        self.tail = gather_at(hidden, self.base[:, None] - 1)
         for accepted in self.accepted:
             accepted.append(0)
 
@@ -147,9 +147,9 @@ class _Batch:
         hidden = torch.cat([self.tail, self._forward(self.base, width)], 1)
         offsets = self.offsets[:predictions]
         columns = (self.filled[:, None] + offsets).clamp(max=width)
-        logits = self.cached.logits(take(hidden, columns))
+        logits = self.cached.logits(gather_at(hidden, columns))
         tokens = logits.argmax(-1)
-        count = accepted_run(certainty(logits, metric), self.cutoffs[:, None], strict)
+        count = accepted_run(confidence(logits, metric), self.cutoffs[:, None], strict)
         if authors_window:
             count = count.minimum(self.cache_block - self.filled)
         takes_part = torch.zeros_like(count)

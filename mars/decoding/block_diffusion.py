@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import cutoff
-from mars.decoding.cache import CachedModel, attention_of, take
+from mars.decoding.cache import CachedModel, attention_of, gather_at
 from mars.decoding.cursor import PREFILL_TOKENS
 from mars.decoding.requests import Decoded, Request, finished
+from mars.errors import UserError
 
 
 @torch.inference_mode()
@@ -27,7 +28,7 @@ def decode_block_diffusion(
     *,
     block_size: int,
     eos: frozenset[int],
-    mask_token_id: int,
+    mask_token_id: int | None,
     memory_limit: int | None = None,
 ) -> list[Decoded]:
     """Continue one batch of prompts greedily, all together.
@@ -47,8 +48,10 @@ def decode_block_diffusion(
         without a gap: 0 in a forward that fixed a token behind a mask.
 
     Raises:
-        UserError: the cache does not fit.
+        UserError: there is no [MASK], or the cache does not fit.
     """
+    if mask_token_id is None:
+        raise UserError("Block diffusion needs a mask token, which this checkpoint lacks.")
     batch = _Batch(model, requests, block_size, eos, mask_token_id, memory_limit)
     with attention_of(model):
         batch.prefill()
@@ -103,7 +106,7 @@ class _Batch:
         begin = (self.start - self.block_size).clamp(min=0)
         hidden = self._hidden(begin, 2 * self.block_size)
         block = self.start[:, None] + self.offsets[: self.block_size]
-        logits = self.cached.logits(take(hidden, block - begin[:, None]))
+        logits = self.cached.logits(gather_at(hidden, block - begin[:, None]))
         confidence, best = logits.softmax(-1).max(-1)
         known = self.ids[rows, block]
         confidence = confidence.where(known == self.mask, -1.0)

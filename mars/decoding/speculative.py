@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, certainty, cutoff
+from mars.decoding.acceptance import accepted_run, confidence, cutoff
 from mars.decoding.cache import CachedModel
 from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
 from mars.errors import UserError
@@ -144,7 +144,7 @@ class _Reader:
     def _accept(self, logits: Tensor, threshold: float | None) -> list[int]:
         """The leftmost run of [predictions, vocabulary]."""
         needed = torch.tensor(cutoff(threshold, self.metric), device=logits.device)
-        run = int(accepted_run(certainty(logits, self.metric), needed, self.strict))
+        run = int(accepted_run(confidence(logits, self.metric), needed, self.strict))
         return logits.argmax(-1)[:run].tolist()
 
 

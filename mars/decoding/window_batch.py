@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, certainty, cutoff, forbid
-from mars.decoding.cache import take
+from mars.decoding.acceptance import accepted_run, confidence, cutoff, forbid
+from mars.decoding.cache import gather_at
 from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
 
 
@@ -28,7 +28,7 @@ def decode_window_batch(
     metric: str = "probability",
     strict: bool = False,
 ) -> list[Decoded]:
-    """Continue one batch of prompts; the arguments are those of :func:`mars.decoding.decode`.
+    """Continue one batch of prompts; the arguments are those of the window without extensions.
 
     Raises:
         UserError: a request or setting that cannot be decoded.
@@ -48,7 +48,7 @@ def decode_window_batch(
     while going:
         lengths = [len(requests[row].prompt) + len(tokens[row]) for row in going]
         logits = _logits(model, ids[going], lengths, block_size, mask_token_id)
-        runs = accepted_run(certainty(logits, metric), cutoffs[going, None], strict).tolist()
+        runs = accepted_run(confidence(logits, metric), cutoffs[going, None], strict).tolist()
         for row, length, predicted, run in zip(
             going, lengths, logits.argmax(-1).tolist(), runs, strict=True
         ):
@@ -83,6 +83,6 @@ def _logits(
     width = max(lengths) + block_size - 1
     hidden = model.get_decoder()(input_ids=ids[:, :width], use_cache=False).last_hidden_state
     start = torch.tensor(lengths, device=ids.device)[:, None] - 1
-    window = take(hidden, start + torch.arange(block_size, device=ids.device))
+    window = gather_at(hidden, start + torch.arange(block_size, device=ids.device))
     logits = model.get_output_embeddings()(window).float()
     return logits if mask_token_id is None else forbid(logits, mask_token_id)

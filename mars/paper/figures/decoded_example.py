@@ -15,8 +15,8 @@ from lm_eval.evaluator import evaluate as lm_evaluate
 
 from mars.checkpoints.load import eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
-from mars.decoding import Decoded
 from mars.decoding.generate import text_of
+from mars.decoding.requests import Decoded
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.offline import forbid_network
