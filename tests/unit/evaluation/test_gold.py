@@ -8,9 +8,10 @@ from small_benchmarks import BENCHMARKS, SIZES
 
 from mars.config.experiment import Benchmark, Setting
 from mars.data.minibench.generate import build_families, test_examples
-from mars.decoding import Decoded
+from mars.decoding.requests import Decoded
 from mars.evaluation.adapter import DecodingLM
-from mars.evaluation.evaluate import _section, evaluate_cell, prepare_process
+from mars.evaluation.evaluate import evaluate_cell
+from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline
 from mars.evaluation.tasks import load_benchmark
 
@@ -83,7 +84,7 @@ def _process(tmp_path_factory):
 def run(model, tokenizer, answer, benchmark: Benchmark, hub: Path, work: Path, generated: bool):
     loaded = load_benchmark(benchmark, hub, work, generated)
     lm = AnswerSheet(model, tokenizer, answer)
-    record, samples = evaluate_cell(lm, loaded, _section(benchmark), Setting())
+    record, samples = evaluate_cell(lm, loaded, benchmark, Setting())
     return record, samples
 
 

@@ -3,17 +3,22 @@
 import random
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
-from mars.evaluation.evaluate import prepare_process
-from mars.evaluation.offline import UNTRAINED
+from mars.evaluation.lm_eval_internals import UNTRAINED, VERSION
+from mars.evaluation.offline import prepare_process
 from mars.evaluation.tasks import chance_by_document, load_benchmark, read_documents
 
 
 @pytest.fixture(autouse=True)
 def _process(tmp_path):
     prepare_process(tmp_path / "work", code_timeout=3600)
+
+
+def test_what_is_known_of_lm_evals_inside_holds_for_the_version_installed():
+    assert version("lm_eval") == VERSION, "read lm_eval_internals.py again, then raise VERSION"
 
 
 def gpqa(benchmarks, hub, tmp_path):
@@ -118,7 +123,8 @@ def test_folders_of_the_same_name_are_not_confused(hub, tmp_path):
 IFEVAL_WITHOUT_NLTK_DATA = """
 import sys
 from pathlib import Path
-from mars.evaluation.offline import forbid_network, prepare_ifeval
+from mars.evaluation.lm_eval_internals import prepare_ifeval
+from mars.evaluation.offline import forbid_network
 forbid_network()
 assert prepare_ifeval(Path(sys.argv[1])) == prepare_ifeval(Path(sys.argv[1], "other"))
 print(prepare_ifeval(Path(sys.argv[1])))
