@@ -307,7 +307,7 @@ def _for_paper(experiment: Experiment) -> dict[str, Any]:
 
 
 def _speed_sweep(experiment: Experiment) -> dict[str, Any]:
-    speed, sweep = _timed(experiment, "sweep")
+    speed, sweep = _timed(experiment, "wall_clock")
     return {
         **_timed_protocol(experiment, sweep.questions),
         "tau": speed.tau,
@@ -335,7 +335,7 @@ def _live_tau(experiment: Experiment) -> dict[str, Any]:
 
 def _speed_table(experiment: Experiment, number: int) -> dict[str, Any]:
     """Table 5 or 6: what the timed models are, and how readers know the questions."""
-    part = {5: "sweep", 6: "speculative"}[number]
+    part = {5: "wall_clock", 6: "speculative"}[number]
     speed, section = _timed(experiment, part)
     plain = _for_paper(experiment)
     names = [name for key, name in speed.models().items() if key.startswith(f"{part}.")]

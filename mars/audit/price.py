@@ -273,9 +273,9 @@ def _tokens(job: Job, experiment: Experiment) -> Price:
 def _sweep(job: Job, experiment: Experiment) -> Price | None:
     """Every method and granularity at every batch size, in rounds after one to warm up."""
     speed = experiment.speed
-    if speed is None or speed.sweep is None:
+    if speed is None or speed.wall_clock is None:
         return None
-    part = speed.sweep
+    part = speed.wall_clock
     granular = {"block_cache": part.cache_blocks, "block_cache-authors": part.authors_cache_blocks}
     methods = 2 + sum(len(granular.get(method, [method])) for method in part.methods)
     batches = sum((rounds + 1) / batch for batch, rounds in part.rounds.items())

@@ -13,20 +13,24 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from mars.checkpoints.load import load_model
 from mars.data.tokenizer import load_tokenizer
-from mars.decoding import Engine, Request
 from mars.decoding.cache import attention_of
+from mars.decoding.cursor import Engine
+from mars.decoding.requests import Request
 from mars.evaluation.scores import mean
 from mars.provenance.files import write_json
-from mars.speed.benchmark import gpu_driver, loaded_subject
+from mars.speed.benchmark import loaded_subject
 from mars.speed.methods import stopwatch
 from mars.speed.questions import Questions
+
+if TYPE_CHECKING:
+    from mars.speed.stage import LiveTauSpec
 
 Policy = Callable[[int], float | None]
 """Requests waiting -> tau; None is one-token mode, the paper's tau = 1."""
@@ -95,15 +99,15 @@ def trace(
         quiet_load, peak_load: rates as multiples of ``capacity``.
     """
     rng = random.Random(seed)
-    asked: list[int] = []
-    while len(asked) < requests:
-        asked += rng.sample(range(questions), questions)
+    order: list[int] = []
+    while len(order) < requests:
+        order += rng.sample(range(questions), questions)
     now, arrivals = 0.0, []
     for number in range(requests):
         height = 1 - abs(2 * number / requests - 1)
         load = quiet_load + (peak_load - quiet_load) * height
         now += rng.expovariate(capacity * load)
-        arrivals.append(Arrival(now, asked[number]))
+        arrivals.append(Arrival(now, order[number]))
     return arrivals
 
 
@@ -229,44 +233,34 @@ class _Desk:
 
 
 def measure_live_tau(
+    spec: LiveTauSpec,
     *,
     checkpoint: Path,
-    precision: str,
-    asked: Mapping[str, Any],
     hub: Path,
-    work: Path,
-    slots: int,
-    requests: int,
-    quiet_load: float,
-    peak_load: float,
-    high: float,
-    low: float,
-    seed: int,
+    work_folder: Path,
     output: Path,
-    about: Mapping[str, Any],
+    circumstances: Mapping[str, Any],
 ) -> None:
     """Serve the trace under each policy: ``tau-1.json``, ``tau-low.json``, ``adaptive.json``.
 
     Args:
+        spec: ``tau`` is the highest of the adaptive policy. The capacity is measured first.
         checkpoint: of a MARS model.
-        asked: the questions, as :class:`mars.speed.questions.Questions` takes them.
-        slots: of the engine.
-        requests, quiet_load, peak_load, seed: of the trace; the capacity is measured first.
-        high, low: of the controller; the policy ``tau-low`` is fixed at ``low``.
-        about: facts to be written into every record (hardware, versions, command).
+        circumstances: facts to be written into every record (hardware, versions, command).
     """
-    model = load_model(checkpoint, getattr(torch, precision))
+    section, budget = spec.section, spec.max_new_tokens
+    low, slots = section.low, section.slots
+    model = load_model(checkpoint, getattr(torch, spec.precision))
     tokenizer = load_tokenizer(checkpoint)
-    questions = Questions(model, tokenizer, **asked, hub=hub, work=work)
-    subject = loaded_subject(
-        checkpoint, model, tokenizer, questions.prompts, asked["max_new_tokens"]
-    )
-    prompts, budget = subject.work.prompts, subject.work.max_new_tokens
+    questions = Questions(model, tokenizer, spec, section.questions, hub, work_folder)
+    prompts = questions.prompts
+    subject = loaded_subject(checkpoint, model, tokenizer, prompts, budget)
+    workload = subject.workload
     engine = Engine(
         model,
-        block_size=subject.work.block_size,
-        mask_token_id=subject.work.mask_token_id,
-        eos=subject.work.eos,
+        block_size=workload.block_size,
+        mask_token_id=workload.mask_token_id,
+        eos=workload.eos,
         slots=slots,
         max_length=max(map(len, prompts)) + budget,
     )
@@ -276,15 +270,15 @@ def measure_live_tau(
         "tau-1": capacity(engine, prompts, None, budget),
         "tau-low": capacity(engine, prompts, low, budget),
     }
-    load = {"requests": requests, "quiet_load": quiet_load, "peak_load": peak_load, "seed": seed}
-    arrivals = trace(questions=len(prompts), capacity=measured["tau-1"], **load)  # type: ignore[arg-type]
+    load = section.model_dump(include={"requests", "quiet_load", "peak_load", "seed"})
+    arrivals = trace(questions=len(prompts), capacity=measured["tau-1"], **load)
     policies = {
         "tau-1": fixed(None),
         "tau-low": fixed(low),
-        "adaptive": adaptive(high=high, low=low, slots=slots),
+        "adaptive": adaptive(high=spec.tau, low=low, slots=slots),
     }
     for name, policy in policies.items():
-        print(f"{name}: {requests} requests in {arrivals[-1].time:.1f} s", flush=True)
+        print(f"{name}: {section.requests} requests in {arrivals[-1].time:.1f} s", flush=True)
         served, timeline = serve(
             engine, prompts, arrivals, policy, max_new_tokens=budget, clock=WallClock()
         )
@@ -292,18 +286,17 @@ def measure_live_tau(
             "policy": name,
             **summary(served, correctness(questions, served)),
             "timeline": timeline,
-            "tau": {"high": high, "low": low},
+            "tau": {"high": spec.tau, "low": low},
             "trace": {**load, "questions": len(prompts)},
             "capacity_requests_per_second": measured,
             "slots": slots,
-            "block_size": subject.work.block_size,
+            "block_size": workload.block_size,
             "max_new_tokens": budget,
-            "benchmark": asked["benchmark"]["task"],
+            "benchmark": spec.benchmark.task,
             "model": subject.label,
             **subject.identity,
             "threads": torch.get_num_threads(),
-            **about,
-            "gpu_driver": gpu_driver(),
+            **circumstances,
         }
         write_json(output / f"{name}.json", record)
 

@@ -6,7 +6,7 @@ TIMED_DATA = data_manifests([EXPERIMENT.benchmarks[SPEED.benchmark].dataset] if 
 rule speed_sweep:
     input:
         data=TIMED_DATA,
-        checkpoint=timed_models("sweep"),
+        checkpoint=timed_models("wall_clock"),
     output:
         manifest=f"{RESULTS}/speed/table5/manifest.json",
         record=f"{RESULTS}/provenance/speed_sweep.json",

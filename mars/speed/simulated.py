@@ -85,7 +85,7 @@ def random_prompts(vocabulary: int, count: int) -> list[list[int]]:
     ]
 
 
-class PrescribedEngine(Engine):
+class SimulatedEngine(Engine):
     """The engine, except that a seeded pattern says how many tokens each forward accepts.
 
     Each prompt enters the pattern at a place of its own, and the count depends on the position
@@ -129,7 +129,7 @@ def acceptance_pattern(mean: float, block_size: int, shape: tuple[int, ...]) -> 
     """
     if not 1 <= mean <= block_size:
         raise UserError(
-            f"{mean} tokens per forward cannot be prescribed with a block size of {block_size}: "
+            f"{mean} tokens per forward cannot be simulated with a block size of {block_size}: "
             f"give a number from 1 to {block_size}."
         )
     low, high = 0.0, 1.0

@@ -1,0 +1,32 @@
+"""What a record of a measurement says of the machine, the software and the command."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import torch
+
+from mars.provenance.record import hardware, versions
+
+
+def circumstances(command: str) -> dict[str, Any]:
+    """Hardware, versions and command, to be written into every record."""
+    return {
+        "hardware": hardware(),
+        "versions": versions(),
+        "command": command,
+        "gpu_driver": gpu_driver(),
+    }
+
+
+def gpu_driver() -> str | None:
+    """Version of the GPU's driver and of CUDA; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return f"unknown, CUDA {torch.version.cuda}"
+    return f"{answer.splitlines()[0].strip()}, CUDA {torch.version.cuda}"
