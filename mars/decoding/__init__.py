@@ -54,6 +54,7 @@ def decode(
     Raises:
         UserError: a request or setting that cannot be served; nothing has been decoded then.
     """
+    from mars.decoding.batch import longest
     from mars.decoding.requests import check_model, check_vocabulary, eos_set
 
     chosen = method_named(method, options)
@@ -68,8 +69,8 @@ def decode(
     if not requests:
         return []
     assert chosen.engine is not None
-    longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
-    engine = chosen.engine()(model, slots=min(slots, len(requests)), max_length=longest, **options)
+    room: dict[str, Any] = {"slots": min(slots, len(requests)), "max_length": longest(requests)}
+    engine = chosen.engine()(model, **room, **options)
     return _run_sorted(engine, requests, progress)
 
 

@@ -40,7 +40,6 @@ def evaluate(
     checkpoint: Path,
     hub: Path,
     output: Path,
-    work_folder: Path,
     cell_spec: CellSpec,
 ) -> None:
     """Write a record and the samples of every (setting, benchmark) that is not there yet.
@@ -49,7 +48,6 @@ def evaluate(
         checkpoint: folder that ``AutoModelForCausalLM`` loads.
         hub: data sets in hub layout, ``<hub>/<owner>/<name>``; no network is used.
         output: where the records go.
-        work_folder: for temporary files.
         cell_spec: stored in each record and compared on the next run.
 
     Raises:
@@ -60,7 +58,7 @@ def evaluate(
     if not missing_cells:
         return
     protocol = spec.evaluation
-    prepare_process(work_folder, protocol.code_timeout)
+    prepare_process(protocol.code_timeout)
 
     import torch
 
@@ -71,7 +69,7 @@ def evaluate(
 
     read_documents.cache_clear()  # what an earlier call in this process read may have changed
     loaded = {
-        name: load_benchmark(spec.benchmarks[name], hub, work_folder, spec.generated_data)
+        name: load_benchmark(spec.benchmarks[name], hub, generated=spec.generated_data)
         for name in missing_cells
     }
     model = load_model(checkpoint, getattr(torch, protocol.precision))

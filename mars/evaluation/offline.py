@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -19,19 +22,21 @@ def forbid_network() -> None:
             sys.modules[name].HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
-def prepare_process(work_folder: Path, code_timeout: float) -> None:
-    """No network, no caches outside ``work_folder``, no noise; seconds for a generated program."""
+def prepare_process(code_timeout: float) -> None:
+    """No network, no caches that stay, no noise; seconds for a program that a model wrote."""
     forbid_network()
     import datasets
 
-    work_folder.mkdir(parents=True, exist_ok=True)
-    cache = tempfile.TemporaryDirectory(dir=work_folder, prefix="datasets-")
-    _KEPT.append(cache)
-    datasets.config.HF_DATASETS_CACHE = Path(cache.name)
+    datasets.config.HF_DATASETS_CACHE = scratch_folder()
     datasets.disable_caching()
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     CODE_EVAL.timeout = code_timeout
 
 
-_KEPT: list[tempfile.TemporaryDirectory] = []  # folders that live as long as the process
+@functools.cache
+def scratch_folder() -> Path:
+    """A folder for temporary files that lives as long as the process."""
+    folder = Path(tempfile.mkdtemp(prefix="mars-evaluation-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -102,15 +101,13 @@ def run(spec: EvaluationSpec, job: Job) -> None:
     """Evaluate what is not there yet: cells that an earlier run finished are kept."""
     from mars.evaluation.evaluate import evaluate
 
-    with tempfile.TemporaryDirectory() as work_folder:
-        evaluate(
-            spec,
-            checkpoint=job.inputs.folder("checkpoints"),
-            hub=job.inputs.hub,
-            output=job.output,
-            work_folder=Path(work_folder),
-            cell_spec=lambda *cell: cell_spec(job.spec, job.inputs.sha256, *cell),
-        )
+    evaluate(
+        spec,
+        checkpoint=job.inputs.folder("checkpoints"),
+        hub=job.inputs.hub,
+        output=job.output,
+        cell_spec=lambda *cell: cell_spec(job.spec, job.inputs.sha256, *cell),
+    )
 
 
 # What lm-eval imports for a Hugging Face model and for IFEval, and does not require.

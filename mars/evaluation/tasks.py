@@ -33,6 +33,7 @@ from mars.evaluation.lm_eval_internals import (
     prepare_ifeval,
     quieten,
 )
+from mars.evaluation.offline import scratch_folder
 from mars.provenance.files import canonical_json, sha256_file, sha256_text
 
 if TYPE_CHECKING:
@@ -69,15 +70,12 @@ class LoadedBenchmark:
         return sha256_text(canonical_json(self.definition))
 
 
-def load_benchmark(
-    benchmark: Benchmark, hub: Path, work_folder: Path, generated: bool = False
-) -> LoadedBenchmark:
+def load_benchmark(benchmark: Benchmark, hub: Path, *, generated: bool = False) -> LoadedBenchmark:
     """Build the tasks of a benchmark on the documents under ``hub/<owner>/<name>``.
 
     Args:
         benchmark: task (a name of lm-eval's, or the path of a task's YAML file), data set...
         hub: folder in hub layout.
-        work_folder: for what NLTK may need.
         generated: the data are this project's miniatures: worked examples come from them too,
             and a group consists of those parts that have documents.
 
@@ -93,7 +91,7 @@ def load_benchmark(
     manager, name = find_task(benchmark.task)
     notes = {}
     if name.startswith("ifeval"):
-        notes["sentence splitter"] = prepare_ifeval(work_folder / "nltk_data")
+        notes["sentence splitter"] = prepare_ifeval(scratch_folder() / "nltk_data")
     overrides = {
         "class": LocalTask,
         "dataset_path": str(folder),

@@ -10,9 +10,8 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,11 +24,14 @@ from mars.decoding.cursor import Engine
 from mars.decoding.requests import Request
 from mars.evaluation.scores import mean
 from mars.provenance.files import write_json
+from mars.provenance.manifest import new_folder
 from mars.speed.benchmark import loaded_subject
+from mars.speed.circumstances import circumstances
 from mars.speed.methods import stopwatch
 from mars.speed.questions import Questions
 
 if TYPE_CHECKING:
+    from mars.provenance.stage import Job
     from mars.speed.stage import LiveTauSpec
 
 Policy = Callable[[int], float | None]
@@ -232,27 +234,17 @@ class _Desk:
         }
 
 
-def measure_live_tau(
-    spec: LiveTauSpec,
-    *,
-    checkpoint: Path,
-    hub: Path,
-    work_folder: Path,
-    output: Path,
-    circumstances: Mapping[str, Any],
-) -> None:
+def measure_live_tau(spec: LiveTauSpec, job: Job) -> None:
     """Serve the trace under each policy: ``tau-1.json``, ``tau-low.json``, ``adaptive.json``.
 
-    Args:
-        spec: ``tau`` is the highest of the adaptive policy. The capacity is measured first.
-        checkpoint: of a MARS model.
-        circumstances: facts to be written into every record (hardware, versions, command).
+    The highest tau of the adaptive policy is the spec's. The capacity is measured first.
     """
     section, budget = spec.section, spec.max_new_tokens
     low, slots = section.low, section.slots
+    checkpoint = job.inputs.folder("checkpoints")
     model = load_model(checkpoint, getattr(torch, spec.precision))
     tokenizer = load_tokenizer(checkpoint)
-    questions = Questions(model, tokenizer, spec, section.questions, hub, work_folder)
+    questions = Questions(model, tokenizer, spec, section.questions, job.inputs.hub)
     prompts = questions.prompts
     subject = loaded_subject(checkpoint, model, tokenizer, prompts, budget)
     workload = subject.workload
@@ -272,33 +264,35 @@ def measure_live_tau(
     }
     load = section.model_dump(include={"requests", "quiet_load", "peak_load", "seed"})
     arrivals = trace(questions=len(prompts), capacity=measured["tau-1"], **load)
+    facts = circumstances(job.spec.job)
     policies = {
         "tau-1": fixed(None),
         "tau-low": fixed(low),
         "adaptive": adaptive(high=spec.tau, low=low, slots=slots),
     }
-    for name, policy in policies.items():
-        print(f"{name}: {section.requests} requests in {arrivals[-1].time:.1f} s", flush=True)
-        served, timeline = serve(
-            engine, prompts, arrivals, policy, max_new_tokens=budget, clock=WallClock()
-        )
-        record = {
-            "policy": name,
-            **summary(served, correctness(questions, served)),
-            "timeline": timeline,
-            "tau": {"high": spec.tau, "low": low},
-            "trace": {**load, "questions": len(prompts)},
-            "capacity_requests_per_second": measured,
-            "slots": slots,
-            "block_size": workload.block_size,
-            "max_new_tokens": budget,
-            "benchmark": spec.benchmark.task,
-            "model": subject.label,
-            **subject.identity,
-            "threads": torch.get_num_threads(),
-            **circumstances,
-        }
-        write_json(output / f"{name}.json", record)
+    with new_folder(job.output) as output:
+        for name, policy in policies.items():
+            print(f"{name}: {section.requests} requests in {arrivals[-1].time:.1f} s", flush=True)
+            served, timeline = serve(
+                engine, prompts, arrivals, policy, max_new_tokens=budget, clock=WallClock()
+            )
+            record = {
+                "policy": name,
+                **summary(served, correctness(questions, served)),
+                "timeline": timeline,
+                "tau": {"high": spec.tau, "low": low},
+                "trace": {**load, "questions": len(prompts)},
+                "capacity_requests_per_second": measured,
+                "slots": slots,
+                "block_size": workload.block_size,
+                "max_new_tokens": budget,
+                "benchmark": spec.benchmark.task,
+                "model": subject.label,
+                **subject.identity,
+                "threads": torch.get_num_threads(),
+                **facts,
+            }
+            write_json(output / f"{name}.json", record)
 
 
 def capacity(

@@ -37,7 +37,7 @@ class Questions:
         model, tokenizer: of any checkpoint; it sets the chat format and the room for a prompt.
         spec: benchmark and budget of an answer.
         count: how many questions; all of them if there are fewer.
-        hub, work_folder: data sets in hub layout; a folder for temporary files.
+        hub: data sets in hub layout.
 
     Raises:
         UserError: the task or its data are missing, or it is a group of tasks.
@@ -50,12 +50,11 @@ class Questions:
         spec: TimedSpec,
         count: int,
         hub: Path,
-        work_folder: Path,
     ):
-        prepare_process(work_folder, code_timeout=10)
+        prepare_process(code_timeout=10)
         self.benchmark = spec.benchmark.model_copy(update={"limit": count})
         self.setting = Setting.model_validate({"threshold": spec.tau})
-        self.loaded = load_benchmark(self.benchmark, hub, work_folder, spec.generated_data)
+        self.loaded = load_benchmark(self.benchmark, hub, generated=spec.generated_data)
         if len(self.loaded.tasks) != 1:
             raise UserError(
                 f"{self.loaded.name} is a group of tasks, and one is timed; choose another "

@@ -18,11 +18,14 @@ from mars.decoding.requests import Decoded, Request
 from mars.decoding.speculative import decode_speculative
 from mars.evaluation.scores import mean
 from mars.provenance.files import sha256_file, write_json
+from mars.provenance.manifest import new_folder
+from mars.speed.circumstances import circumstances
 from mars.speed.methods import Pass, pass_of, stopwatch
 from mars.speed.questions import Questions
 from mars.speed.timing import spread, take_turns
 
 if TYPE_CHECKING:
+    from mars.provenance.stage import Job
     from mars.speed.stage import SpeculativeSpec
 
 
@@ -97,29 +100,17 @@ class SpeculativeDecoder:
         return self.tau if block_size_of(model) > 1 else None
 
 
-def measure_speculative(
-    spec: SpeculativeSpec,
-    *,
-    checkpoints: Mapping[str, Path],
-    hub: Path,
-    work_folder: Path,
-    output: Path,
-    circumstances: Mapping[str, Any],
-) -> None:
-    """Write one record per pair; the first pair is what the speed-ups are over.
-
-    Args:
-        checkpoints: folders of the models in the pairs, by the experiment's names.
-        circumstances: facts to be written into every record (hardware, versions, command).
-    """
+def measure_speculative(spec: SpeculativeSpec, job: Job) -> None:
+    """Write one record per pair; the first pair is what the speed-ups are over."""
     section = spec.section
+    checkpoints = job.inputs.folders("checkpoints")
     models = {
         name: load_model(path, getattr(torch, spec.precision)) for name, path in checkpoints.items()
     }
     pairs = [Pair(pair.draft, pair.target) for pair in section.pairs]
     first = pairs[0].target
     tokenizer = load_tokenizer(checkpoints[first])
-    questions = Questions(models[first], tokenizer, spec, section.questions, hub, work_folder)
+    questions = Questions(models[first], tokenizer, spec, section.questions, job.inputs.hub)
     decoder = SpeculativeDecoder(
         models=models,
         prompts=questions.prompts,
@@ -143,26 +134,29 @@ def measure_speculative(
         "rounds": section.rounds,
         "threads": torch.get_num_threads(),
         "load_average": load,
-        **circumstances,
+        **circumstances(job.spec.job),
     }
-    for pair in pairs:
-        sizes = {"draft": models[pair.draft], "target": models[pair.target]}
-        record = {
-            "draft": pair.draft,
-            "target": pair.target,
-            "block_size": {role: block_size_of(model) for role, model in sizes.items()},
-            "weights": {name: _weights(checkpoints[name]) for name in (pair.draft, pair.target)},
-            "sequences": len(decoder.prompts),
-            "tokens": outputs[pair].count,
-            "target_forwards": sum(outputs[pair].forwards),
-            "draft_forwards": drafted[pair],
-            "tokens_per_target_forward": outputs[pair].count / sum(outputs[pair].forwards),
-            **_times(pair, pairs[0], timed),
-            **_quality(questions, outputs[pair].tokens, decoder.decode_alone(pair.target)),
-            "repeats_agree": all(turn[pair].tokens == outputs[pair].tokens for turn in timed),
-            **shared,
-        }
-        write_json(output / pair.file, record)
+    with new_folder(job.output) as output:
+        for pair in pairs:
+            sizes = {"draft": models[pair.draft], "target": models[pair.target]}
+            record = {
+                "draft": pair.draft,
+                "target": pair.target,
+                "block_size": {role: block_size_of(model) for role, model in sizes.items()},
+                "weights": {
+                    name: _weights(checkpoints[name]) for name in (pair.draft, pair.target)
+                },
+                "sequences": len(decoder.prompts),
+                "tokens": outputs[pair].count,
+                "target_forwards": sum(outputs[pair].forwards),
+                "draft_forwards": drafted[pair],
+                "tokens_per_target_forward": outputs[pair].count / sum(outputs[pair].forwards),
+                **_times(pair, pairs[0], timed),
+                **_quality(questions, outputs[pair].tokens, decoder.decode_alone(pair.target)),
+                "repeats_agree": all(turn[pair].tokens == outputs[pair].tokens for turn in timed),
+                **shared,
+            }
+            write_json(output / pair.file, record)
 
 
 def _runner(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from mars.config.experiment import (
@@ -16,7 +14,6 @@ from mars.config.experiment import (
 )
 from mars.errors import UserError
 from mars.evaluation.stage import data_manifests
-from mars.provenance.manifest import new_folder
 from mars.provenance.stage import Job, Spec, Stage
 
 
@@ -83,86 +80,50 @@ def inputs(experiment: Experiment, part: str) -> list[str]:
     return [*data, *(f"checkpoints/{model}/manifest.json" for model in models)]
 
 
-def resolve_wall_clock(experiment: Experiment) -> WallClockSpec:
-    """What the wall clock of decoding methods depends on."""
-    return WallClockSpec(**_timed(experiment, "wall_clock"))
-
-
-def resolve_speculative(experiment: Experiment) -> SpeculativeSpec:
-    """What the measurement of speculative decoding depends on."""
-    return SpeculativeSpec(**_timed(experiment, "speculative"))
-
-
-def resolve_live_tau(experiment: Experiment) -> LiveTauSpec:
-    """What the measurement of the live tau depends on."""
-    return LiveTauSpec(**_timed(experiment, "live_tau"))
-
-
 def run_wall_clock(spec: WallClockSpec, job: Job) -> None:
-    """Time decoding methods, batch sizes and cache granularities: Table 5 and the heat map.
-
-    Batch sizes that an earlier run finished are kept.
-    """
-    from mars.speed.circumstances import circumstances
+    """Time decoding methods, batch sizes and cache granularities: Table 5 and the heat map."""
     from mars.speed.wall_clock import measure_wall_clock
 
-    with tempfile.TemporaryDirectory() as work_folder:
-        measure_wall_clock(
-            spec,
-            checkpoint=job.inputs.folder("checkpoints"),
-            hub=job.inputs.hub,
-            work_folder=Path(work_folder),
-            output=job.output,
-            code={"code": job.spec.code, "packages": job.spec.packages},
-            circumstances=circumstances(job.spec.job),
-        )
+    measure_wall_clock(spec, job)
 
 
 def run_speculative(spec: SpeculativeSpec, job: Job) -> None:
     """Time MARS together with speculative decoding: Table 6."""
-    from mars.speed.circumstances import circumstances
     from mars.speed.speculative import measure_speculative
 
-    with tempfile.TemporaryDirectory() as work_folder, new_folder(job.output) as output:
-        measure_speculative(
-            spec,
-            checkpoints=job.inputs.folders("checkpoints"),
-            hub=job.inputs.hub,
-            work_folder=Path(work_folder),
-            output=output,
-            circumstances=circumstances(job.spec.job),
-        )
+    measure_speculative(spec, job)
 
 
 def run_live_tau(spec: LiveTauSpec, job: Job) -> None:
     """Serve a load that rises and falls with tau fixed and with tau adapted to the queue."""
-    from mars.speed.circumstances import circumstances
     from mars.speed.live_tau import measure_live_tau
 
-    with tempfile.TemporaryDirectory() as work_folder, new_folder(job.output) as output:
-        measure_live_tau(
-            spec,
-            checkpoint=job.inputs.folder("checkpoints"),
-            hub=job.inputs.hub,
-            work_folder=Path(work_folder),
-            output=output,
-            circumstances=circumstances(job.spec.job),
-        )
+    measure_live_tau(spec, job)
 
 
 # What lm-eval imports for a Hugging Face model, and does not require.
 PACKAGES = ("accelerate",)
 MEASURE_WALL_CLOCK = Stage(
-    "measure_wall_clock", WallClockSpec, resolve_wall_clock, run_wall_clock, "measure", PACKAGES
+    "measure_wall_clock",
+    WallClockSpec,
+    lambda experiment: WallClockSpec(**_timed(experiment, "wall_clock")),
+    run_wall_clock,
+    "measure",
+    PACKAGES,
 )
 MEASURE_SPECULATIVE = Stage(
     "measure_speculative",
     SpeculativeSpec,
-    resolve_speculative,
+    lambda experiment: SpeculativeSpec(**_timed(experiment, "speculative")),
     run_speculative,
     "measure",
     PACKAGES,
 )
 MEASURE_LIVE_TAU = Stage(
-    "measure_live_tau", LiveTauSpec, resolve_live_tau, run_live_tau, "measure", PACKAGES
+    "measure_live_tau",
+    LiveTauSpec,
+    lambda experiment: LiveTauSpec(**_timed(experiment, "live_tau")),
+    run_live_tau,
+    "measure",
+    PACKAGES,
 )

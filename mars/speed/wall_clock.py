@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +13,7 @@ from mars.checkpoints.load import load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.evaluation.scores import Score, mean
 from mars.speed.benchmark import loaded_subject, subject_spec
+from mars.speed.circumstances import circumstances
 from mars.speed.methods import Condition
 from mars.speed.questions import Questions
 from mars.speed.summary import write_summary
@@ -20,35 +21,25 @@ from mars.speed.timing import conditions, measure, with_baselines
 
 if TYPE_CHECKING:
     from mars.config.experiment import WallClock
+    from mars.provenance.stage import Job
     from mars.speed.stage import WallClockSpec
 
 AUTHORS = "block_cache-authors"
 
 
-def measure_wall_clock(
-    spec: WallClockSpec,
-    *,
-    checkpoint: Path,
-    hub: Path,
-    work_folder: Path,
-    output: Path,
-    code: dict[str, Any],
-    circumstances: Mapping[str, Any],
-) -> None:
-    """Measure every condition that is not there with its spec, and write the summary.
+def measure_wall_clock(spec: WallClockSpec, job: Job) -> None:
+    """Measure every condition that is not in the output with its spec, and write the summary.
 
-    A batch with room for more questions than the section says gets as many as it has room for.
-
-    Args:
-        checkpoint: of a MARS model; one-token mode of the same checkpoint is the AR baseline.
-        code: what the numbers depend on beside the spec and the weights.
-        circumstances: as of :func:`mars.speed.timing.measure`.
+    The model is one trained with MARS; its one-token mode is the AR baseline. A batch with room for
+    more questions than the section says gets as many as it has room for.
     """
     section = spec.section
+    checkpoint, output = job.inputs.folder("checkpoints"), job.output
     model = load_model(checkpoint, getattr(torch, spec.precision))
     tokenizer = load_tokenizer(checkpoint)
     most = max(section.questions, *section.rounds)
-    questions = Questions(model, tokenizer, spec, most, hub, work_folder)
+    questions = Questions(model, tokenizer, spec, most, job.inputs.hub)
+    facts = circumstances(job.spec.job)
     subject = loaded_subject(checkpoint, model, tokenizer, [], spec.max_new_tokens)
     wanted = {batch: conditions_of(section, batch, spec.tau) for batch in sorted(section.rounds)}
     remove_others(output, [one for together in wanted.values() for one in together])
@@ -66,8 +57,12 @@ def measure_wall_clock(
             together,
             repeats=rounds,
             output=output,
-            spec=subject_spec(chosen, rounds) | code,
-            circumstances={"label": subject.label, **circumstances},
+            spec={
+                **subject_spec(chosen, rounds),
+                "code": job.spec.code,
+                "packages": job.spec.packages,
+            },
+            circumstances={"label": subject.label, **facts},
             score=score,
         )
     write_summary(output)

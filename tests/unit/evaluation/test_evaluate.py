@@ -35,7 +35,6 @@ def call(checkpoint, hub, tmp_path, benchmarks, settings=SETTINGS, **changed):
         "checkpoint": checkpoint,
         "hub": hub,
         "output": tmp_path / "out",
-        "work_folder": tmp_path / "work",
         "cell_spec": lambda setting, benchmark: {"cell": [setting, benchmark]},
     }
     evaluate(spec, **{**arguments, **changed})

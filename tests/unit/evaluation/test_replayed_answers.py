@@ -10,7 +10,7 @@ COUNT = 6
 
 
 @pytest.fixture(scope="module")
-def ask(model, tokenizer, hub, tmp_path_factory):
+def ask(model, tokenizer, hub):
     def questions(benchmark):
         spec = TimedSpec(
             benchmark=benchmark,
@@ -19,7 +19,7 @@ def ask(model, tokenizer, hub, tmp_path_factory):
             precision="float32",
             generated_data=True,
         )
-        return Questions(model, tokenizer, spec, COUNT, hub, tmp_path_factory.mktemp("work"))
+        return Questions(model, tokenizer, spec, COUNT, hub)
 
     return questions
 
