@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import cutoff
+from mars.decoding.cache import CachedModel
 from mars.decoding.requests import Decoded, Request, finished
 
 
@@ -60,6 +62,29 @@ class Batch:
         """The continuations, once every sequence has ended."""
         rows = zip(self.tokens, self.accepted, self.finish, self.overrun, strict=True)
         return [Decoded(one, len(gains), gains, end or "", over) for one, gains, end, over in rows]
+
+
+class CachedBatch(Batch):
+    """The same with a key-value cache that has ``room`` for that much more than any sequence."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        requests: Sequence[Request],
+        *,
+        eos: frozenset[int],
+        mask_token_id: int,
+        metric: str,
+        room: int,
+        memory_limit: int | None,
+    ):
+        capacity = longest(requests) + room
+        self.cached = CachedModel(model, len(requests), capacity, mask_token_id, memory_limit)
+        width = self.cached.capacity
+        super().__init__(requests, eos, metric, width, mask_token_id, model.device)
+        self.offsets = torch.arange(width, device=model.device)
+        lengths = [len(request.prompt) for request in requests]
+        self.prompt_lengths = torch.tensor(lengths, device=model.device)
 
 
 def longest(requests: Sequence[Request]) -> int:

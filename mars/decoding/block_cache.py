@@ -11,14 +11,15 @@ and a sequence ends at its EOS.
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import accepted_run, confidence
-from mars.decoding.batch import Batch, longest
-from mars.decoding.cache import CachedModel, attention_of, gather_at
+from mars.decoding.batch import CachedBatch
+from mars.decoding.cache import attention_of, gather_at
 from mars.decoding.requests import Decoded, Request, Times
 from mars.errors import UserError
 
@@ -52,9 +53,8 @@ def decode_block_cache(
     """
     if cache_block < 1:
         raise UserError(f"cache_block must be at least 1, not {cache_block}.")
-    batch = _BlockBatch(
-        model, requests, metric, block_size, cache_block, eos, mask_token_id, memory_limit
-    )
+    rule = {"eos": eos, "mask_token_id": mask_token_id, "metric": metric}
+    batch = _BlockBatch(block_size, cache_block, model, requests, **rule, memory_limit=memory_limit)
     times = Times() if times is None else times
     start = perf_counter()
     batch.prefill()
@@ -72,33 +72,19 @@ def decode_block_cache(
     return batch.decoded()
 
 
-class _BlockBatch(Batch):
+class _BlockBatch(CachedBatch):
     """State of one batch. ``base`` is where each row's block starts, ``filled`` its known tokens.
 
     ``filled`` may pass the end of the block by up to ``block_size - 1``: a window that straddles
     the end is not cut, what it yields beyond opens the next block.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        requests: list[Request],
-        metric: str,
-        block_size: int,
-        cache_block: int,
-        eos: frozenset[int],
-        mask_token_id: int,
-        memory_limit: int | None,
-    ):
-        capacity = longest(requests) + 2 * (cache_block + block_size)
-        self.cached = CachedModel(model, len(requests), capacity, mask_token_id, memory_limit)
-        device = model.device
-        super().__init__(requests, eos, metric, self.cached.capacity, mask_token_id, device)
+    def __init__(self, block_size: int, cache_block: int, *arguments: Any, **rule: Any):
+        super().__init__(*arguments, **rule, room=2 * (cache_block + block_size))
         self.block_size, self.cache_block = block_size, cache_block
-        self.offsets = torch.arange(self.cached.capacity, device=device)
-        self.base = torch.tensor([len(request.prompt) for request in requests], device=device)
+        self.base = self.prompt_lengths.clone()
         self.filled = torch.zeros_like(self.base)
-        self.known = [0] * len(requests)  # the same, on the host
+        self.known = [0] * len(self.requests)  # the same, on the host
         self.tail: Tensor  # hidden state of the token before the block, [rows, 1, hidden size]
         self.forwards = 0
 

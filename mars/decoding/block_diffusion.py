@@ -9,13 +9,14 @@ and values are final only now, and the block under way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.batch import Batch, longest
-from mars.decoding.cache import CachedModel, attention_of, gather_at
+from mars.decoding.batch import CachedBatch
+from mars.decoding.cache import attention_of, gather_at
 from mars.decoding.cursor import PREFILL_TOKENS
 from mars.decoding.requests import Decoded, Request
 from mars.errors import UserError
@@ -52,7 +53,8 @@ def decode_block_diffusion(
     """
     if mask_token_id is None:
         raise UserError("Block diffusion needs a mask token, which this checkpoint lacks.")
-    batch = _DiffusionBatch(model, requests, block_size, eos, mask_token_id, memory_limit)
+    rule = {"eos": eos, "mask_token_id": mask_token_id, "metric": "probability"}
+    batch = _DiffusionBatch(block_size, model, requests, **rule, memory_limit=memory_limit)
     with attention_of(model):
         batch.prefill()
         while batch.going:
@@ -60,26 +62,13 @@ def decode_block_diffusion(
     return batch.decoded()
 
 
-class _DiffusionBatch(Batch):
+class _DiffusionBatch(CachedBatch):
     """State of one batch; ``start`` is where each row's block under way begins, [rows]."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        requests: Sequence[Request],
-        block_size: int,
-        eos: frozenset[int],
-        mask_token_id: int,
-        memory_limit: int | None,
-    ):
-        capacity = longest(requests) + 2 * block_size + PREFILL_TOKENS
-        self.cached = CachedModel(model, len(requests), capacity, mask_token_id, memory_limit)
-        device = model.device
-        super().__init__(requests, eos, "probability", self.cached.capacity, mask_token_id, device)
-        self.block_size, self.mask = block_size, mask_token_id
-        self.offsets = torch.arange(self.cached.capacity, device=device)
-        lengths = [len(request.prompt) for request in requests]
-        self.start = torch.tensor(lengths, device=device) // block_size * block_size
+    def __init__(self, block_size: int, *arguments: Any, **rule: Any):
+        super().__init__(*arguments, **rule, room=2 * block_size + PREFILL_TOKENS)
+        self.block_size, self.mask = block_size, rule["mask_token_id"]
+        self.start = self.prompt_lengths // block_size * block_size
 
     def prefill(self) -> None:
         """Cache the prompts' full blocks, in pieces of whole blocks."""

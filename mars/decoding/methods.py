@@ -8,7 +8,7 @@ imported before a method runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mars.errors import UserError
@@ -172,43 +172,28 @@ class Timed:
         return not self.has_tau or bool(self.options.get("lossless"))
 
 
-PLAIN_GENERATE = {"mask_token_id": None}  # as anybody calls it: [MASK] is a token like any other
-
+HF = Timed(
+    "hf",
+    "transformers",
+    "AR, generate of transformers",
+    options={"mask_token_id": None},  # as anybody calls it: [MASK] is a token like any other
+    baseline=True,
+    prefill_apart=True,
+)
+STATIC_ROW = "AR, generate of transformers, static cache, compiled"
+AUTHORS_ROW = "MARS + block cache, the authors' window (A5)"
+AUTHORS, LOSSLESS = {"authors_window": True}, {"lossless": True}
 TIMED = {
     timed.name: timed
     for timed in (  # in the order of Table 5
-        Timed("autoregressive", "autoregressive", "AR (KV cache)", True, baseline=True),
-        Timed(
-            "hf",
-            "transformers",
-            "AR, generate of transformers",
-            options=PLAIN_GENERATE,
-            baseline=True,
-            prefill_apart=True,
-        ),
-        Timed(
-            "hf-static",
-            "transformers",
-            "AR, generate of transformers, static cache, compiled",
-            options=PLAIN_GENERATE,
-            prefill_apart=True,
-            static=True,
-        ),
-        Timed("window", "window", "MARS (no cache)", True, batch=_window_batch),
-        Timed("block_cache", "block_cache", "MARS + block cache", True),
-        Timed(
-            "block_cache-authors",
-            "block_cache",
-            "MARS + block cache, the authors' window (A5)",
-            options={"authors_window": True},
-        ),
+        Timed("autoregressive", "autoregressive", "AR (KV cache)", in_paper=True, baseline=True),
+        HF,
+        replace(HF, name="hf-static", table5_row=STATIC_ROW, baseline=False, static=True),
+        Timed("window", "window", "MARS (no cache)", in_paper=True, batch=_window_batch),
+        Timed("block_cache", "block_cache", "MARS + block cache", in_paper=True),
+        Timed("block_cache-authors", "block_cache", AUTHORS_ROW, options=AUTHORS),
         Timed("cursor", "cursor", "MARS + cursor cache"),
-        Timed(
-            "cursor-lossless",
-            "cursor",
-            "MARS + cursor cache, lossless",
-            options={"lossless": True},
-        ),
+        Timed("cursor-lossless", "cursor", "MARS + cursor cache, lossless", options=LOSSLESS),
     )
 }
 BASELINES = tuple(name for name, timed in TIMED.items() if timed.baseline)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -210,21 +212,10 @@ def cut(text: str, stop_strings: Iterable[str]) -> str:
 
 def shortest_prefix(tokens: list[int], holds: Callable[[list[int]], bool]) -> int:
     """Length of the shortest prefix for which ``holds``, which then holds for all longer ones."""
-    low, high = 1, len(tokens)
-    while low < high:
-        middle = (low + high) // 2
-        if holds(tokens[:middle]):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    lengths = range(1, len(tokens))
+    return 1 + bisect_left(lengths, True, key=lambda length: holds(tokens[:length]))
 
 
 def forwards_until(accepted: Sequence[int], tokens: int) -> int:
     """How many forwards it took to have ``tokens`` tokens; ``accepted`` is the gain of each."""
-    total = 0
-    for forwards, gain in enumerate(accepted, start=1):
-        total += gain
-        if total >= tokens:
-            return forwards
-    raise ValueError(f"{tokens} tokens were never reached: only {total} accepted")
+    return 1 + bisect_left(list(accumulate(accepted)), tokens)

@@ -7,7 +7,6 @@ was made from the same ``cell_spec`` is kept, so a killed evaluation goes on whe
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import random
 import re
@@ -21,6 +20,7 @@ from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline, mean, ratio
 from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.provenance.files import canonical_json, read_json, sha256_file, write_json, write_jsonl
+from mars.provenance.record import versions
 
 if TYPE_CHECKING:
     from mars.config.experiment import Benchmark, Setting
@@ -172,13 +172,7 @@ def evaluate_cell(
         "notes": notes,
         "seconds": seconds,
         "device": _device(lm.device),
-        "versions": {
-            "python": platform.python_version(),
-            **{
-                package: importlib.metadata.version(package)
-                for package in ("lm_eval", "transformers", "torch", "datasets")
-            },
-        },
+        "versions": versions(),
     }
     return record, samples
 

@@ -15,7 +15,8 @@ from mars.checkpoints.load import block_size_of, eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding.requests import check_model, eos_set
 from mars.errors import UserError
-from mars.provenance.files import canonical_json, sha256_file, sha256_text, write_json
+from mars.provenance.files import canonical_json, sha256_text, write_json
+from mars.speed.circumstances import weights_of
 from mars.speed.methods import Workload
 from mars.speed.profile import PARTS, profile_steps
 from mars.speed.prompts import BUILT_IN, load_prompts
@@ -67,9 +68,10 @@ def loaded_subject(
     eos = eos_set(eos_token_ids(model, tokenizer))
     workload = Workload(model, prompts, block_size, max_new_tokens, eos, tokenizer.mask_token_id)
     model.generation_config = plain_greedy(model.generation_config)
-    weights = {path.name: sha256_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}
     precision = str(model.dtype).removeprefix("torch.")
-    return Subject(workload, checkpoint.name, {"weights": weights, "precision": precision})
+    return Subject(
+        workload, checkpoint.name, {"weights": weights_of(checkpoint), "precision": precision}
+    )
 
 
 def random_subject(

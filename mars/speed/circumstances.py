@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from mars.provenance.files import sha256_file
 from mars.provenance.record import hardware, versions
 
 
@@ -18,6 +20,11 @@ def circumstances(command: str) -> dict[str, Any]:
         "command": command,
         "gpu_driver": gpu_driver(),
     }
+
+
+def weights_of(checkpoint: Path) -> dict[str, str]:
+    """sha256 of the weights that are decoded with, by file."""
+    return {path.name: sha256_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}
 
 
 def gpu_driver() -> str | None:

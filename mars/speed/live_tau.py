@@ -151,7 +151,7 @@ def serve(
         The requests in order of arrival, and the timeline: every ``interval`` seconds tau, the
         requests that wait and run, and the tokens per second since the entry before.
     """
-    desk = _Desk(engine, prompts, arrivals, policy, max_new_tokens, clock)
+    desk = _Desk(engine, prompts, deque(arrivals), policy, max_new_tokens, clock)
     timeline: list[dict[str, Any]] = []
     with attention_of(engine.cached.model):
         while desk.open:
@@ -163,27 +163,23 @@ def serve(
     return desk.served, timeline
 
 
+@dataclass
 class _Desk:
     """Between the arrivals and the engine: submits what is due and notes what happens when."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        prompts: Sequence[Sequence[int]],
-        arrivals: Sequence[Arrival],
-        policy: Policy,
-        max_new_tokens: int,
-        clock: Clock,
-    ):
-        self.engine, self.prompts, self.policy = engine, prompts, policy
-        self.max_new_tokens, self.clock = max_new_tokens, clock
-        self.expected = deque(arrivals)
-        self.served: list[Served] = []
-        self.waiting: dict[int, Served] = {}
-        self.running: dict[int, Served] = {}
-        self.tau = policy(0)
-        self.tokens = 0  # since the last entry of the timeline
-        self.start = clock.now()
+    engine: Engine
+    prompts: Sequence[Sequence[int]]
+    expected: deque[Arrival]
+    policy: Policy
+    max_new_tokens: int
+    clock: Clock
+    served: list[Served] = field(default_factory=list)
+    waiting: dict[int, Served] = field(default_factory=dict)
+    running: dict[int, Served] = field(default_factory=dict)
+    tokens: int = 0  # since the last entry of the timeline
+
+    def __post_init__(self) -> None:
+        self.tau, self.start = self.policy(0), self.clock.now()
 
     @property
     def open(self) -> bool:

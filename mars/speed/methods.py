@@ -45,8 +45,9 @@ class Condition:
         """Name of its record."""
         return f"batch-{self.batch:03d}/{self.name.replace(' ', '_')}.json"
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def as_spec(self) -> dict[str, Any]:
+        """Its part of the spec of its record."""
+        return {"cell": asdict(self)}
 
     @property
     def lossless(self) -> bool:

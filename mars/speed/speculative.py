@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,9 +16,9 @@ from mars.decoding import decode
 from mars.decoding.requests import Decoded, Request
 from mars.decoding.speculative import decode_speculative
 from mars.evaluation.scores import mean
-from mars.provenance.files import sha256_file, write_json
+from mars.provenance.files import write_json
 from mars.provenance.manifest import new_folder
-from mars.speed.circumstances import circumstances
+from mars.speed.circumstances import circumstances, weights_of
 from mars.speed.methods import Pass, pass_of, stopwatch
 from mars.speed.questions import Questions
 from mars.speed.timing import spread, take_turns
@@ -144,7 +143,7 @@ def measure_speculative(spec: SpeculativeSpec, job: Job) -> None:
                 "target": pair.target,
                 "block_size": {role: block_size_of(model) for role, model in sizes.items()},
                 "weights": {
-                    name: _weights(checkpoints[name]) for name in (pair.draft, pair.target)
+                    name: weights_of(checkpoints[name]) for name in (pair.draft, pair.target)
                 },
                 "sequences": len(decoder.prompts),
                 "tokens": outputs[pair].count,
@@ -196,7 +195,3 @@ def _quality(
         "delta": change._asdict(),
         "equal_to_target_alone": sum(map(list.__eq__, answers, alone)),
     }
-
-
-def _weights(checkpoint: Path) -> dict[str, str]:
-    return {path.name: sha256_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}

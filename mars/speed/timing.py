@@ -11,9 +11,8 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from itertools import product
 from pathlib import Path
 from time import monotonic
@@ -103,13 +102,17 @@ def measure(
         if all(_is_measured(output, condition, spec) for condition in together):
             say(f"batch {batch}: measured before")
             continue
+
+        def said(text: str, batch: int = batch) -> None:
+            say(f"batch {batch}: {text}")
+
         timed_as = {condition: _timed_as(condition, workload) for condition in together}
         runners, skipped = _runners(workload, dict.fromkeys(timed_as.values()))
         load = [os.getloadavg()[0]]
         if load[0] > (os.cpu_count() or 1) / 2:
             say(f"the machine is busy (load {load[0]:.1f}): these numbers will be noisy")
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        outputs, rounds = take_turns(runners, repeats, partial(_said, say, batch))
+        outputs, rounds = take_turns(runners, repeats, said)
         load.append(os.getloadavg()[0])
         shared = {**circumstances, "started": started, "load_average": load}
         for condition, twin in timed_as.items():
@@ -120,8 +123,8 @@ def measure(
                 if score is not None:
                     result["accuracy"] = score(outputs[twin].tokens)._asdict()
                 if twin != condition:
-                    result["timed_as"] = twin.as_dict()
-            own_spec = spec | {"cell": condition.as_dict()}
+                    result["timed_as"] = asdict(twin)
+            own_spec = spec | condition.as_spec()
             write_json(output / condition.file, {"spec": own_spec, **result})
 
 
@@ -132,14 +135,9 @@ def _timed_as(condition: Condition, workload: Workload) -> Condition:
     return replace(condition, cache_block=min(condition.cache_block, workload.max_new_tokens))
 
 
-def _said(say: Callable[[str], None], batch: int, text: str) -> None:
-    say(f"batch {batch}: {text}")
-
-
 def _is_measured(output: Path, condition: Condition, spec: dict[str, Any]) -> bool:
     path = output / condition.file
-    own_spec = spec | {"cell": condition.as_dict()}
-    return path.is_file() and read_json(path).get("spec") == own_spec
+    return path.is_file() and read_json(path).get("spec") == spec | condition.as_spec()
 
 
 def _runners(
