@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from mars.cli import (  # isort: skip
     configuration,  # noqa: F401
     decoding,  # noqa: F401
+    speed,  # noqa: F401
     audit,  # noqa: F401
     stages,  # noqa: F401
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import (
@@ -30,11 +30,17 @@ from mars.config.overlays import (
     with_defaults,
     without_removed,
 )
+from mars.decoding.methods import COMPARED_METHODS, METHODS, SETTING_METHODS
 from mars.errors import UserError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+if TYPE_CHECKING:  # names that are registered are checked when a configuration is read
+    SettingMethod: TypeAlias = str
+    ComparedMethod: TypeAlias = str
+else:
+    SettingMethod, ComparedMethod = Literal[SETTING_METHODS], Literal[COMPARED_METHODS]
 
 
 class Strict(BaseModel):
@@ -207,13 +213,13 @@ class Setting(Strict):
     threshold: Annotated[float, Field(ge=0)] | None = Field(
         None, description="tau; null: one token per forward (tau = 1.0)"
     )
-    method: Literal["jacobi", "block_cache", "transformers"] | None = Field(
+    method: SettingMethod | None = Field(
         None, description="null: the engine, or what the model was trained for"
     )
     block_size: Positive | None = Field(
         None, description="B of the decoder; null: as trained (jacobi: one guess less per forward)"
     )
-    verify: bool = Field(False, description="lossless mode, an extension of the paper")
+    lossless: bool = Field(False, description="greedy AR output at any tau: an extension")
     extra_mask: bool = Field(False, description="B masks, B + 1 predictions: an extension")
     cache_block: Positive | None = Field(None, description="of block_cache: B_cache of Table 5")
     authors_window: bool = Field(False, description="of block_cache: as the authors' code (A5)")
@@ -232,15 +238,15 @@ class Setting(Strict):
     def _consistent(self) -> Setting:
         if (self.method == "block_cache") != (self.cache_block is not None):
             raise ValueError("`cache_block` is needed by the method block_cache, and only there")
-        if self.authors_window and self.method != "block_cache":
-            raise ValueError("`authors_window` is an option of the method block_cache only")
-        if self.repetition_penalty != 1 and self.method != "transformers":
-            raise ValueError("`repetition_penalty` is an option of the method transformers only")
-        if (self.verify or self.extra_mask) and self.method is not None:
-            raise ValueError(
-                "`verify` and `extra_mask` are options of the engine: leave out method"
-            )
+        for option in self.options(stated=True).keys() - METHODS[self.method or "cursor"].options:
+            method = self.method or "cursor, which decodes where `method` is left out"
+            raise ValueError(f"`{option}` is not an option of the method {method}")
         return self
+
+    def options(self, stated: bool = False) -> dict[str, Any]:
+        """The options of decoding methods; ``stated``: those that are not as by default."""
+        general = {"threshold", "method", "block_size"}
+        return self.model_dump(exclude=general, exclude_defaults=stated)
 
     @property
     def plain(self) -> bool:
@@ -268,17 +274,15 @@ class Evaluated(Strict):
 # --- speed --------------------------------------------------------------------------------------
 
 
-class Sweep(Strict):
+class WallClock(Strict):
     """Table 5 and the heat map: decoding methods, batch sizes, granularities of the block cache."""
 
     model: Name = Field(description="a MARS model; its one-token mode is the AR baseline")
     questions: Positive = Field(256, description="at least as many as a batch has room for")
     rounds: dict[int, Positive] = Field(description="timed rounds of each batch size")
-    methods: list[
-        Literal[
-            "window", "block_cache", "block_cache-authors", "cursor", "cursor-lossless", "hf-static"
-        ]
-    ] = Field(description="beside transformers' `generate` and the engine's AR decoding")
+    methods: list[ComparedMethod] = Field(
+        description="beside transformers' `generate` and the engine's AR decoding"
+    )
     cache_blocks: list[Positive] = Field(description="B_cache of `block_cache`")
     authors_cache_blocks: list[Positive] = Field([], description="of `block_cache-authors` (A5)")
 
@@ -320,16 +324,21 @@ class Speed(Strict):
     benchmark: Name
     tau: Fraction = 0.95
     max_new_tokens: Positive = 256
-    sweep: Sweep | None = None
+    wall_clock: WallClock | None = None
     speculative: Speculative | None = None
     live_tau: LiveTau | None = None
+
+    def parts(self) -> dict[str, WallClock | Speculative | LiveTau | None]:
+        """The measurements, by key."""
+        timed = (self.wall_clock, self.speculative, self.live_tau)
+        return dict(zip(("wall_clock", "speculative", "live_tau"), timed, strict=True))
 
     def models(self) -> dict[str, str]:
         """The models named here, by the key that names them."""
         found = {
             f"{key}.model": part.model
-            for key, part in (("sweep", self.sweep), ("live_tau", self.live_tau))
-            if part is not None
+            for key, part in self.parts().items()
+            if isinstance(part, WallClock | LiveTau)
         }
         for index, pair in enumerate(self.speculative.pairs if self.speculative else []):
             found |= {f"speculative.pairs[{index}].{k}": v for k, v in pair.model_dump().items()}
@@ -434,7 +443,7 @@ class Experiment(Strict):
     def _check_speed(self) -> None:
         """What is timed exists and can be timed; what is timed for an artefact is configured."""
         for artefact in [name for name in self.artefacts if name in TIMED]:
-            if self.speed is None or getattr(self.speed, TIMED[artefact]) is None:
+            if self.speed is None or self.speed.parts()[TIMED[artefact]] is None:
                 raise ValueError(
                     f"`artefacts` has {artefact}, which needs `speed.{TIMED[artefact]}`"
                 )
@@ -572,7 +581,7 @@ def _sentence(error: ValidationError, section: str = "") -> str:
     key = section + ".".join(p for p in location if p not in ("generated", "hub", "scratch"))
     if first["type"] == "extra_forbidden":
         if new := RENAMED.get(location[-1]):
-            return f"`{key}` has become `{new}`; move it there."
+            return f"`{key}` is now `{new}`; rename it."
         return f"unknown key `{key}`; remove it or see config/README.md for the keys."
     if first["type"] == "missing":
         return f"`{key}` is missing; add it (config/README.md explains every key)."

@@ -12,13 +12,17 @@ from mars.errors import UserError
 DEFAULT = Path(__file__).resolve().parents[2] / "config" / "default.yaml"
 """What experiments share."""
 
-# Keys that have moved, by their old name: where they are now.
-RENAMED = {"checkpoint_minutes": "resources.checkpoint_minutes"}
+# Keys that have got another name or place, by their old name.
+RENAMED = {
+    "checkpoint_minutes": "resources.checkpoint_minutes",
+    "sweep": "wall_clock",
+    "verify": "lossless",
+}
 
 # Where the configuration of an artefact that is timed stands in the section `speed`.
 TIMED = {
-    "table5": "sweep",
-    "heat_map": "sweep",
+    "table5": "wall_clock",
+    "heat_map": "wall_clock",
     "table6": "speculative",
     "live_tau": "live_tau",
 }
@@ -119,7 +123,7 @@ def without_removed(content: Any) -> Any:
 def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:
     """The section `speed` without what names a model that is gone."""
     left = dict(speed)
-    for part in ("sweep", "live_tau"):
+    for part in ("wall_clock", "live_tau"):
         if isinstance(speed.get(part), dict) and speed[part].get("model") in gone:
             left[part] = None
     if isinstance(speed.get("speculative"), dict):

@@ -17,7 +17,7 @@ def data_manifests(experiment: Experiment, datasets: Iterable[str] = ()) -> list
     """What stands for these data sets in a folder of results; generated ones are one folder."""
     if experiment.generated:
         return ["data/hub/manifest.json"]
-    return [f"data/hub/{name}/manifest.json" for name in datasets]
+    return [f"data/hub/{name}/manifest.json" for name in dict.fromkeys(datasets)]
 
 
 def tokenizer_of(experiment: Experiment, scale: str) -> str:

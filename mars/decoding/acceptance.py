@@ -17,9 +17,9 @@ METRICS = ("probability", "entropy", "margin")
 
 
 def cutoff(threshold: float | None, metric: str) -> float:
-    """The certainty a token needs under ``metric``, on the scale of :func:`certainty`.
+    """The confidence a token needs under ``metric``, on the scale of :func:`confidence`.
 
-    ``threshold=None`` is one-token mode: no certainty is enough. So is the end of the scale
+    ``threshold=None`` is one-token mode: no confidence is enough. So is the end of the scale
     (probability or margin 1, entropy 0), as in the paper, where tau = 1 means one token per
     forward: a softmax reaches it by rounding only.
 
@@ -51,7 +51,7 @@ def forbid(logits: Tensor, token: int) -> Tensor:
     return logits
 
 
-def certainty(logits: Tensor, metric: str) -> Tensor:
+def confidence(logits: Tensor, metric: str) -> Tensor:
     """How sure the model is at each position, higher is surer: [..., vocabulary] -> [...].
 
     ``probability``: the largest softmax value; ``margin``: the largest minus the second largest;
@@ -67,14 +67,14 @@ def certainty(logits: Tensor, metric: str) -> Tensor:
     return top[..., 0] - top[..., 1]
 
 
-def accepted_run(certainties: Tensor, cutoffs: Tensor, strict: bool = False) -> Tensor:
+def accepted_run(confidences: Tensor, cutoffs: Tensor, strict: bool = False) -> Tensor:
     """How many tokens are accepted from the left: [..., predictions] -> [...], 1 or more.
 
-    ``cutoffs`` broadcast against ``certainties``. The first token is accepted whatever its
-    certainty, and by default a sure second token is then accepted even if the first was not sure,
-    as in the authors' code. ``strict`` stops at the first unsure token, the first included.
+    ``cutoffs`` broadcast against ``confidences``. The first token is accepted whatever its
+    confidence, and by default a sure second token is then accepted even if the first was not sure,
+    as in the authors' code (A9). ``strict`` stops at the first unsure token, the first included.
     """
-    sure = certainties >= cutoffs
+    sure = confidences >= cutoffs
     if strict:
         return sure.cumprod(-1).sum(-1).clamp(min=1)
     return sure[..., 1:].cumprod(-1).sum(-1) + 1

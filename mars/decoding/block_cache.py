@@ -11,14 +11,16 @@ and a sequence ends at its EOS.
 from __future__ import annotations
 
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, certainty, cutoff
-from mars.decoding.cache import CachedModel, attention_of, take
-from mars.decoding.requests import Decoded, Request, Times, finished
+from mars.decoding.acceptance import accepted_run, confidence
+from mars.decoding.batch import CachedBatch
+from mars.decoding.cache import attention_of, gather_at
+from mars.decoding.requests import Decoded, Request, Times
 from mars.errors import UserError
 
 
@@ -28,20 +30,20 @@ def decode_block_cache(
     requests: list[Request],
     *,
     block_size: int,
-    cache_block: int,
     eos: frozenset[int],
     mask_token_id: int,
+    cache_block: int = 32,
     metric: str = "probability",
     strict: bool = False,
     authors_window: bool = False,
     memory_limit: int | None = None,
     times: Times | None = None,
 ) -> list[Decoded]:
-    """Decode one batch, all requests together; the arguments are those of ``decode``.
+    """Decode one batch, all requests together.
 
     Args:
         cache_block: tokens per cache block, B_cache of Table 5.
-        authors_window: accept up to the end of the cache block, as the authors' code does,
+        authors_window: accept up to the end of the cache block, as the authors' code does (A5),
             instead of ``block_size`` tokens wherever the block ends. The granularity then changes
             the output; with the default it does not.
         times: what the batch took is added here; a step is one forward of the batch.
@@ -51,11 +53,8 @@ def decode_block_cache(
     """
     if cache_block < 1:
         raise UserError(f"cache_block must be at least 1, not {cache_block}.")
-    for request in requests:
-        request.check(metric)
-    batch = _Batch(
-        model, requests, metric, block_size, cache_block, eos, mask_token_id, memory_limit
-    )
+    rule = {"eos": eos, "mask_token_id": mask_token_id, "metric": metric}
+    batch = _BlockBatch(block_size, cache_block, model, requests, **rule, memory_limit=memory_limit)
     times = Times() if times is None else times
     start = perf_counter()
     batch.prefill()
@@ -63,77 +62,41 @@ def decode_block_cache(
         torch.cuda.synchronize(model.device)
     prefilled = perf_counter()
     with attention_of(model):
-        while not batch.done:
+        while batch.going:
             while batch.behind:
                 batch.step(metric, strict, authors_window)
             batch.extend()
     times.prefill_seconds += prefilled - start
     times.decode_seconds += perf_counter() - prefilled
     times.decode_steps += batch.forwards - 1
-    return [
-        Decoded(tokens, len(accepted), accepted, finish or "", overrun)
-        for tokens, accepted, finish, overrun in zip(
-            batch.tokens, batch.accepted, batch.finish, batch.overrun, strict=True
-        )
-    ]
+    return batch.decoded()
 
 
-class _Batch:
+class _BlockBatch(CachedBatch):
     """State of one batch. ``base`` is where each row's block starts, ``filled`` its known tokens.
 
     ``filled`` may pass the end of the block by up to ``block_size - 1``: a window that straddles
     the end is not cut, what it yields beyond opens the next block.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        requests: list[Request],
-        metric: str,
-        block_size: int,
-        cache_block: int,
-        eos: frozenset[int],
-        mask_token_id: int,
-        memory_limit: int | None,
-    ):
-        self.requests, self.eos = requests, eos
+    def __init__(self, block_size: int, cache_block: int, *arguments: Any, **rule: Any):
+        super().__init__(*arguments, **rule, room=2 * (cache_block + block_size))
         self.block_size, self.cache_block = block_size, cache_block
-        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
-        capacity = longest + 2 * (cache_block + block_size)
-        self.cached = CachedModel(model, len(requests), capacity, mask_token_id, memory_limit)
-        device = model.device
-        self.cutoffs = torch.tensor(
-            [cutoff(request.threshold, metric) for request in requests], device=device
-        )
-        self.offsets = torch.arange(self.cached.capacity, device=device)
-        self.ids = torch.full((len(requests), self.cached.capacity), mask_token_id, device=device)
-        for row, request in enumerate(requests):
-            self.ids[row, : len(request.prompt)] = torch.tensor(request.prompt, device=device)
-        self.base = torch.tensor([len(request.prompt) for request in requests], device=device)
+        self.base = self.prompt_lengths.clone()
         self.filled = torch.zeros_like(self.base)
-        self.known = [0] * len(requests)  # the same, on the host
+        self.known = [0] * len(self.requests)  # the same, on the host
         self.tail: Tensor  # hidden state of the token before the block, [rows, 1, hidden size]
-        self.tokens: list[list[int]] = [[] for _ in requests]
-        self.accepted: list[list[int]] = [[] for _ in requests]
-        self.finish: list[str | None] = [None] * len(requests)
-        self.overrun = [0] * len(requests)
         self.forwards = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether every sequence has ended."""
-        return all(self.finish)
 
     @property
     def behind(self) -> list[int]:
         """The rows that still have to fill the block."""
-        rows = range(len(self.requests))
-        return [r for r in rows if not self.finish[r] and self.known[r] < self.cache_block]
+        return [row for row in self.going if self.known[row] < self.cache_block]
 
     def prefill(self) -> None:
         """Cache the prompts and keep the hidden state that predicts each block's first token."""
         hidden = self._forward(torch.zeros_like(self.base), int(self.base.max()))
-        self.tail = take(hidden, self.base[:, None] - 1)
+        self.tail = gather_at(hidden, self.base[:, None] - 1)
         for accepted in self.accepted:
             accepted.append(0)
 
@@ -147,9 +110,9 @@ class _Batch:
         hidden = torch.cat([self.tail, self._forward(self.base, width)], 1)
         offsets = self.offsets[:predictions]
         columns = (self.filled[:, None] + offsets).clamp(max=width)
-        logits = self.cached.logits(take(hidden, columns))
+        logits = self.cached.logits(gather_at(hidden, columns))
         tokens = logits.argmax(-1)
-        count = accepted_run(certainty(logits, metric), self.cutoffs[:, None], strict)
+        count = accepted_run(confidence(logits, metric), self.cutoffs, strict)
         if authors_window:
             count = count.minimum(self.cache_block - self.filled)
         takes_part = torch.zeros_like(count)
@@ -162,11 +125,12 @@ class _Batch:
         counts, rows = count.tolist(), tokens.tolist()
         for row in behind:
             self.known[row] += counts[row]
-            self._gain(row, rows[row][: counts[row]])
+            gained = self.gain(row, rows[row][: counts[row]])
+            self.overrun[row] = counts[row] - len(gained)
 
     def extend(self) -> None:
         """Forward the filled block once more, now without masks, and go to the next block."""
-        going = [row for row, finish in enumerate(self.finish) if finish is None]
+        going = self.going
         if not going:
             return
         self.tail = self._forward(self.base, self.cache_block)[:, -1:]
@@ -181,10 +145,3 @@ class _Batch:
         positions = start[:, None] + self.offsets[:width]
         ids = self.ids.gather(1, positions)
         return self.cached.hidden(ids, positions, int(start.max()) + width)
-
-    def _gain(self, row: int, new: list[int]) -> None:
-        gained, finish = finished(self.tokens[row], new, self.requests[row], self.eos)
-        self.tokens[row] += gained
-        self.accepted[row].append(len(gained))
-        self.overrun[row] = len(new) - len(gained)
-        self.finish[row] = finish

@@ -9,15 +9,17 @@ and values are final only now, and the block under way.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import cutoff
-from mars.decoding.cache import CachedModel, attention_of, take
+from mars.decoding.batch import CachedBatch
+from mars.decoding.cache import attention_of, gather_at
 from mars.decoding.cursor import PREFILL_TOKENS
-from mars.decoding.requests import Decoded, Request, finished
+from mars.decoding.requests import Decoded, Request
+from mars.errors import UserError
 
 
 @torch.inference_mode()
@@ -27,7 +29,7 @@ def decode_block_diffusion(
     *,
     block_size: int,
     eos: frozenset[int],
-    mask_token_id: int,
+    mask_token_id: int | None,
     memory_limit: int | None = None,
 ) -> list[Decoded]:
     """Continue one batch of prompts greedily, all together.
@@ -47,48 +49,26 @@ def decode_block_diffusion(
         without a gap: 0 in a forward that fixed a token behind a mask.
 
     Raises:
-        UserError: the cache does not fit.
+        UserError: there is no [MASK], or the cache does not fit.
     """
-    batch = _Batch(model, requests, block_size, eos, mask_token_id, memory_limit)
+    if mask_token_id is None:
+        raise UserError("Block diffusion needs a mask token, which this checkpoint lacks.")
+    rule = {"eos": eos, "mask_token_id": mask_token_id, "metric": "probability"}
+    batch = _DiffusionBatch(block_size, model, requests, **rule, memory_limit=memory_limit)
     with attention_of(model):
         batch.prefill()
-        while not all(batch.finish):
+        while batch.going:
             batch.step()
-    return [
-        Decoded(tokens, len(accepted), accepted, finish or "")
-        for tokens, accepted, finish in zip(batch.tokens, batch.accepted, batch.finish, strict=True)
-    ]
+    return batch.decoded()
 
 
-class _Batch:
+class _DiffusionBatch(CachedBatch):
     """State of one batch; ``start`` is where each row's block under way begins, [rows]."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        requests: Sequence[Request],
-        block_size: int,
-        eos: frozenset[int],
-        mask_token_id: int,
-        memory_limit: int | None,
-    ):
-        self.requests, self.block_size, self.eos = requests, block_size, eos
-        self.mask = mask_token_id
-        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
-        capacity = longest + 2 * block_size + PREFILL_TOKENS
-        self.cached = CachedModel(model, len(requests), capacity, mask_token_id, memory_limit)
-        device = model.device
-        cutoffs = [cutoff(request.threshold, "probability") for request in requests]
-        self.cutoffs = torch.tensor(cutoffs, device=device)[:, None]
-        self.offsets = torch.arange(self.cached.capacity, device=device)
-        self.ids = torch.full((len(requests), self.cached.capacity), self.mask, device=device)
-        for row, request in enumerate(requests):
-            self.ids[row, : len(request.prompt)] = torch.tensor(request.prompt, device=device)
-        lengths = [len(request.prompt) for request in requests]
-        self.start = torch.tensor(lengths, device=device) // block_size * block_size
-        self.tokens: list[list[int]] = [[] for _ in requests]
-        self.accepted: list[list[int]] = [[] for _ in requests]
-        self.finish: list[str | None] = [None] * len(requests)
+    def __init__(self, block_size: int, *arguments: Any, **rule: Any):
+        super().__init__(*arguments, **rule, room=2 * block_size + PREFILL_TOKENS)
+        self.block_size, self.mask = block_size, rule["mask_token_id"]
+        self.start = self.prompt_lengths // block_size * block_size
 
     def prefill(self) -> None:
         """Cache the prompts' full blocks, in pieces of whole blocks."""
@@ -103,30 +83,23 @@ class _Batch:
         begin = (self.start - self.block_size).clamp(min=0)
         hidden = self._hidden(begin, 2 * self.block_size)
         block = self.start[:, None] + self.offsets[: self.block_size]
-        logits = self.cached.logits(take(hidden, block - begin[:, None]))
+        logits = self.cached.logits(gather_at(hidden, block - begin[:, None]))
         confidence, best = logits.softmax(-1).max(-1)
         known = self.ids[rows, block]
         confidence = confidence.where(known == self.mask, -1.0)
         surest = confidence.argmax(-1, keepdim=True) == self.offsets[: self.block_size]
         fixed = (known == self.mask) & (surest | (confidence >= self.cutoffs))
         self.ids[rows, block] = best.where(fixed, known)
-        ends = self._gain(self.start.tolist(), self.ids[rows, block].tolist())
+        ends = self._gains(self.start.tolist(), self.ids[rows, block].tolist())
         self.start += self.block_size * torch.tensor(ends, device=self.start.device)
 
-    def _gain(self, starts: list[int], blocks: list[list[int]]) -> list[bool]:
-        """Take the tokens that now stand without a gap; which rows go on with a new block."""
-        for row, (start, block) in enumerate(zip(starts, blocks, strict=True)):
-            if self.finish[row] is not None:
-                continue
+    def _gains(self, starts: list[int], blocks: list[list[int]]) -> list[bool]:
+        """Gain the tokens that now stand without a gap; which rows go on with a new block."""
+        for row in self.going:
+            block = blocks[row]
             filled = block.index(self.mask) if self.mask in block else self.block_size
             seen = len(self.requests[row].prompt) + len(self.tokens[row])
-            new = block[max(0, seen - start) : filled]
-            if new:
-                new, self.finish[row] = finished(
-                    self.tokens[row], new, self.requests[row], self.eos
-                )
-            self.tokens[row] += new
-            self.accepted[row].append(len(new))
+            self.gain(row, block[max(0, seen - starts[row]) : filled])
         return [
             self.mask not in block and finish is None
             for block, finish in zip(blocks, self.finish, strict=True)

@@ -175,7 +175,7 @@ class CachedModel:
         self,
         ids: Tensor,
         positions: Tensor,
-        reach: int,
+        kv_length: int,
         first: int = 0,
         widths: list[int] | None = None,
         bias: Tensor | None = None,
@@ -186,13 +186,13 @@ class CachedModel:
         Args:
             ids: tokens, [rows, window].
             positions: their positions, [rows, window].
-            reach: entries that may be seen by any row; a few more are read, and hidden.
+            kv_length: entries that may be seen by any row; a few more are read, and hidden.
             first: the slot of the first row; the others follow it.
             widths: how much of its window each row needs, from the left. Where shapes need not
                 be fixed (CPU), the rest may be left out of the forward.
-            bias: what each query sees where that is not simply the past, [rows, 1, window, reach].
-                The tokens are then stored one after the other from ``reach - window`` on,
-                whatever their positions.
+            bias: what each query sees where that is not simply the past,
+                [rows, 1, window, kv_length]. The tokens are then stored one after the other from
+                ``kv_length - window`` on, whatever their positions.
             sees: the last entry that each query sees where that is not its own, [rows, window].
 
         Returns:
@@ -200,10 +200,10 @@ class CachedModel:
         """
         rows, window = ids.shape
         if bias is None:
-            reach, stored = round_up(reach), positions
-            bias = self.causal_bias(positions if sees is None else sees, reach)
+            kv_length, stored = round_up(kv_length), positions
+            bias = self.causal_bias(positions if sees is None else sees, kv_length)
         else:
-            stored = torch.arange(reach - window, reach, device=ids.device)
+            stored = torch.arange(kv_length - window, kv_length, device=ids.device)
             bias = bias.to(self.model.dtype).repeat(1, 1, self.groups, 1)
         write = (self.row_start[first : first + rows] + stored).flatten()
         packing = self._packing(widths, window)
@@ -211,7 +211,7 @@ class CachedModel:
             ids = ids.flatten()[packing.tokens][None]
             positions = positions.flatten()[packing.tokens][None]
             write = write[packing.tokens]
-        self.cache.addressing = Addressing(first, first + rows, write, reach)
+        self.cache.addressing = Addressing(first, first + rows, write, kv_length)
         with attention_of(self.model):
             states = self.backbone(
                 input_ids=ids,
@@ -225,19 +225,19 @@ class CachedModel:
             states = packing.unpack(states[0])
         return states
 
-    def causal_bias(self, positions: Tensor, reach: int) -> Tensor:
+    def causal_bias(self, positions: Tensor, kv_length: int) -> Tensor:
         """Additive mask: the query at position p sees the entries 0..p of its row.
 
         Args:
             positions: [rows, window].
-            reach: entries read.
+            kv_length: entries read.
 
         Returns:
-            0 or -inf, [rows, 1, groups * window, reach]: the window once for each query head of a
-            key-value head, see :func:`grouped_query_attention`.
+            0 or -inf, [rows, 1, groups * window, kv_length]: the window once for each query head
+            of a key-value head, see :func:`grouped_query_attention`.
         """
         queries = positions[:, None].expand(-1, self.groups, -1).reshape(len(positions), 1, -1, 1)
-        return torch.where(self.entries[:reach] > queries, self.never, self.always)
+        return torch.where(self.entries[:kv_length] > queries, self.never, self.always)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits of [..., hidden size]; [MASK] cannot be chosen."""
@@ -258,7 +258,7 @@ class CachedModel:
         return Packing(needed.nonzero()[:, 0], needed.cumsum(0) - 1, len(widths))
 
 
-def take(states: Tensor, columns: Tensor) -> Tensor:
+def gather_at(states: Tensor, columns: Tensor) -> Tensor:
     """``states`` [rows, width, features] at ``columns`` [rows, k]: [rows, k, features]."""
     return states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1]))
 
@@ -324,9 +324,6 @@ def grouped_query_attention(
     return output if packing is None else packing.pack(output), None
 
 
-AttentionInterface.register(ATTENTION, grouped_query_attention)
-
-
 @contextmanager
 def attention_of(model: PreTrainedModel) -> Iterator[None]:
     """Use our attention within, and leave the model as it was found; can be nested.
@@ -338,6 +335,7 @@ def attention_of(model: PreTrainedModel) -> Iterator[None]:
     if before == ATTENTION:
         yield
         return
+    AttentionInterface.register(ATTENTION, grouped_query_attention)
     config._attn_implementation = ATTENTION
     try:
         yield

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, certainty, cutoff
-from mars.decoding.cache import CachedModel, attention_of, round_up, take
+from mars.decoding.acceptance import accepted_run, confidence, cutoff
+from mars.decoding.cache import CachedModel, attention_of, gather_at, round_up
 from mars.decoding.graphs import Graphs
 from mars.decoding.requests import (
     Decoded,
@@ -63,7 +63,7 @@ class Shape(NamedTuple):
     Attributes:
         first, last: the slots that take part, ``last`` exclusive.
         width: tokens forwarded per slot.
-        reach: cache entries read per slot.
+        kv_length: cache entries read per slot.
         predictions: new tokens predicted per slot, at most.
         unchecked: tokens per slot still to be compared with AR decoding, at most.
     """
@@ -71,7 +71,7 @@ class Shape(NamedTuple):
     first: int
     last: int
     width: int
-    reach: int
+    kv_length: int
     predictions: int
     unchecked: int
 
@@ -81,16 +81,16 @@ class Engine:
 
     Args:
         model: a causal LM of Llama or Qwen2 architecture, any dtype.
-        block_size: predictions per forward, B; 1 decodes autoregressively.
         mask_token_id: id of [MASK]; may be None when ``block_size`` is 1.
         eos: ids that end a sequence.
         slots: most sequences decoded together.
         max_length: most tokens of one sequence, prompt and continuation.
+        block_size: predictions per forward, B; 1 decodes autoregressively.
         metric, strict: the acceptance rule, see :mod:`mars.decoding.acceptance`.
-        verify: lossless mode (an extension of the paper): tokens accepted from masks are compared
-            with what AR decoding says, which the next window computes anyway, and only those
-            that agree are kept. The output is that of greedy AR decoding for every threshold.
-        extra_mask: append B masks and read the last one too: B + 1 predictions (an extension).
+        lossless: tokens accepted from masks are compared with what AR decoding says, which the
+            next window computes anyway, and only those that agree are kept: at every threshold
+            the output is that of greedy AR decoding. An extension of the paper.
+        extra_mask: append B masks and read the last one too: B + 1 predictions. An extension.
         memory_limit: most bytes for the cache; default what the device has free.
         compiled: compile the transformer where it runs on a GPU; takes about a minute per process.
 
@@ -102,14 +102,14 @@ class Engine:
         self,
         model: PreTrainedModel,
         *,
-        block_size: int,
         mask_token_id: int | None,
         eos: frozenset[int],
         slots: int,
         max_length: int,
+        block_size: int = 1,
         metric: str = "probability",
         strict: bool = False,
-        verify: bool = False,
+        lossless: bool = False,
         extra_mask: bool = False,
         memory_limit: int | None = None,
         compiled: bool = True,
@@ -117,7 +117,7 @@ class Engine:
         check_model(model, block_size if self.masked else 1, mask_token_id)
         cutoff(None, metric)
         self.block_size, self.metric, self.strict = block_size, metric, strict
-        self.verify, self.extra_mask, self.eos = verify, extra_mask, eos
+        self.lossless, self.extra_mask, self.eos = lossless, extra_mask, eos
         self.slots, self.max_length = slots, max_length
         window = 2 * (block_size + extra_mask) - 1
         self.cached = CachedModel(
@@ -273,8 +273,8 @@ class Engine:
         """Forward all of long prompts but the last piece, which the first decoding step takes."""
         piece = max(1, PREFILL_TOKENS // (last - first))
         while self.active[first].length - self.active[first].cursor > piece:
-            reach = round_up(self.active[first].cursor + piece)
-            self._hidden(Shape(first, last, piece, reach, 0, 0))
+            kv_length = round_up(self.active[first].cursor + piece)
+            self._hidden(Shape(first, last, piece, kv_length, 0, 0))
             self.cursor[first:last] += piece
             for slot in self.active[first:last]:
                 slot.cursor += piece
@@ -282,7 +282,7 @@ class Engine:
     # One step
 
     def _decode(self, first: int, last: int) -> dict[int, list[int]]:
-        """Forward the windows of the slots first..last and take what they yield."""
+        """Forward the windows of the slots first..last and collect what they yield."""
         slots = self.active[first:last]
         widths = [slot.length - slot.cursor + slot.predictions - 1 for slot in slots]
         shape = self._shape(first, last, max(widths))
@@ -305,9 +305,9 @@ class Engine:
         unchecked = max(slot.unchecked for slot in slots)
         if self.graphs is not None:
             width = max(width, 2 * predictions - 1)
-            unchecked = max(unchecked, self.verify * (predictions - 1))
-        reach = round_up(max(slot.cursor for slot in slots) + width)
-        return Shape(first, last, width, reach, predictions, unchecked)
+            unchecked = max(unchecked, self.lossless * (predictions - 1))
+        kv_length = round_up(max(slot.cursor for slot in slots) + width)
+        return Shape(first, last, width, kv_length, predictions, unchecked)
 
     def _compute(self, shape: Shape, widths: list[int] | None = None) -> Tensor:
         """All of a step that happens on the device; reads and writes ``self.state`` in place.
@@ -317,7 +317,7 @@ class Engine:
         """
         hidden = self._hidden(shape, widths)
         return (
-            self._advance_verified(hidden, shape) if self.verify else self._advance(hidden, shape)
+            self._advance_lossless(hidden, shape) if self.lossless else self._advance(hidden, shape)
         )
 
     def _hidden(self, shape: Shape, widths: list[int] | None = None) -> Tensor:
@@ -325,7 +325,7 @@ class Engine:
         rows = slice(shape.first, shape.last)
         positions = self.cursor[rows, None] + self.offsets[: shape.width]
         ids = self.ids[rows].gather(1, positions)
-        return self.cached.hidden(ids, positions, shape.reach, shape.first, widths)
+        return self.cached.hidden(ids, positions, shape.kv_length, shape.first, widths)
 
     def _advance(self, hidden: Tensor, shape: Shape) -> Tensor:
         """Accept from the left and move the cursors; [count, tokens] of each row."""
@@ -333,7 +333,7 @@ class Engine:
         cursor, length = self.cursor[rows], self.length[rows]
         offsets = self.offsets[: shape.predictions]
         columns = (length - cursor - 1)[:, None] + offsets
-        logits = self.cached.logits(take(hidden, columns.clamp(max=shape.width - 1)))
+        logits = self.cached.logits(gather_at(hidden, columns.clamp(max=shape.width - 1)))
         tokens = logits.argmax(-1)
         count = self._run(logits, rows)
         kept = tokens.where(offsets < count[:, None], self.unknown[0])
@@ -342,39 +342,39 @@ class Engine:
         length += count
         return torch.cat([count[:, None], tokens], 1)
 
-    def _advance_verified(self, hidden: Tensor, shape: Shape) -> Tensor:
+    def _advance_lossless(self, hidden: Tensor, shape: Shape) -> Tensor:
         """The same, but a token accepted from a mask is given out only once AR decoding agrees.
 
-        The logits at the last certain token and at the unchecked ones after it say what AR
-        decoding puts next. Unchecked tokens are certain as far as they agree; the first that does
+        The logits at the last checked token and at the unchecked ones after it say what AR
+        decoding puts next. Unchecked tokens are kept as far as they agree; the first that does
         not is replaced by the AR token, and what came after it is forgotten.
 
         Returns:
-            [certain, unchecked, tokens] of each row.
+            [checked, unchecked, tokens] of each row.
         """
         rows = slice(shape.first, shape.last)
         cursor, length, unchecked = self.cursor[rows], self.length[rows], self.unchecked[rows]
         offsets = self.offsets[: shape.unchecked + shape.predictions]
         start = length - unchecked - 1
         columns = (start - cursor)[:, None] + offsets
-        logits = self.cached.logits(take(hidden, columns.clamp(max=shape.width - 1)))
+        logits = self.cached.logits(gather_at(hidden, columns.clamp(max=shape.width - 1)))
         tokens = logits.argmax(-1)
         places = start[:, None] + 1 + offsets
         agrees = (tokens == self.ids[rows].gather(1, places)) & (offsets < unchecked[:, None])
-        certain = agrees.cumprod(-1).sum(-1) + 1
-        run = self._run(take(logits, unchecked[:, None] + offsets[: shape.predictions]), rows)
-        unchecked.copy_((run - 1).where(certain > unchecked, 0))
-        cursor.copy_(start + certain)
+        checked = agrees.cumprod(-1).sum(-1) + 1
+        run = self._run(gather_at(logits, unchecked[:, None] + offsets[: shape.predictions]), rows)
+        unchecked.copy_((run - 1).where(checked > unchecked, 0))
+        cursor.copy_(start + checked)
         length.copy_(cursor + 1 + unchecked)
-        kept = tokens.where(offsets < (certain + unchecked)[:, None], self.unknown[0])
+        kept = tokens.where(offsets < (checked + unchecked)[:, None], self.unknown[0])
         self.ids[rows].scatter_(1, places, kept)
-        return torch.cat([certain[:, None], unchecked[:, None], tokens], 1)
+        return torch.cat([checked[:, None], unchecked[:, None], tokens], 1)
 
     def _settle(self, slots: list[_Slot], report: list[list[int]]) -> list[list[int]]:
-        """Follow on the host what the device did; the certain new tokens of each row."""
-        if self.verify:
-            for slot, (certain, unchecked, *_) in zip(slots, report, strict=True):
-                slot.cursor = slot.length - slot.unchecked - 1 + certain
+        """Follow on the host what the device did; the checked new tokens of each row."""
+        if self.lossless:
+            for slot, (checked, unchecked, *_) in zip(slots, report, strict=True):
+                slot.cursor = slot.length - slot.unchecked - 1 + checked
                 slot.length, slot.unchecked = slot.cursor + 1 + unchecked, unchecked
             return [row[2 : row[0] + 2] for row in report]
         for slot, (count, *_) in zip(slots, report, strict=True):
@@ -388,7 +388,7 @@ class Engine:
         if predictions == 1:
             return torch.ones_like(self.cursor[rows])
         cutoffs = self.cutoffs[rows, :predictions]
-        return accepted_run(certainty(logits, self.metric), cutoffs, self.strict)
+        return accepted_run(confidence(logits, self.metric), cutoffs, self.strict)
 
     # Leaving
 

@@ -12,9 +12,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from mars.checkpoints.load import block_size_of, eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
-from mars.decoding import METHODS, decode
-from mars.decoding.cursor import Engine
-from mars.decoding.jacobi import JacobiEngine
+from mars.decoding import decode
+from mars.decoding.methods import STREAMING_METHODS, method_named
 from mars.decoding.requests import Request, eos_set
 from mars.errors import UserError
 
@@ -39,7 +38,7 @@ def generate_text(
         prompt: the user's message; put through the chat template if the tokenizer has one.
         block_size: B; default what the checkpoint was trained for.
         threshold: tau; None for one-token mode.
-        method: ``cursor``, ``autoregressive`` or ``jacobi``.
+        method: of :data:`mars.decoding.methods.STREAMING_METHODS`.
         shaded: colour tokens accepted in the same forward alike (paper Figure 1).
 
     Raises:
@@ -89,26 +88,13 @@ def stream(
     **options: Any,
 ) -> Iterator[list[int]]:
     """The tokens gained by each forward, as they come; ``options`` are the engine's."""
-    if method not in ("cursor", "autoregressive", "jacobi"):
-        known = method in METHODS
-        raise UserError(
-            f"{'The method' if known else 'Unknown method'} {method!r} "
-            "cannot stream: choose cursor, autoregressive or jacobi."
-        )
-    if method == "autoregressive":
-        block_size, threshold = 1, None
-    elif method == "jacobi":
-        threshold = 0.0
-    engine = (JacobiEngine if method == "jacobi" else Engine)(
-        model,
-        block_size=block_size,
-        mask_token_id=mask_token_id,
-        eos=eos_set(eos_token_id),
-        slots=1,
-        max_length=len(prompt) + max_new_tokens,
-        **options,
-    )
-    engine.submit(Request(prompt, threshold, max_new_tokens))
+    chosen = method_named(method, options)
+    if chosen.engine is None:
+        known = ", ".join(STREAMING_METHODS)
+        raise UserError(f"The method {method!r} cannot stream: choose one of {known}.")
+    options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
+    engine = chosen.engine()(model, slots=1, max_length=len(prompt) + max_new_tokens, **options)
+    engine.submit(Request(prompt, chosen.tau(threshold), max_new_tokens))
     while engine.queue or engine.active:
         yield from engine.step().values()
 
@@ -169,7 +155,7 @@ def custom_generate(
             "mars_mask_token_id",
         )
     }
-    options = _options(config, arguments)
+    options = _options(config, method, arguments)
     keep = torch.ones_like(ids) if attention_mask is None else attention_mask
     prompts = [row[mask.bool()].tolist() for row, mask in zip(ids, keep, strict=True)]
     done = decode(
@@ -181,7 +167,7 @@ def custom_generate(
         eos_token_id=settings["eos_token_id"],
         mask_token_id=settings["mars_mask_token_id"],
         method=method,
-        **{"compiled": False, **options},
+        **options,
     )
     width = max(len(one.tokens) for one in done)
     output = ids.new_full((len(done), width), settings["pad_token_id"] or 0)
@@ -190,25 +176,11 @@ def custom_generate(
     return torch.cat([ids, output], 1)
 
 
-DECODE_OPTIONS = {
-    "metric",
-    "strict",
-    "verify",
-    "extra_mask",
-    "cache_block",
-    "slots",
-    "compiled",
-}
-
-
-def _options(config: GenerationConfig, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The options meant for ``decode``; a UserError for what would change the result if ignored."""
+def _options(config: GenerationConfig, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of the arguments that ``decode`` is to judge; a UserError for what is not greedy."""
     if arguments.pop("do_sample", config.do_sample) or arguments.pop("num_beams", 1) != 1:
         raise UserError("MARS decoding is greedy: leave out do_sample and num_beams.")
     given = {name: value for name, value in arguments.items() if value not in (None, False)}
-    unknown = given.keys() - DECODE_OPTIONS - {"use_cache", "synced_gpus"}
-    if unknown:
-        raise UserError(
-            f"MARS decoding does not know these arguments: {', '.join(sorted(unknown))}."
-        )
-    return {name: value for name, value in given.items() if name in DECODE_OPTIONS}
+    without = {name: given[name] for name in given.keys() - {"use_cache", "synced_gpus"}}
+    compiles = "compiled" in method_named(method, {}).options
+    return {"compiled": False, **without} if compiles else without

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mars.decoding.cache import take
+from mars.decoding.cache import gather_at
 from mars.decoding.cursor import Engine, Shape
 
 GUESS_SEED = 0
@@ -38,7 +38,9 @@ class JacobiEngine(Engine):
         cursor, length = self.cursor[rows], self.length[rows]
         offsets = self.offsets[: shape.predictions]
         columns = (length - cursor - 1)[:, None] + offsets
-        tokens = self.cached.logits(take(hidden, columns.clamp(max=shape.width - 1))).argmax(-1)
+        tokens = self.cached.logits(gather_at(hidden, columns.clamp(max=shape.width - 1))).argmax(
+            -1
+        )
         places = length[:, None] + offsets
         right = tokens == self.ids[rows].gather(1, places)
         count = 1 + right[:, :-1].cumprod(-1).sum(-1)

@@ -49,7 +49,7 @@ class Decoded:
         accepted: tokens gained in each forward; sums to ``len(tokens)`` (paper Figure 1).
         finish: ``eos``, ``length`` (the budget) or ``stop``.
         overrun: tokens that the last forward accepted beyond EOS or the budget. They are not in
-            ``tokens``; the authors' code writes and counts them (AUDIT A2).
+            ``tokens``; the authors' code writes and counts them (docs/differences.md, A2).
         draft_forwards: forwards of the draft model, in speculative decoding.
     """
 

@@ -8,11 +8,13 @@ tokens, its own token follows, and then what group j predicts, accepted from the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, certainty, cutoff
+from mars.decoding.acceptance import accepted_run, confidence, cutoff
 from mars.decoding.cache import CachedModel
 from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
 from mars.errors import UserError
@@ -54,8 +56,9 @@ def decode_speculative(
         check_model(model, size, mask_token_id)
         check_vocabulary(model, request.prompt)
     longest = len(request.prompt) + request.max_new_tokens
-    verifier = _Reader(target, longest, draft_tokens, block_size, mask_token_id, metric, strict)
-    drafter = _Reader(draft, longest, draft_tokens, draft_block_size, mask_token_id, metric, strict)
+    shared = (draft_tokens, longest, mask_token_id, metric, strict)
+    verifier = _Reader(target, block_size, *shared)
+    drafter = _Reader(draft, draft_block_size, *shared)
     known = list(request.prompt)
     tokens: list[int] = []
     accepted: list[int] = []
@@ -73,27 +76,24 @@ def decode_speculative(
     return Decoded(tokens, len(accepted), accepted, finish, overrun, drafter.forwards)
 
 
+@dataclass
 class _Reader:
     """One model, its cache of one row, and how far that row is valid (``cursor``)."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        longest: int,
-        draft_tokens: int,
-        block_size: int,
-        mask_token_id: int | None,
-        metric: str,
-        strict: bool,
-    ):
-        self.draft_tokens, self.block_size = draft_tokens, block_size
-        self.metric, self.strict = metric, strict
-        window = (draft_tokens + 1) * block_size + block_size
-        self.cached = CachedModel(model, 1, longest + window, mask_token_id)
-        self.mask = mask_token_id or 0
-        self.device = model.device
-        self.cursor = 0
-        self.forwards = 0
+    model: PreTrainedModel
+    block_size: int
+    draft_tokens: int
+    longest: int
+    mask_token_id: int | None
+    metric: str
+    strict: bool
+    cursor: int = 0
+    forwards: int = 0
+
+    def __post_init__(self) -> None:
+        window = (self.draft_tokens + 2) * self.block_size
+        self.cached = CachedModel(self.model, 1, self.longest + window, self.mask_token_id)
+        self.mask, self.device = self.mask_token_id or 0, self.model.device
 
     def draft(self, known: list[int], threshold: float | None) -> list[int]:
         """The next ``draft_tokens`` tokens as this model sees them, by windows of masks or AR."""
@@ -144,7 +144,7 @@ class _Reader:
     def _accept(self, logits: Tensor, threshold: float | None) -> list[int]:
         """The leftmost run of [predictions, vocabulary]."""
         needed = torch.tensor(cutoff(threshold, self.metric), device=logits.device)
-        run = int(accepted_run(certainty(logits, self.metric), needed, self.strict))
+        run = int(accepted_run(confidence(logits, self.metric), needed, self.strict))
         return logits.argmax(-1)[:run].tolist()
 
 

@@ -1,7 +1,7 @@
 """Greedy ``generate`` of transformers, batch after batch: the baseline everybody has.
 
 With a repetition penalty it is what the authors' evaluation runs for AR checkpoints, which inherit
-one from their generation config (AUDIT A1).
+one from their generation config (docs/differences.md, A1).
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from mars.decoding.requests import Decoded, Request, finished
 
 
-@torch.inference_mode()
 def decode_transformers(
     model: PreTrainedModel,
     requests: Sequence[Request],
@@ -24,7 +22,7 @@ def decode_transformers(
     eos: frozenset[int],
     mask_token_id: int | None = None,
     repetition_penalty: float = 1.0,
-    **options: Any,
+    static_length: int = 0,
 ) -> list[Decoded]:
     """Continue one batch of prompts, padded on the left; one token per forward.
 
@@ -33,11 +31,16 @@ def decode_transformers(
         eos: ids that end a sequence.
         mask_token_id: never predicted; None where there is none.
         repetition_penalty: divides the positive logits of tokens that were seen, 1 is none.
-        options: for ``generate``.
+        static_length: with a static cache, for which transformers compiles the model: the length
+            to which prompts are padded, so that it compiles once. 0: a dynamic cache.
     """
     # Not EOS where there is a choice: a penalty takes padding for tokens that were seen.
     padding = min(eos, default=0) if mask_token_id is None else mask_token_id
-    ids, attention = left_padded([request.prompt for request in requests], padding)
+    width = max(static_length, *(len(request.prompt) for request in requests))
+    missing = [width - len(request.prompt) for request in requests]
+    rows = zip(missing, requests, strict=True)
+    ids = torch.tensor([[padding] * count + list(request.prompt) for count, request in rows])
+    attention = torch.tensor([[0] * count + [1] * (width - count) for count in missing])
     generate: Any = model.generate
     output = generate(
         ids.to(model.device),
@@ -50,20 +53,10 @@ def decode_transformers(
         do_sample=False,
         num_beams=1,
         use_cache=True,
-        **options,
+        **({"cache_implementation": "static"} if static_length else {}),
     )
     done = []
-    for request, row in zip(requests, output[:, ids.shape[1] :].tolist(), strict=True):
+    for request, row in zip(requests, output[:, width:].tolist(), strict=True):
         tokens, finish = finished([], row, request, eos)
         done.append(Decoded(tokens, len(tokens), [1] * len(tokens), finish or "length"))
     return done
-
-
-def left_padded(
-    prompts: Sequence[Sequence[int]], padding: int, longest: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Ids and attention mask, [batch, the longest prompt or ``longest``], padded on the left."""
-    width = max(longest, *map(len, prompts))
-    ids = [[padding] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids), torch.tensor(mask)

@@ -5,16 +5,26 @@ Every forward sees the whole prefix and the masks after it. One sequence at a ti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, certainty, cutoff, forbid
+from mars.decoding.acceptance import accepted_run, confidence, cutoff, forbid
 from mars.decoding.requests import Decoded, Request, finished
 
 
-@torch.inference_mode()
 def decode_window(
+    model: PreTrainedModel, requests: Sequence[Request], **rule: Any
+) -> list[Decoded]:
+    """Continue each prompt; ``rule`` is the rest of :func:`decode_one`."""
+    return [decode_one(model, request, **rule) for request in requests]
+
+
+@torch.inference_mode()
+def decode_one(
     model: PreTrainedModel,
     request: Request,
     *,
@@ -23,10 +33,10 @@ def decode_window(
     mask_token_id: int | None,
     metric: str = "probability",
     strict: bool = False,
-    verify: bool = False,
+    lossless: bool = False,
     extra_mask: bool = False,
 ) -> Decoded:
-    """Continue one prompt; the arguments are those of :func:`mars.decoding.decode`.
+    """Continue one prompt; the arguments are those of :class:`mars.decoding.cursor.Engine`.
 
     The last prefix token and ``block_size - 1`` masks predict the next ``block_size`` tokens.
     """
@@ -35,7 +45,7 @@ def decode_window(
     masks = [] if mask_token_id is None else [mask_token_id] * (predictions - 1)
     needed = torch.tensor(cutoff(request.threshold, metric))
     tokens: list[int] = []
-    unchecked: list[int] = []  # with verify: accepted from masks, not yet compared with AR
+    unchecked: list[int] = []  # lossless: accepted from masks, not yet compared with AR
     accepted: list[int] = []
     finish = None
     while finish is None:
@@ -43,9 +53,9 @@ def decode_window(
         first = len(request.prompt) + len(tokens) - 1
         logits = _logits(model, prefix + masks, first, mask_token_id)
         predicted = logits.argmax(-1).tolist()
-        window = certainty(logits[len(unchecked) :], metric)
+        window = confidence(logits[len(unchecked) :], metric)
         run = int(accepted_run(window, needed, strict))
-        if not verify:
+        if not lossless:
             new = predicted[:run]
         else:
             agreed = _agreement(unchecked, predicted)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, certainty, cutoff, forbid
-from mars.decoding.cache import take
-from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
+from mars.decoding.acceptance import accepted_run, confidence, forbid
+from mars.decoding.batch import Batch, longest
+from mars.decoding.cache import gather_at
+from mars.decoding.requests import Decoded, Request, check_model
 
 
 @torch.inference_mode()
@@ -28,48 +29,26 @@ def decode_window_batch(
     metric: str = "probability",
     strict: bool = False,
 ) -> list[Decoded]:
-    """Continue one batch of prompts; the arguments are those of :func:`mars.decoding.decode`.
+    """Continue one batch of prompts; the arguments are those of the window without extensions.
 
     Raises:
         UserError: a request or setting that cannot be decoded.
     """
     check_model(model, block_size, mask_token_id)
-    for request in requests:
-        request.check(metric)
-        check_vocabulary(model, request.prompt)
-    cutoffs = torch.tensor(
-        [cutoff(request.threshold, metric) for request in requests], device=model.device
-    )
-    ids = _buffer(requests, block_size, mask_token_id or 0).to(model.device)
-    tokens: list[list[int]] = [[] for _ in requests]
-    accepted: list[list[int]] = [[] for _ in requests]
-    results: dict[int, Decoded] = {}
-    going = list(range(len(requests)))
-    while going:
-        lengths = [len(requests[row].prompt) + len(tokens[row]) for row in going]
-        logits = _logits(model, ids[going], lengths, block_size, mask_token_id)
-        runs = accepted_run(certainty(logits, metric), cutoffs[going, None], strict).tolist()
+    width = longest(requests) + block_size
+    batch = Batch(requests, eos, metric, width, mask_token_id or 0, model.device)
+    while going := batch.going:
+        lengths = [len(requests[row].prompt) + len(batch.tokens[row]) for row in going]
+        logits = _logits(model, batch.ids[going], lengths, block_size, mask_token_id)
+        runs = accepted_run(confidence(logits, metric), batch.cutoffs[going], strict).tolist()
         for row, length, predicted, run in zip(
             going, lengths, logits.argmax(-1).tolist(), runs, strict=True
         ):
-            gained, finish = finished(tokens[row], predicted[:run], requests[row], eos)
-            ids[row, length : length + len(gained)] = torch.tensor(gained, device=model.device)
-            tokens[row] += gained
-            accepted[row].append(len(gained))
-            if finish is not None:
-                steps, overrun = accepted[row], run - len(gained)
-                results[row] = Decoded(tokens[row], len(steps), steps, finish, overrun)
-        going = [row for row in going if row not in results]
-    return [results[row] for row in range(len(requests))]
-
-
-def _buffer(requests: list[Request], block_size: int, fill: int) -> Tensor:
-    """Prompts on the left, masks wherever nothing is known yet: [rows, longest sequence]."""
-    longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
-    ids = torch.full((len(requests), longest + block_size), fill)
-    for row, request in enumerate(requests):
-        ids[row, : len(request.prompt)] = torch.tensor(request.prompt)
-    return ids
+            gained = batch.gain(row, predicted[:run])
+            known = torch.tensor(gained, device=model.device)
+            batch.ids[row, length : length + len(gained)] = known
+            batch.overrun[row] = run - len(gained)
+    return batch.decoded()
 
 
 def _logits(
@@ -83,6 +62,6 @@ def _logits(
     width = max(lengths) + block_size - 1
     hidden = model.get_decoder()(input_ids=ids[:, :width], use_cache=False).last_hidden_state
     start = torch.tensor(lengths, device=ids.device)[:, None] - 1
-    window = take(hidden, start + torch.arange(block_size, device=ids.device))
+    window = gather_at(hidden, start + torch.arange(block_size, device=ids.device))
     logits = model.get_output_embeddings()(window).float()
     return logits if mask_token_id is None else forbid(logits, mask_token_id)

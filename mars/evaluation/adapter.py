@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import has_bos_prefix
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mars.decoding import Decoded, decode
+from mars.decoding import decode
+from mars.decoding.methods import METHODS, default_method
+from mars.decoding.requests import Decoded
 from mars.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +36,8 @@ class Generation:
         text: the answer, cut before the first stop string, special tokens removed.
         tokens, forwards: what it cost, see :data:`COUNTING`.
         finish: ``eos``, ``stop`` (a stop string) or ``length``.
-        overrun: tokens accepted beyond EOS or the budget, which do not count (AUDIT A2).
+        overrun: tokens accepted beyond EOS or the budget, which do not count
+            (docs/differences.md, A2).
         truncated: whether the prompt lost tokens on the left.
     """
 
@@ -57,8 +61,7 @@ class DecodingLM(HFLM):
         eos_token_ids: every id that ends an answer.
         max_new_tokens: budget of an answer; what tasks say does not count.
         slots: sequences decoded side by side.
-        method: of :func:`mars.decoding.decode`, where the setting names none; default ``cursor``,
-            ``autoregressive`` for B = 1.
+        method: of :func:`mars.decoding.decode`, where the setting names none; None: by B.
         on_start: called before the first forward.
     """
 
@@ -129,18 +132,19 @@ class DecodingLM(HFLM):
 
     def _decode(self, prompts: list[list[int]], stops: list[list[str]]) -> list[Decoded]:
         assert self.setting is not None
-        # On a GPU the cache is simply tried, so that too large a one halves the slots as well.
-        memory_limit = torch.iinfo(torch.int64).max if self.device.type == "cuda" else None
+        decoding = self.decoding
+        if self.device.type == "cuda" and "memory_limit" in METHODS[decoding["method"]].options:
+            # The cache is simply tried, so that too large a one halves the slots as well.
+            decoding["memory_limit"] = torch.iinfo(torch.int64).max
         with tqdm(total=len(prompts), desc="decoding", unit="seq") as bar:
             return decode(
                 self.model,
                 prompts,
-                **self.decoding,
+                **decoding,
                 max_new_tokens=self.max_new_tokens,
                 eos_token_id=self.eos_token_ids,
                 mask_token_id=self.tokenizer.mask_token_id,
                 slots=self.slots,
-                memory_limit=memory_limit,
                 stop=[self._holds(strings) for strings in stops],
                 progress=lambda _: bar.update(),
             )
@@ -149,27 +153,29 @@ class DecodingLM(HFLM):
     def decoding(self) -> dict[str, Any]:
         """How the current setting decodes: method, B and options of :func:`mars.decoding.decode`.
 
-        A model of one token per forward has no masks and so no tau.
+        A model of one token per forward has no masks and so no tau, and no metric for it.
         """
         setting = self.setting
         assert setting is not None
         block_size = setting.block_size or self.block_size
-        default = "cursor" if block_size > 1 else "autoregressive"
-        cached = {"cache_block": setting.cache_block, "authors_window": setting.authors_window}
+        name = setting.method or self.method or default_method(block_size)
+        method = METHODS[name]
+        known = {key: value for key, value in setting.options().items() if key in method.options}
+        stated = setting.options(stated=True)
+        if not method.has_tau:
+            stated.pop("metric", None)
         return {
-            "method": setting.method or self.method or default,
+            "method": name,
             "block_size": block_size,
             "threshold": setting.threshold,
-            "metric": setting.metric,
-            "repetition_penalty": setting.repetition_penalty,
-            **(cached if setting.method == "block_cache" else {}),
-            **({"verify": True} if setting.verify else {}),
-            **({"extra_mask": True} if setting.extra_mask else {}),
+            **known,
+            **stated,
         }
 
     def _encode(self, prompt: str) -> list[int]:
         """Token ids, with a BOS where the tokenizer adds one and the template has not."""
-        has_bos = has_bos_prefix(prompt, self.tokenizer.bos_token)
+        bos = self.tokenizer.bos_token
+        has_bos = bos is not None and prompt.startswith(bos)
         return self.tokenizer.encode(prompt, add_special_tokens=not has_bos)
 
     def _holds(self, strings: Sequence[str]) -> Callable[[list[int]], bool] | None:
@@ -206,21 +212,10 @@ def cut(text: str, stop_strings: Iterable[str]) -> str:
 
 def shortest_prefix(tokens: list[int], holds: Callable[[list[int]], bool]) -> int:
     """Length of the shortest prefix for which ``holds``, which then holds for all longer ones."""
-    low, high = 1, len(tokens)
-    while low < high:
-        middle = (low + high) // 2
-        if holds(tokens[:middle]):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    lengths = range(1, len(tokens))
+    return 1 + bisect_left(lengths, True, key=lambda length: holds(tokens[:length]))
 
 
 def forwards_until(accepted: Sequence[int], tokens: int) -> int:
     """How many forwards it took to have ``tokens`` tokens; ``accepted`` is the gain of each."""
-    total = 0
-    for forwards, gain in enumerate(accepted, start=1):
-        total += gain
-        if total >= tokens:
-            return forwards
-    raise ValueError(f"{tokens} tokens were never reached: only {total} accepted")
+    return 1 + bisect_left(list(accumulate(accepted)), tokens)

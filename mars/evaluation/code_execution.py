@@ -109,6 +109,10 @@ class CodeEval:
         return scores, details
 
 
+CODE_EVAL = CodeEval()
+"""What lm-eval's tasks call ``code_eval``; one per process, as lm-eval imports a task once."""
+
+
 def program_of(prediction: str, test: str) -> str:
     """The program that decides one sample: the prediction, then its test."""
     return f"{prediction}\n{test}"

@@ -7,74 +7,58 @@ was made from the same ``cell_spec`` is kept, so a killed evaluation goes on whe
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
 import platform
 import random
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from mars.evaluation.scores import mean, ratio
+from mars.evaluation.code_execution import CODE_EVAL
+from mars.evaluation.offline import prepare_process
+from mars.evaluation.scores import headline, mean, ratio
 from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.provenance.files import canonical_json, read_json, sha256_file, write_json, write_jsonl
+from mars.provenance.record import versions
 
 if TYPE_CHECKING:
-    from mars.config.experiment import Benchmark, Evaluation, Setting
+    from mars.config.experiment import Benchmark, Setting
     from mars.evaluation.adapter import DecodingLM
+    from mars.evaluation.stage import EvaluationSpec
     from mars.evaluation.tasks import LoadedBenchmark
 
-CellSpec = Callable[[str, str], dict[str, Any]] | Mapping[str, Mapping[str, dict[str, Any]]]
-"""(setting, benchmark) -> whatever a cell's result depends on; a function or nested mappings."""
+CellSpec = Callable[[str, str], dict[str, Any]]
+"""(setting, benchmark) -> whatever a cell's result depends on."""
 
 BOOTSTRAP_ITERATIONS = 1000  # only metrics without a closed form use it; none of the paper's
 
 
 def evaluate(
+    spec: EvaluationSpec,
     *,
     checkpoint: Path,
-    block_size: int | None,
-    benchmarks: Mapping[str, Benchmark | dict[str, Any]],
-    settings: Mapping[str, Setting | dict[str, Any]],
-    evaluation: Evaluation | dict[str, Any],
     hub: Path,
     output: Path,
-    work: Path,
     cell_spec: CellSpec,
-    cells: Mapping[str, list[str]] | None = None,
-    generated_data: bool = False,
-    method: str | None = None,
 ) -> None:
     """Write a record and the samples of every (setting, benchmark) that is not there yet.
 
     Args:
         checkpoint: folder that ``AutoModelForCausalLM`` loads.
-        block_size: B of a MARS checkpoint; None decodes autoregressively.
-        benchmarks, settings, evaluation: sections of the experiment, by name.
         hub: data sets in hub layout, ``<hub>/<owner>/<name>``; no network is used.
         output: where the records go.
-        work: folder for temporary files.
-        cell_spec: what each cell depends on; stored in the record and compared on the next run.
-        cells: the benchmarks of each setting; None: all under all.
-        generated_data: whether ``hub`` holds this project's miniature benchmarks.
-        method: of :func:`mars.decoding.decode`, to override the default.
+        cell_spec: stored in each record and compared on the next run.
 
     Raises:
         UserError: a task or data set is missing, or code execution has not been allowed; raised
             before the model is loaded.
     """
-    chosen = {name: _section(value) for name, value in benchmarks.items()}
-    rules = {name: _section(value) for name, value in settings.items()}
-    protocol = _section(evaluation)
-    wanted = cells or {name: list(chosen) for name in rules}
-    missing_cells = _missing_cells(wanted, output, cell_spec)
+    missing_cells = _missing_cells(spec.cells, output, cell_spec)
     if not missing_cells:
         return
-    prepare_process(work, protocol.code_timeout)
+    protocol = spec.evaluation
+    prepare_process(protocol.code_timeout)
 
     import torch
 
@@ -85,7 +69,8 @@ def evaluate(
 
     read_documents.cache_clear()  # what an earlier call in this process read may have changed
     loaded = {
-        name: load_benchmark(chosen[name], hub, work, generated_data) for name in missing_cells
+        name: load_benchmark(spec.benchmarks[name], hub, generated=spec.generated_data)
+        for name in missing_cells
     }
     model = load_model(checkpoint, getattr(torch, protocol.precision))
     if model.device.type == "cpu" and protocol.precision == "bfloat16":
@@ -95,16 +80,17 @@ def evaluate(
     lm = DecodingLM(
         model,
         tokenizer,
-        block_size=block_size,
+        block_size=spec.block_size,
         eos_token_ids=eos_token_ids(model, tokenizer),
         max_new_tokens=protocol.max_new_tokens,
         slots=protocol.slots,
-        method=method,
+        method=spec.method,
         on_start=lambda: startup.update(seconds=_process_age()),
     )
     for name, missing in missing_cells.items():
-        for setting, spec in missing.items():
-            record, samples = evaluate_cell(lm, loaded[name], chosen[name], rules[setting])
+        benchmark = spec.benchmarks[name]
+        for setting, depends_on in missing.items():
+            record, samples = evaluate_cell(lm, loaded[name], benchmark, spec.settings[setting])
             record = {
                 "benchmark": name,
                 "setting": setting,
@@ -112,10 +98,10 @@ def evaluate(
                 "precision": protocol.precision,
                 "code_timeout": protocol.code_timeout,
                 "startup_seconds": startup.get("seconds"),
-                "cell_spec": spec,
+                "cell_spec": depends_on,
             }
             _write_cell(output / setting, name, record, samples)
-            print(_line(record, chosen[name]), flush=True)
+            print(_line(record, benchmark), flush=True)
 
 
 def evaluate_cell(
@@ -125,7 +111,6 @@ def evaluate_cell(
     from lm_eval.evaluator import evaluate as lm_evaluate
 
     from mars.evaluation.adapter import COUNTING
-    from mars.evaluation.offline import CODE_EVAL
 
     lm.setting, lm.notes = setting, {}
     CODE_EVAL.allowed = benchmark.unsafe_code
@@ -187,13 +172,7 @@ def evaluate_cell(
         "notes": notes,
         "seconds": seconds,
         "device": _device(lm.device),
-        "versions": {
-            "python": platform.python_version(),
-            **{
-                package: importlib.metadata.version(package)
-                for package in ("lm_eval", "transformers", "torch", "datasets")
-            },
-        },
+        "versions": versions(),
     }
     return record, samples
 
@@ -208,7 +187,7 @@ def _missing_cells(
     cells: dict[str, dict[str, dict[str, Any]]] = {}
     for setting, names in wanted.items():
         for name in names:
-            spec = cell_spec(setting, name) if callable(cell_spec) else cell_spec[setting][name]
+            spec = cell_spec(setting, name)
             if not _is_done(output / setting, name, spec):
                 cells.setdefault(name, {})[setting] = spec
     return cells
@@ -321,42 +300,12 @@ def _letter(text: Any) -> str | None:
 
 
 def _line(record: Mapping[str, Any], benchmark: Benchmark) -> str:
-    from mars.evaluation.scores import headline
-
-    score, counted = headline(record, vars(benchmark)), record["tokens_per_forward"]
+    score, counted = headline(record, benchmark), record["tokens_per_forward"]
     speed = f", {counted['value']:.2f} tokens per forward" if counted else ""
     return (
         f"{record['setting']} {record['benchmark']}: {100 * score.value:.1f} %"
         f" of {record['documents']}{speed}, {record['seconds']:.0f} s"
     )
-
-
-# --- the process --------------------------------------------------------------------------------
-
-
-def _section(value: Any) -> Any:
-    """A section of the configuration by attribute, whether it came as a model or as a dict."""
-    return SimpleNamespace(**(value if isinstance(value, Mapping) else value.model_dump()))
-
-
-def prepare_process(work: Path, code_timeout: float) -> None:
-    """No network, no caches outside ``work``, no noise."""
-    from mars.evaluation.offline import CODE_EVAL, forbid_network
-
-    forbid_network()
-    import datasets
-
-    work.mkdir(parents=True, exist_ok=True)
-    cache = tempfile.TemporaryDirectory(dir=work, prefix="datasets-")
-    _KEPT.append(cache)
-    datasets.config.HF_DATASETS_CACHE = Path(cache.name)
-    datasets.disable_caching()
-    datasets.disable_progress_bars()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    CODE_EVAL.timeout = code_timeout
-
-
-_KEPT: list[tempfile.TemporaryDirectory] = []  # folders that live as long as the process
 
 
 def _process_age() -> float:

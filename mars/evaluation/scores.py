@@ -37,7 +37,7 @@ def headline(record: Mapping[str, Any], benchmark: Benchmark | Mapping[str, Any]
 
 
 def tokens_per_forward(record: Mapping[str, Any]) -> Score:
-    """Tokens over forwards, per sequence (AUDIT A2, A3)."""
+    """Tokens over forwards, per sequence (docs/differences.md, A2 and A3)."""
     return Score(**record["tokens_per_forward"])
 
 

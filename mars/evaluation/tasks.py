@@ -16,22 +16,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import datasets
-import lm_eval.api.task
-import lm_eval.tasks
-import lm_eval.utils
-from lm_eval.api.group import Group, GroupConfig
+from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask, Task
-from lm_eval.tasks import TaskManager
-from lm_eval.tasks._factory import GROUP_FIELD_NAMES, TaskFactory
-from lm_eval.tasks._index import Kind
 
 from mars.errors import UserError
-from mars.evaluation.code_execution import program_of
-from mars.evaluation.offline import CODE_EVAL, local_code_eval, prepare_ifeval
+from mars.evaluation.code_execution import CODE_EVAL, program_of
+from mars.evaluation.lm_eval_internals import (
+    NoDocumentsError,
+    build_task,
+    find_task,
+    local_code_eval,
+    prepare_ifeval,
+    quieten,
+)
+from mars.evaluation.offline import scratch_folder
 from mars.provenance.files import canonical_json, sha256_file, sha256_text
 
 if TYPE_CHECKING:
@@ -39,20 +41,6 @@ if TYPE_CHECKING:
 
 FEWSHOT_SEED = 1234  # lm-eval's default
 GENERATED_FEWSHOT = {"SaylorTwift/bbh": "mars-generated/bbh-fewshot"}
-FOLDERS = {
-    # Where lm-eval keeps the paper's tasks: indexing all of its tasks takes ten seconds.
-    "ifeval": "ifeval",
-    "bbh": "bbh/cot_fewshot",
-    "mmlu_pro": "mmlu_pro",
-    "gpqa_main_cot_zeroshot": "gpqa/cot_zeroshot",
-    "gsm8k_cot": "gsm8k",
-    "humaneval_instruct": "humaneval",
-}
-
-# lm-eval draws a progress bar for writing the prompts of each of some fifty sub-tasks.
-lm_eval.api.task.tqdm = functools.partial(lm_eval.api.task.tqdm, disable=True)
-# lm-eval compiles a template anew for every document, which takes longer than a small model.
-lm_eval.utils.env.from_string = functools.cache(lm_eval.utils.env.from_string)
 
 
 @dataclass(frozen=True)
@@ -82,19 +70,12 @@ class LoadedBenchmark:
         return sha256_text(canonical_json(self.definition))
 
 
-class NoDocumentsError(UserError):
-    """A task whose data set holds nothing for it."""
-
-
-def load_benchmark(
-    benchmark: Benchmark, hub: Path, work: Path, generated: bool = False
-) -> LoadedBenchmark:
+def load_benchmark(benchmark: Benchmark, hub: Path, *, generated: bool = False) -> LoadedBenchmark:
     """Build the tasks of a benchmark on the documents under ``hub/<owner>/<name>``.
 
     Args:
         benchmark: task (a name of lm-eval's, or the path of a task's YAML file), data set...
         hub: folder in hub layout.
-        work: folder for what NLTK may need.
         generated: the data are this project's miniatures: worked examples come from them too,
             and a group consists of those parts that have documents.
 
@@ -106,10 +87,11 @@ def load_benchmark(
         raise UserError(
             f"the data set {benchmark.dataset} is not in {hub}; fetch or generate it first."
         )
-    manager, name = _index(benchmark.task)
+    quieten()
+    manager, name = find_task(benchmark.task)
     notes = {}
     if name.startswith("ifeval"):
-        notes["sentence splitter"] = prepare_ifeval(work / "nltk_data")
+        notes["sentence splitter"] = prepare_ifeval(scratch_folder() / "nltk_data")
     overrides = {
         "class": LocalTask,
         "dataset_path": str(folder),
@@ -124,7 +106,7 @@ def load_benchmark(
         overrides["fewshot_folder"] = str(hub / GENERATED_FEWSHOT[benchmark.dataset])
         dataset["fewshot_sha256"] = fingerprint(hub / GENERATED_FEWSHOT[benchmark.dataset])
     with local_code_eval():
-        built = _build(manager, name, benchmark.subtasks, overrides, skip_empty=generated)
+        built = build_task(manager, name, benchmark.subtasks, overrides, skip_empty=generated)
     loaded = manager.load([built])
     for task in loaded["tasks"].values():
         task.set_fewshot_seed(FEWSHOT_SEED)
@@ -146,69 +128,6 @@ def load_benchmark(
         dataset=dataset,
         notes=notes,
     )
-
-
-def _index(task: str) -> tuple[TaskManager, str]:
-    """A task manager that knows ``task``, and the task's name there."""
-    if Path(task).suffix in (".yaml", ".yml"):
-        path = Path(task).resolve()
-        if not path.is_file():
-            raise UserError(f"the task file {task} does not exist; correct `task`.")
-        manager = TaskManager(include_path=[path.parent], include_defaults=False)
-        names = [name for name, e in manager.task_index.items() if e.yaml_path == path]
-        if not names:
-            raise UserError(f"{task} defines neither a task nor a group; see lm-eval's task guide.")
-        return manager, names[0]
-    if task in FOLDERS:
-        stock = Path(lm_eval.tasks.__file__).parent / FOLDERS[task]
-        return TaskManager(include_path=[stock], include_defaults=False), task
-    manager = TaskManager()
-    if task not in manager.task_index:
-        raise UserError(f"lm-eval has no task {task!r}; see `lm-eval ls tasks` for those it has.")
-    if manager.task_index[task].kind is Kind.TAG:
-        tagged = ", ".join(sorted(manager.task_index[task].tags))
-        raise UserError(f"{task} is a tag; name one of its tasks: {tagged}.")
-    return manager, task
-
-
-def _build(
-    manager: TaskManager,
-    name: str,
-    subtasks: list[str] | None,
-    overrides: dict[str, Any],
-    skip_empty: bool,
-) -> Task | Group:
-    """The task or group ``name``; of a group the members in ``subtasks`` (None: all)."""
-    factory, index = TaskFactory(), manager.task_index
-    config = index[name].cfg or {}
-    members = config.get("task")
-    if subtasks is None and not (skip_empty and isinstance(members, list)):
-        return cast(Task | Group, factory.build(index[name], overrides=overrides, registry=index))
-    if not isinstance(members, list):
-        raise UserError(f"{name} is a single task; remove `subtasks`.")
-    chosen = members if subtasks is None else [_member(name, part, members) for part in subtasks]
-    fields = {key: value for key, value in config.items() if key in GROUP_FIELD_NAMES}
-    group = Group.from_config(GroupConfig(**{**fields, "task": chosen}))
-    for member in chosen:
-        try:
-            group.add(factory.build(index[member], overrides=overrides, registry=index))
-        except NoDocumentsError:
-            if not skip_empty or subtasks is not None:
-                raise
-    if not len(group):
-        raise NoDocumentsError(f"no part of {name} has documents in {overrides['dataset_path']}.")
-    return group
-
-
-def _member(group: str, wanted: str, members: list[str]) -> str:
-    """The member called ``wanted`` in full or by the end of its name."""
-    found = [m for m in members if m == wanted] or [m for m in members if m.endswith(f"_{wanted}")]
-    if len(found) != 1:
-        raise UserError(
-            f"{wanted!r} in `subtasks` names {len(found) or 'no'} parts of {group}; "
-            f"its parts are {', '.join(members)}."
-        )
-    return found[0]
 
 
 class LocalTask(ConfigurableTask):

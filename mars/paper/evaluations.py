@@ -30,7 +30,7 @@ ONE_TOKEN: dict[str, Any] = {
     "block_size": None,
     "cache_block": None,
     "authors_window": False,
-    "verify": False,
+    "lossless": False,
     "extra_mask": False,
     "repetition_penalty": 1.0,
 }

@@ -10,23 +10,29 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from mars.checkpoints.load import load_model
 from mars.data.tokenizer import load_tokenizer
-from mars.decoding import Engine, Request
 from mars.decoding.cache import attention_of
+from mars.decoding.cursor import Engine
+from mars.decoding.requests import Request
 from mars.evaluation.scores import mean
 from mars.provenance.files import write_json
-from mars.speed.benchmark import gpu_driver, loaded_subject
+from mars.provenance.manifest import new_folder
+from mars.speed.benchmark import loaded_subject
+from mars.speed.circumstances import circumstances
 from mars.speed.methods import stopwatch
 from mars.speed.questions import Questions
+
+if TYPE_CHECKING:
+    from mars.provenance.stage import Job
+    from mars.speed.stage import LiveTauSpec
 
 Policy = Callable[[int], float | None]
 """Requests waiting -> tau; None is one-token mode, the paper's tau = 1."""
@@ -95,15 +101,15 @@ def trace(
         quiet_load, peak_load: rates as multiples of ``capacity``.
     """
     rng = random.Random(seed)
-    asked: list[int] = []
-    while len(asked) < requests:
-        asked += rng.sample(range(questions), questions)
+    order: list[int] = []
+    while len(order) < requests:
+        order += rng.sample(range(questions), questions)
     now, arrivals = 0.0, []
     for number in range(requests):
         height = 1 - abs(2 * number / requests - 1)
         load = quiet_load + (peak_load - quiet_load) * height
         now += rng.expovariate(capacity * load)
-        arrivals.append(Arrival(now, asked[number]))
+        arrivals.append(Arrival(now, order[number]))
     return arrivals
 
 
@@ -145,7 +151,7 @@ def serve(
         The requests in order of arrival, and the timeline: every ``interval`` seconds tau, the
         requests that wait and run, and the tokens per second since the entry before.
     """
-    desk = _Desk(engine, prompts, arrivals, policy, max_new_tokens, clock)
+    desk = _Desk(engine, prompts, deque(arrivals), policy, max_new_tokens, clock)
     timeline: list[dict[str, Any]] = []
     with attention_of(engine.cached.model):
         while desk.open:
@@ -157,27 +163,23 @@ def serve(
     return desk.served, timeline
 
 
+@dataclass
 class _Desk:
     """Between the arrivals and the engine: submits what is due and notes what happens when."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        prompts: Sequence[Sequence[int]],
-        arrivals: Sequence[Arrival],
-        policy: Policy,
-        max_new_tokens: int,
-        clock: Clock,
-    ):
-        self.engine, self.prompts, self.policy = engine, prompts, policy
-        self.max_new_tokens, self.clock = max_new_tokens, clock
-        self.expected = deque(arrivals)
-        self.served: list[Served] = []
-        self.waiting: dict[int, Served] = {}
-        self.running: dict[int, Served] = {}
-        self.tau = policy(0)
-        self.tokens = 0  # since the last entry of the timeline
-        self.start = clock.now()
+    engine: Engine
+    prompts: Sequence[Sequence[int]]
+    expected: deque[Arrival]
+    policy: Policy
+    max_new_tokens: int
+    clock: Clock
+    served: list[Served] = field(default_factory=list)
+    waiting: dict[int, Served] = field(default_factory=dict)
+    running: dict[int, Served] = field(default_factory=dict)
+    tokens: int = 0  # since the last entry of the timeline
+
+    def __post_init__(self) -> None:
+        self.tau, self.start = self.policy(0), self.clock.now()
 
     @property
     def open(self) -> bool:
@@ -228,45 +230,25 @@ class _Desk:
         }
 
 
-def measure_live_tau(
-    *,
-    checkpoint: Path,
-    precision: str,
-    asked: Mapping[str, Any],
-    hub: Path,
-    work: Path,
-    slots: int,
-    requests: int,
-    quiet_load: float,
-    peak_load: float,
-    high: float,
-    low: float,
-    seed: int,
-    output: Path,
-    about: Mapping[str, Any],
-) -> None:
+def measure_live_tau(spec: LiveTauSpec, job: Job) -> None:
     """Serve the trace under each policy: ``tau-1.json``, ``tau-low.json``, ``adaptive.json``.
 
-    Args:
-        checkpoint: of a MARS model.
-        asked: the questions, as :class:`mars.speed.questions.Questions` takes them.
-        slots: of the engine.
-        requests, quiet_load, peak_load, seed: of the trace; the capacity is measured first.
-        high, low: of the controller; the policy ``tau-low`` is fixed at ``low``.
-        about: facts to be written into every record (hardware, versions, command).
+    The highest tau of the adaptive policy is the spec's. The capacity is measured first.
     """
-    model = load_model(checkpoint, getattr(torch, precision))
+    section, budget = spec.section, spec.max_new_tokens
+    low, slots = section.low, section.slots
+    checkpoint = job.inputs.folder("checkpoints")
+    model = load_model(checkpoint, getattr(torch, spec.precision))
     tokenizer = load_tokenizer(checkpoint)
-    questions = Questions(model, tokenizer, **asked, hub=hub, work=work)
-    subject = loaded_subject(
-        checkpoint, model, tokenizer, questions.prompts, asked["max_new_tokens"]
-    )
-    prompts, budget = subject.work.prompts, subject.work.max_new_tokens
+    questions = Questions(model, tokenizer, spec, section.questions, job.inputs.hub)
+    prompts = questions.prompts
+    subject = loaded_subject(checkpoint, model, tokenizer, prompts, budget)
+    workload = subject.workload
     engine = Engine(
         model,
-        block_size=subject.work.block_size,
-        mask_token_id=subject.work.mask_token_id,
-        eos=subject.work.eos,
+        block_size=workload.block_size,
+        mask_token_id=workload.mask_token_id,
+        eos=workload.eos,
         slots=slots,
         max_length=max(map(len, prompts)) + budget,
     )
@@ -276,36 +258,37 @@ def measure_live_tau(
         "tau-1": capacity(engine, prompts, None, budget),
         "tau-low": capacity(engine, prompts, low, budget),
     }
-    load = {"requests": requests, "quiet_load": quiet_load, "peak_load": peak_load, "seed": seed}
-    arrivals = trace(questions=len(prompts), capacity=measured["tau-1"], **load)  # type: ignore[arg-type]
+    load = section.model_dump(include={"requests", "quiet_load", "peak_load", "seed"})
+    arrivals = trace(questions=len(prompts), capacity=measured["tau-1"], **load)
+    facts = circumstances(job.spec.job)
     policies = {
         "tau-1": fixed(None),
         "tau-low": fixed(low),
-        "adaptive": adaptive(high=high, low=low, slots=slots),
+        "adaptive": adaptive(high=spec.tau, low=low, slots=slots),
     }
-    for name, policy in policies.items():
-        print(f"{name}: {requests} requests in {arrivals[-1].time:.1f} s", flush=True)
-        served, timeline = serve(
-            engine, prompts, arrivals, policy, max_new_tokens=budget, clock=WallClock()
-        )
-        record = {
-            "policy": name,
-            **summary(served, correctness(questions, served)),
-            "timeline": timeline,
-            "tau": {"high": high, "low": low},
-            "trace": {**load, "questions": len(prompts)},
-            "capacity_requests_per_second": measured,
-            "slots": slots,
-            "block_size": subject.work.block_size,
-            "max_new_tokens": budget,
-            "benchmark": asked["benchmark"]["task"],
-            "model": subject.label,
-            **subject.identity,
-            "threads": torch.get_num_threads(),
-            **about,
-            "gpu_driver": gpu_driver(),
-        }
-        write_json(output / f"{name}.json", record)
+    with new_folder(job.output) as output:
+        for name, policy in policies.items():
+            print(f"{name}: {section.requests} requests in {arrivals[-1].time:.1f} s", flush=True)
+            served, timeline = serve(
+                engine, prompts, arrivals, policy, max_new_tokens=budget, clock=WallClock()
+            )
+            record = {
+                "policy": name,
+                **summary(served, correctness(questions, served)),
+                "timeline": timeline,
+                "tau": {"high": spec.tau, "low": low},
+                "trace": {**load, "questions": len(prompts)},
+                "capacity_requests_per_second": measured,
+                "slots": slots,
+                "block_size": workload.block_size,
+                "max_new_tokens": budget,
+                "benchmark": spec.benchmark.task,
+                "model": subject.label,
+                **subject.identity,
+                "threads": torch.get_num_threads(),
+                **facts,
+            }
+            write_json(output / f"{name}.json", record)
 
 
 def capacity(

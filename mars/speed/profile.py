@@ -7,9 +7,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from mars.decoding import Engine, Request
 from mars.decoding.cache import attention_of
-from mars.decoding.requests import Times
+from mars.decoding.cursor import Engine
+from mars.decoding.requests import Request, Times
 from mars.errors import UserError
 from mars.speed.methods import Workload
 
@@ -18,7 +18,7 @@ Seconds = defaultdict[str, float]
 PARTS = ("backbone", "LM head", "acceptance", "rest")
 
 
-def profile_steps(work: Workload, batch: int, tau: float | None) -> dict[str, Any]:
+def profile_steps(workload: Workload, batch: int, tau: float | None) -> dict[str, Any]:
     """Shares of the decoding steps of one pass over the workload, the first pass being a warm-up.
 
     On a CPU every operation is over when its call returns, so the parts are simply timed.
@@ -31,15 +31,15 @@ def profile_steps(work: Workload, batch: int, tau: float | None) -> dict[str, An
     Raises:
         UserError: on a GPU, where a step is one graph.
     """
-    if work.model.device.type != "cpu":
+    if workload.model.device.type != "cpu":
         raise UserError("A step on a GPU is one graph: profile it with NVIDIA's tools.")
     engine = Engine(
-        work.model,
-        block_size=work.block_size,
-        mask_token_id=work.mask_token_id,
-        eos=work.eos,
+        workload.model,
+        block_size=workload.block_size,
+        mask_token_id=workload.mask_token_id,
+        eos=workload.eos,
         slots=batch,
-        max_length=max(map(len, work.prompts)) + work.max_new_tokens,
+        max_length=max(map(len, workload.prompts)) + workload.max_new_tokens,
     )
     spent: Seconds = defaultdict(float)
     _time_calls(engine.cached, "backbone", spent, "backbone")
@@ -48,9 +48,9 @@ def profile_steps(work: Workload, batch: int, tau: float | None) -> dict[str, An
     for _ in range(2):
         engine.times = Times()
         parts: Seconds = defaultdict(float)
-        for prompt in work.prompts:
-            engine.submit(Request(prompt, tau, work.max_new_tokens))
-        with attention_of(work.model):  # as Engine.run has it
+        for prompt in workload.prompts:
+            engine.submit(Request(prompt, tau, workload.max_new_tokens))
+        with attention_of(workload.model):  # as Engine.run has it
             while engine.active or engine.queue:
                 spent.clear()
                 steps = engine.times.decode_steps

@@ -7,22 +7,25 @@ tokens are replayed to it as if a model were generating them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mars.checkpoints.load import eos_token_ids
-from mars.decoding import Decoded
-from mars.decoding.requests import eos_set
+from mars.config.experiment import Setting
+from mars.decoding.requests import Decoded, eos_set
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM
-from mars.evaluation.evaluate import evaluate_cell, prepare_process
+from mars.evaluation.evaluate import evaluate_cell
+from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline
 from mars.evaluation.tasks import load_benchmark
+
+if TYPE_CHECKING:
+    from mars.speed.stage import TimedSpec
 
 Answers = list[list[int]]
 
@@ -32,12 +35,9 @@ class Questions:
 
     Args:
         model, tokenizer: of any checkpoint; it sets the chat format and the room for a prompt.
-        benchmark: section of the experiment, plain.
-        setting: a decoding setting of the experiment, plain; lm-eval's record names it.
+        spec: benchmark and budget of an answer.
         count: how many questions; all of them if there are fewer.
-        max_new_tokens: budget of an answer.
-        hub, work: data sets in hub layout; a folder for temporary files.
-        generated_data: whether ``hub`` holds this project's miniature benchmarks.
+        hub: data sets in hub layout.
 
     Raises:
         UserError: the task or its data are missing, or it is a group of tasks.
@@ -47,19 +47,14 @@ class Questions:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        *,
-        benchmark: Mapping[str, Any],
-        setting: Mapping[str, Any],
+        spec: TimedSpec,
         count: int,
-        max_new_tokens: int,
         hub: Path,
-        work: Path,
-        generated_data: bool,
     ):
-        prepare_process(work, code_timeout=10)
-        self.benchmark = SimpleNamespace(**{**benchmark, "limit": count})
-        self.setting = SimpleNamespace(**setting)
-        self.loaded = load_benchmark(self.benchmark, hub, work, generated_data)  # type: ignore[arg-type]
+        prepare_process(code_timeout=10)
+        self.benchmark = spec.benchmark.model_copy(update={"limit": count})
+        self.setting = Setting.model_validate({"threshold": spec.tau})
+        self.loaded = load_benchmark(self.benchmark, hub, generated=spec.generated_data)
         if len(self.loaded.tasks) != 1:
             raise UserError(
                 f"{self.loaded.name} is a group of tasks, and one is timed; choose another "
@@ -70,7 +65,7 @@ class Questions:
             tokenizer,
             block_size=None,
             eos_token_ids=eos_token_ids(model, tokenizer),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=spec.max_new_tokens,
         )
         self.eos = eos_set(self.lm.eos_token_ids)
         self.mask_token_id = tokenizer.mask_token_id
@@ -95,8 +90,8 @@ class Questions:
         return self._known[key]
 
     def _evaluate(self) -> list[float]:
-        record, samples = evaluate_cell(self.lm, self.loaded, self.benchmark, self.setting)  # type: ignore[arg-type]
-        headline(record, vars(self.benchmark))  # the score that tables show is there
+        record, samples = evaluate_cell(self.lm, self.loaded, self.benchmark, self.setting)
+        headline(record, self.benchmark)  # the score that tables show is there
         metric, name = self.benchmark.metric, self.benchmark.filter
         return [float(sample["scores"][name][metric]) for sample in samples]
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
 
 from mars.checkpoints.load import block_size_of, load_model
 from mars.data.tokenizer import load_tokenizer
-from mars.decoding import Decoded, Request, decode, decode_speculative
+from mars.decoding import decode
+from mars.decoding.requests import Decoded, Request
+from mars.decoding.speculative import decode_speculative
 from mars.evaluation.scores import mean
-from mars.provenance.files import sha256_file, write_json
-from mars.speed.benchmark import gpu_driver
-from mars.speed.methods import Run, run_of, stopwatch
+from mars.provenance.files import write_json
+from mars.provenance.manifest import new_folder
+from mars.speed.circumstances import circumstances, weights_of
+from mars.speed.methods import Pass, pass_of, stopwatch
 from mars.speed.questions import Questions
 from mars.speed.timing import spread, take_turns
+
+if TYPE_CHECKING:
+    from mars.provenance.stage import Job
+    from mars.speed.stage import SpeculativeSpec
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Composition:
+class SpeculativeDecoder:
     """What all pairs share.
 
     Attributes:
@@ -93,96 +99,81 @@ class Composition:
         return self.tau if block_size_of(model) > 1 else None
 
 
-def measure_composition(
-    *,
-    checkpoints: Mapping[str, Path],
-    pairs: Sequence[Mapping[str, str]],
-    precision: str,
-    asked: Mapping[str, Any],
-    hub: Path,
-    work: Path,
-    draft_tokens: int,
-    tau: float,
-    rounds: int,
-    output: Path,
-    about: Mapping[str, Any],
-) -> None:
-    """Write one record per pair; the first pair is what the speed-ups are over.
-
-    Args:
-        checkpoints: folders of the models in ``pairs``, by the experiment's names.
-        asked: the questions, as :class:`mars.speed.questions.Questions` takes them.
-        rounds: timed rounds, in which the pairs take turns, after one to warm up.
-        about: facts to be written into every record (hardware, versions, command).
-    """
+def measure_speculative(spec: SpeculativeSpec, job: Job) -> None:
+    """Write one record per pair; the first pair is what the speed-ups are over."""
+    section = spec.section
+    checkpoints = job.inputs.folders("checkpoints")
     models = {
-        name: load_model(path, getattr(torch, precision)) for name, path in checkpoints.items()
+        name: load_model(path, getattr(torch, spec.precision)) for name, path in checkpoints.items()
     }
-    wanted = [Pair(**pair) for pair in pairs]
-    first = wanted[0].target
-    questions = Questions(
-        models[first], load_tokenizer(checkpoints[first]), **asked, hub=hub, work=work
-    )
-    setup = Composition(
+    pairs = [Pair(pair.draft, pair.target) for pair in section.pairs]
+    first = pairs[0].target
+    tokenizer = load_tokenizer(checkpoints[first])
+    questions = Questions(models[first], tokenizer, spec, section.questions, job.inputs.hub)
+    decoder = SpeculativeDecoder(
         models=models,
         prompts=questions.prompts,
-        draft_tokens=draft_tokens,
-        tau=tau,
-        max_new_tokens=asked["max_new_tokens"],
+        draft_tokens=section.draft_tokens,
+        tau=spec.tau,
+        max_new_tokens=spec.max_new_tokens,
         eos=questions.eos,
         mask_token_id=questions.mask_token_id,
     )
     load = [os.getloadavg()[0]]
     drafted: dict[Pair, int] = {}
-    runners = {pair: _runner(setup, pair, drafted) for pair in wanted}
-    outputs, timed = take_turns(runners, rounds, print)
+    runners = {pair: _runner(decoder, pair, drafted) for pair in pairs}
+    outputs, timed = take_turns(runners, section.rounds, print)
     load.append(os.getloadavg()[0])
     shared = {
-        "benchmark": asked["benchmark"]["task"],
-        "draft_tokens": draft_tokens,
-        "tau": tau,
-        "max_new_tokens": asked["max_new_tokens"],
-        "precision": precision,
-        "rounds": rounds,
+        "benchmark": spec.benchmark.task,
+        "draft_tokens": section.draft_tokens,
+        "tau": spec.tau,
+        "max_new_tokens": spec.max_new_tokens,
+        "precision": spec.precision,
+        "rounds": section.rounds,
         "threads": torch.get_num_threads(),
         "load_average": load,
-        **about,
-        "gpu_driver": gpu_driver(),
+        **circumstances(job.spec.job),
     }
-    for pair in wanted:
-        sizes = {"draft": models[pair.draft], "target": models[pair.target]}
-        record = {
-            "draft": pair.draft,
-            "target": pair.target,
-            "block_size": {role: block_size_of(model) for role, model in sizes.items()},
-            "weights": {name: _weights(checkpoints[name]) for name in (pair.draft, pair.target)},
-            "sequences": len(setup.prompts),
-            "tokens": outputs[pair].count,
-            "target_forwards": sum(outputs[pair].forwards),
-            "draft_forwards": drafted[pair],
-            "tokens_per_target_forward": outputs[pair].count / sum(outputs[pair].forwards),
-            **_times(pair, wanted[0], timed),
-            **_quality(questions, outputs[pair].tokens, setup.decode_alone(pair.target)),
-            "repeats_agree": all(turn[pair].tokens == outputs[pair].tokens for turn in timed),
-            **shared,
-        }
-        write_json(output / pair.file, record)
+    with new_folder(job.output) as output:
+        for pair in pairs:
+            sizes = {"draft": models[pair.draft], "target": models[pair.target]}
+            record = {
+                "draft": pair.draft,
+                "target": pair.target,
+                "block_size": {role: block_size_of(model) for role, model in sizes.items()},
+                "weights": {
+                    name: weights_of(checkpoints[name]) for name in (pair.draft, pair.target)
+                },
+                "sequences": len(decoder.prompts),
+                "tokens": outputs[pair].count,
+                "target_forwards": sum(outputs[pair].forwards),
+                "draft_forwards": drafted[pair],
+                "tokens_per_target_forward": outputs[pair].count / sum(outputs[pair].forwards),
+                **_times(pair, pairs[0], timed),
+                **_quality(questions, outputs[pair].tokens, decoder.decode_alone(pair.target)),
+                "repeats_agree": all(turn[pair].tokens == outputs[pair].tokens for turn in timed),
+                **shared,
+            }
+            write_json(output / pair.file, record)
 
 
-def _runner(setup: Composition, pair: Pair, drafted: dict[Pair, int]) -> Callable[[], Run]:
+def _runner(
+    decoder: SpeculativeDecoder, pair: Pair, drafted: dict[Pair, int]
+) -> Callable[[], Pass]:
     """Decodes all prompts once; forwards of the draft are left in ``drafted``."""
-    target = setup.models[pair.target]
+    target = decoder.models[pair.target]
 
-    def run() -> Run:
+    def run() -> Pass:
         with stopwatch(target) as seconds:
-            done = setup.decode(pair)
+            done = decoder.decode(pair)
         drafted[pair] = sum(one.draft_forwards for one in done)
-        return run_of(done, seconds(), 0.0)
+        return pass_of(done, seconds(), 0.0)
 
     return run
 
 
-def _times(pair: Pair, first: Pair, timed: list[dict[Pair, Run]]) -> dict[str, Any]:
+def _times(pair: Pair, first: Pair, timed: list[dict[Pair, Pass]]) -> dict[str, Any]:
     """Seconds, tokens per second, and the speed-up over the first pair within each round."""
     over = [turn[pair].throughput / turn[first].throughput for turn in timed]
     return {
@@ -204,7 +195,3 @@ def _quality(
         "delta": change._asdict(),
         "equal_to_target_alone": sum(map(list.__eq__, answers, alone)),
     }
-
-
-def _weights(checkpoint: Path) -> dict[str, str]:
-    return {path.name: sha256_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}

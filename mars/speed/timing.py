@@ -1,9 +1,9 @@
-"""Time decoders side by side: rounds in which every method takes its turn, a record per cell.
+"""Time decoders side by side: rounds in which every method takes its turn, a record per condition.
 
-The cells of one batch size are measured together in one process: after a warm-up pass of each,
+The conditions of one batch size are measured together in one process: after a warm-up pass of each,
 every round runs them one after the other. A machine that slows down or speeds up does so for all
-of them, and ratios are taken within a round. A batch size all of whose cells have a record with
-their spec is left alone, so a killed measurement goes on with the batch size it was at.
+of them, and ratios are taken within a round. A batch size is left alone if all its conditions have
+a record with their spec, so a killed measurement goes on with the batch size it was at.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from itertools import product
 from pathlib import Path
 from time import monotonic
@@ -22,10 +21,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 
+from mars.decoding.methods import BASELINES, TIMED
 from mars.errors import UserError
 from mars.evaluation.scores import Score
 from mars.provenance.files import read_json, write_json
-from mars.speed.methods import BASELINES, METHODS, Cell, Run, Skip, Workload, runner
+from mars.speed.methods import Condition, Pass, Skip, Workload, runner
 
 
 class Named(Protocol):
@@ -36,53 +36,61 @@ class Named(Protocol):
 
 
 Turn = TypeVar("Turn", bound=Named)
-Runners = dict[Cell, Callable[[], Run]]
+Runners = dict[Condition, Callable[[], Pass]]
 Scorer = Callable[[list[list[int]]], Score]
 """The accuracy of a workload's continuations, in the order of its prompts."""
 
 
-def cells(
+def conditions(
     methods: Iterable[str],
     batches: Iterable[int],
     taus: Iterable[float | None],
     cache_blocks: Iterable[int],
-) -> list[Cell]:
-    """Every combination that differs for its method: baselines have no tau, one cache no block.
+) -> list[Condition]:
+    """Every combination that differs for its method: some have no tau, most no cache block.
 
     Raises:
         UserError: unknown method, or a batch size below 1.
     """
-    found: dict[Cell, None] = {}
+    found: dict[Condition, None] = {}
     for method, batch, tau, block in product(methods, batches, taus, cache_blocks):
-        if method not in METHODS:
-            raise UserError(f"Unknown method {method!r}: choose from {', '.join(METHODS)}.")
+        if method not in TIMED:
+            raise UserError(f"Unknown method {method!r}: choose from {', '.join(TIMED)}.")
         if batch < 1:
             raise UserError(f"A batch size must be at least 1, not {batch}.")
-        baseline = method in BASELINES or method == "hf-static"
-        cached = method.startswith("block_cache")
-        cell = Cell(method, batch, None if baseline else tau, block if cached else None)
-        found[cell] = None
+        timed = TIMED[method]
+        tau, cache_block = tau if timed.has_tau else None, block if timed.has_cache_block else None
+        found[Condition(method, batch, tau, cache_block)] = None
     return list(found)
 
 
+def with_baselines(wanted: Iterable[Condition]) -> dict[int, list[Condition]]:
+    """The conditions by batch size, the baselines of each first."""
+    found: dict[int, dict[Condition, None]] = {}
+    for condition in wanted:
+        baselines = (Condition(method, condition.batch) for method in BASELINES)
+        found.setdefault(condition.batch, dict.fromkeys(baselines))[condition] = None
+    return {batch: list(together) for batch, together in found.items()}
+
+
 def measure(
-    work: Workload,
-    wanted: Iterable[Cell],
+    workload: Workload,
+    wanted: Iterable[Condition],
     *,
     repeats: int,
     output: Path,
     spec: dict[str, Any],
-    about: dict[str, Any],
+    circumstances: Mapping[str, Any],
     score: Scorer | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Write ``output/batch-NNN/<cell>.json`` for every cell that is not there with its spec.
+    """Write ``output/batch-NNN/<condition>.json`` for each that is not there with its spec.
 
     Args:
-        wanted: cells; both baselines of each batch size are added to them.
+        wanted: conditions; both baselines of each batch size are added to them.
         repeats: rounds, after one to warm up.
-        spec: whatever the numbers depend on, apart from the cell; compared on the next run.
-        about: facts to be written into every record (model, hardware, versions).
+        spec: whatever the numbers depend on, apart from the condition; compared on the next run.
+        circumstances: facts to be written into every record (model, hardware, versions).
         score: puts the accuracy into every record, outside the clock.
 
     Raises:
@@ -90,71 +98,70 @@ def measure(
     """
     if repeats < 1:
         raise UserError(f"--repeats must be at least 1, not {repeats}.")
-    by_batch: dict[int, dict[Cell, None]] = {}
-    for cell in wanted:
-        baselines = (Cell(method, cell.batch) for method in BASELINES)
-        by_batch.setdefault(cell.batch, dict.fromkeys(baselines))[cell] = None
-    for batch, together in by_batch.items():
-        if all(_is_measured(output, cell, spec) for cell in together):
+    for batch, together in with_baselines(wanted).items():
+        if all(_is_measured(output, condition, spec) for condition in together):
             say(f"batch {batch}: measured before")
             continue
-        timed_as = {cell: _timed_as(cell, work) for cell in together}
-        runners, skipped = _runners(work, dict.fromkeys(timed_as.values()))
+
+        def said(text: str, batch: int = batch) -> None:
+            say(f"batch {batch}: {text}")
+
+        timed_as = {condition: _timed_as(condition, workload) for condition in together}
+        runners, skipped = _runners(workload, dict.fromkeys(timed_as.values()))
         load = [os.getloadavg()[0]]
         if load[0] > (os.cpu_count() or 1) / 2:
             say(f"the machine is busy (load {load[0]:.1f}): these numbers will be noisy")
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        outputs, rounds = take_turns(runners, repeats, partial(_said, say, batch))
+        outputs, rounds = take_turns(runners, repeats, said)
         load.append(os.getloadavg()[0])
-        shared = {**about, "started": started, "load_average": load}
-        for cell, twin in timed_as.items():
+        shared = {**circumstances, "started": started, "load_average": load}
+        for condition, twin in timed_as.items():
             if twin in skipped:
                 result: dict[str, Any] = {"skipped": skipped[twin]}
             else:
                 result = _result(twin, outputs, rounds) | shared
                 if score is not None:
                     result["accuracy"] = score(outputs[twin].tokens)._asdict()
-                if twin != cell:
-                    result["timed_as"] = twin.as_dict()
-            write_json(output / cell.file, {"spec": spec | {"cell": cell.as_dict()}, **result})
+                if twin != condition:
+                    result["timed_as"] = asdict(twin)
+            own_spec = spec | condition.as_spec()
+            write_json(output / condition.file, {"spec": own_spec, **result})
 
 
-def _timed_as(cell: Cell, work: Workload) -> Cell:
-    """The cell whose pass is this one's: a cache block that holds any answer is never filled."""
-    if cell.cache_block is None:
-        return cell
-    return replace(cell, cache_block=min(cell.cache_block, work.max_new_tokens))
+def _timed_as(condition: Condition, workload: Workload) -> Condition:
+    """Whose pass is this one's, too: a cache block that holds any answer is never filled."""
+    if condition.cache_block is None:
+        return condition
+    return replace(condition, cache_block=min(condition.cache_block, workload.max_new_tokens))
 
 
-def _said(say: Callable[[str], None], batch: int, text: str) -> None:
-    say(f"batch {batch}: {text}")
+def _is_measured(output: Path, condition: Condition, spec: dict[str, Any]) -> bool:
+    path = output / condition.file
+    return path.is_file() and read_json(path).get("spec") == spec | condition.as_spec()
 
 
-def _is_measured(output: Path, cell: Cell, spec: dict[str, Any]) -> bool:
-    path = output / cell.file
-    return path.is_file() and read_json(path).get("spec") == spec | {"cell": cell.as_dict()}
-
-
-def _runners(work: Workload, together: Iterable[Cell]) -> tuple[Runners, dict[Cell, str]]:
+def _runners(
+    workload: Workload, together: Iterable[Condition]
+) -> tuple[Runners, dict[Condition, str]]:
     runners: Runners = {}
-    skipped: dict[Cell, str] = {}
-    for cell in together:
+    skipped: dict[Condition, str] = {}
+    for condition in together:
         try:
-            runners[cell] = runner(work, cell)
+            runners[condition] = runner(workload, condition)
         except Skip as reason:
-            skipped[cell] = str(reason)
+            skipped[condition] = str(reason)
     return runners, skipped
 
 
 def take_turns(
-    runners: Mapping[Turn, Callable[[], Run]], repeats: int, say: Callable[[str], None]
-) -> tuple[dict[Turn, Run], list[dict[Turn, Run]]]:
+    runners: Mapping[Turn, Callable[[], Pass]], repeats: int, say: Callable[[str], None]
+) -> tuple[dict[Turn, Pass], list[dict[Turn, Pass]]]:
     """A warm-up pass of each runner, then rounds in which each takes its turn; both results."""
     start = monotonic()
     warm_up = {}
-    for cell, run in runners.items():
-        warm_up[cell] = run()
-        say(f"warm-up of {cell.name}, {warm_up[cell].seconds:.1f} s")
+    for turn, run in runners.items():
+        warm_up[turn] = run()
+        say(f"warm-up of {turn.name}, {warm_up[turn].seconds:.1f} s")
     expected = monotonic() - start
     say(f"{repeats} rounds of about {expected:.0f} s, {repeats * expected / 60:.1f} minutes")
     gc.collect()
@@ -163,36 +170,40 @@ def take_turns(
     for number in range(1, repeats + 1):
         start = monotonic()
         results = {}
-        for cell, run in runners.items():
+        for turn, run in runners.items():
             gc.collect()
-            results[cell] = run()
+            results[turn] = run()
         rounds.append(results)
         say(f"round {number} of {repeats}, {monotonic() - start:.0f} s")
     gc.unfreeze()
     return warm_up, rounds
 
 
-def _result(cell: Cell, warm_up: dict[Cell, Run], rounds: list[dict[Cell, Run]]) -> dict[str, Any]:
-    """What is known of one cell, apart from its circumstances."""
-    outputs = warm_up[cell]
-    greedy = warm_up[Cell("autoregressive", cell.batch)]
-    runs = [results[cell] for results in rounds]
+def _result(
+    condition: Condition, warm_up: dict[Condition, Pass], rounds: list[dict[Condition, Pass]]
+) -> dict[str, Any]:
+    """What is known of one condition, apart from its circumstances."""
+    outputs = warm_up[condition]
+    greedy = warm_up[Condition("autoregressive", condition.batch)]
+    passes = [results[condition] for results in rounds]
     per_forward = outputs.count / sum(outputs.forwards)
     over = {
-        other.name: [results[cell].throughput / results[other].throughput for results in rounds]
+        other.name: [
+            results[condition].throughput / results[other].throughput for results in rounds
+        ]
         for other in warm_up
-        if other != cell
+        if other != condition
     }
     return {
         "sequences": len(outputs.tokens),
         "tokens": outputs.count,
         "forwards": sum(outputs.forwards),
         "tokens_per_forward": per_forward,
-        "tokens_per_second": spread([run.throughput for run in runs]),
-        "decode_tokens_per_second": spread([run.decode_throughput for run in runs]),
-        "seconds": spread([run.seconds for run in runs]),
-        "prefill_seconds": spread([run.prefill_seconds for run in runs]),
-        "decode_seconds": spread([run.decode_seconds for run in runs]),
+        "tokens_per_second": spread([one.throughput for one in passes]),
+        "decode_tokens_per_second": spread([one.decode_throughput for one in passes]),
+        "seconds": spread([one.seconds for one in passes]),
+        "prefill_seconds": spread([one.prefill_seconds for one in passes]),
+        "decode_seconds": spread([one.decode_seconds for one in passes]),
         "speedup_over": {name: spread(ratios) for name, ratios in over.items()},
         "efficiency_over": {
             name: spread([ratio / per_forward for ratio in over[name]])
@@ -201,9 +212,9 @@ def _result(cell: Cell, warm_up: dict[Cell, Run], rounds: list[dict[Cell, Run]])
         },
         "equal_to_greedy": {
             "sequences": sum(map(list.__eq__, outputs.tokens, greedy.tokens)),
-            "required": cell.greedy,
+            "required": condition.lossless,
         },
-        "repeats_agree": all(run.tokens == outputs.tokens for run in runs),
+        "repeats_agree": all(one.tokens == outputs.tokens for one in passes),
         "threads": torch.get_num_threads(),
     }
 

@@ -2,78 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from mars.checkpoints.load import load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.evaluation.scores import Score, mean
-from mars.speed.benchmark import gpu_driver, loaded_subject, subject_spec
-from mars.speed.methods import BASELINES, Cell
+from mars.speed.benchmark import loaded_subject, subject_spec
+from mars.speed.circumstances import circumstances
+from mars.speed.methods import Condition
 from mars.speed.questions import Questions
 from mars.speed.summary import write_summary
-from mars.speed.timing import cells, measure
+from mars.speed.timing import conditions, measure, with_baselines
+
+if TYPE_CHECKING:
+    from mars.config.experiment import WallClock
+    from mars.provenance.stage import Job
+    from mars.speed.stage import WallClockSpec
 
 AUTHORS = "block_cache-authors"
 
 
-def sweep(
-    *,
-    checkpoint: Path,
-    precision: str,
-    asked: Mapping[str, Any],
-    hub: Path,
-    work: Path,
-    rounds: Mapping[int, int],
-    methods: Sequence[str],
-    tau: float,
-    cache_blocks: Iterable[int],
-    authors_cache_blocks: Iterable[int],
-    output: Path,
-    spec: dict[str, Any],
-    about: dict[str, Any],
-) -> None:
-    """Measure every cell that is not there with its spec, and write the summary.
+def measure_wall_clock(spec: WallClockSpec, job: Job) -> None:
+    """Measure every condition that is not in the output with its spec, and write the summary.
 
-    Args:
-        checkpoint: of a MARS model; one-token mode of the same checkpoint is the AR baseline.
-        asked: the questions, as :class:`mars.speed.questions.Questions` takes them. A batch with
-            room for more than ``asked["count"]`` gets as many as it has room for.
-        rounds: timed rounds by batch size.
-        methods: of :data:`mars.speed.methods.METHODS`, with ``tau`` where they have one.
-        cache_blocks, authors_cache_blocks: B_cache of ``block_cache`` with the window that the
-            model was trained for, and with that of the authors' code (AUDIT A5).
-        spec, about: as of :func:`mars.speed.timing.measure`.
+    The model is one trained with MARS; its one-token mode is the AR baseline. A batch with room for
+    more questions than the section says gets as many as it has room for.
     """
-    model = load_model(checkpoint, getattr(torch, precision))
+    section = spec.section
+    checkpoint, output = job.inputs.folder("checkpoints"), job.output
+    model = load_model(checkpoint, getattr(torch, spec.precision))
     tokenizer = load_tokenizer(checkpoint)
-    most = max(asked["count"], *rounds)
-    questions = Questions(model, tokenizer, **{**asked, "count": most}, hub=hub, work=work)
-    subject = loaded_subject(checkpoint, model, tokenizer, [], asked["max_new_tokens"])
-    wanted = {
-        batch: _cells(batch, methods, tau, cache_blocks, authors_cache_blocks)
-        for batch in sorted(rounds)
-    }
-    _remove_others(output, [cell for together in wanted.values() for cell in together])
+    most = max(section.questions, *section.rounds)
+    questions = Questions(model, tokenizer, spec, most, job.inputs.hub)
+    facts = circumstances(job.spec.job)
+    subject = loaded_subject(checkpoint, model, tokenizer, [], spec.max_new_tokens)
+    wanted = {batch: conditions_of(section, batch, spec.tau) for batch in sorted(section.rounds)}
+    remove_others(output, [one for together in wanted.values() for one in together])
     for batch, together in wanted.items():
-        order = longest_first(questions.prompts[: max(asked["count"], batch)])
+        order = longest_first(questions.prompts[: max(section.questions, batch)])
         prompts = [questions.prompts[index] for index in order]
-        chosen = replace(subject, work=replace(subject.work, prompts=prompts))
+        chosen = replace(subject, workload=replace(subject.workload, prompts=prompts))
 
         def score(answers: list[list[int]], order: list[int] = order) -> Score:
             return mean(questions.scores(in_order(answers, order)))
 
+        rounds = section.rounds[batch]
         measure(
-            chosen.work,
+            chosen.workload,
             together,
-            repeats=rounds[batch],
+            repeats=rounds,
             output=output,
-            spec=subject_spec(chosen, rounds[batch]) | spec,
-            about={"label": subject.label, **about, "gpu_driver": gpu_driver()},
+            spec={
+                **subject_spec(chosen, rounds),
+                "code": job.spec.code,
+                "packages": job.spec.packages,
+            },
+            circumstances={"label": subject.label, **facts},
             score=score,
         )
     write_summary(output)
@@ -90,25 +79,19 @@ def in_order(answers: Sequence[list[int]], order: Sequence[int]) -> list[list[in
     return [found[index] for index in range(len(order))]
 
 
-def _cells(
-    batch: int,
-    methods: Sequence[str],
-    tau: float,
-    cache_blocks: Iterable[int],
-    authors_cache_blocks: Iterable[int],
-) -> list[Cell]:
-    own = [method for method in methods if method != AUTHORS]
-    found = cells(own, [batch], [tau], cache_blocks)
-    if AUTHORS in methods:
-        found += cells([AUTHORS], [batch], [tau], authors_cache_blocks)
-    return found
+def conditions_of(section: WallClock, batch: int, tau: float) -> list[Condition]:
+    """What is measured at one batch size; the authors' window has granularities of its own (A5)."""
+    own = [method for method in section.methods if method != AUTHORS]
+    theirs = [method for method in section.methods if method == AUTHORS]
+    return [
+        *conditions(own, [batch], [tau], section.cache_blocks),
+        *conditions(theirs, [batch], [tau], section.authors_cache_blocks),
+    ]
 
 
-def _remove_others(output: Path, wanted: Iterable[Cell]) -> None:
-    """Delete records of an earlier run whose cells are no longer asked for."""
-    wanted = list(wanted)
-    wanted += [Cell(method, cell.batch) for cell in wanted for method in BASELINES]
-    known = {output / cell.file for cell in wanted}
+def remove_others(output: Path, wanted: Iterable[Condition]) -> None:
+    """Delete records of an earlier run whose conditions are no longer wanted."""
+    known = {output / one.file for group in with_baselines(wanted).values() for one in group}
     for path in output.glob("batch-*/*.json"):
         if path not in known:
             path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -14,9 +13,10 @@ import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 
 from mars.checkpoints.load import eos_token_ids, load_model
+from mars.config.experiment import Setting
 from mars.data.tokenizer import load_tokenizer
-from mars.decoding import Decoded
 from mars.decoding.generate import text_of
+from mars.decoding.requests import Decoded
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.offline import forbid_network
@@ -112,18 +112,17 @@ def _answer_again(
         max_new_tokens=protocol["max_new_tokens"],
         slots=1,
     )
-    lm.setting = SimpleNamespace(**spec["decoding"])  # type: ignore[assignment]
-    with tempfile.TemporaryDirectory() as work:
-        task = SimpleNamespace(**spec["task"])
-        loaded = load_benchmark(task, hub, Path(work), spec["generated_data"])  # type: ignore[arg-type]
-        results = lm_evaluate(
-            lm,
-            {"tasks": loaded.tasks, "groups": loaded.groups},
-            samples={chosen["task"]: [chosen["document"]]},
-            bootstrap_iters=0,
-            apply_chat_template=True,
-            fewshot_as_multiturn=True,
-        )
+    lm.setting = Setting.model_validate(spec["decoding"])
+    task = SimpleNamespace(**spec["task"])
+    loaded = load_benchmark(task, hub, generated=spec["generated_data"])  # type: ignore[arg-type]
+    results = lm_evaluate(
+        lm,
+        {"tasks": loaded.tasks, "groups": loaded.groups},
+        samples={chosen["task"]: [chosen["document"]]},
+        bootstrap_iters=0,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+    )
     assert results is not None
     entry = results["samples"][chosen["task"]][0]
     if entry["prompt_hash"] != chosen["prompt_sha256"]:

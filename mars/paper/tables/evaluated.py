@@ -78,7 +78,7 @@ def with_inverse_t(row: Row) -> Row:
 
 def lossless(row: Row) -> Row:
     """Multi-token decoding whose output is that of one-token mode, at any tau."""
-    return variant(row, "lossless", decoding={"verify": True, "threshold": _is_tau})
+    return variant(row, "lossless", decoding={"lossless": True, "threshold": _is_tau})
 
 
 def with_extra_mask(row: Row) -> Row:

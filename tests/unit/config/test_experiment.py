@@ -78,25 +78,29 @@ MISTAKES = [
     ("settings/tau-0.95/threshold", -0.1, ["settings.tau-0.95.threshold", "between 0 and 1"]),
     ("models/mars-b4-small/block_size", None, ["models.mars-b4-small", "block_size"]),
     ("models/ar-small/method", "sft", ["models.ar-small.method", "'sft'"]),
-    ("speed/sweep/model", "ar-large", ["speed.sweep.model", "trained by mars"]),
+    ("speed/wall_clock/model", "ar-large", ["speed.wall_clock.model", "trained by mars"]),
     (
         "speed/speculative/pairs/0/draft",
         "ar-smal",
         ["speed.speculative.pairs[0].draft", "did you mean"],
     ),
-    ("speed/sweep", None, ["artefacts", "table5", "speed.sweep"]),
+    ("speed/wall_clock", None, ["artefacts", "table5", "speed.wall_clock"]),
+    ("speed/sweep", {"model": "mars-b4-large"}, ["`speed`", "now called `wall_clock`"]),
+    ("settings/tau-0.95/verify", True, ["`settings.tau-0.95`", "now called `lossless`"]),
+    ("settings/jacobi/lossless", True, ["`lossless` is not an option of the method jacobi"]),
+    ("settings/tau-0.95/method", "guess", ["settings.tau-0.95.method", "'jacobi', 'block_cache'"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
     ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
     ("models/ar-small", None, [".parent` names 'ar-small', which does not exist"]),
     (
         "training/checkpoint_minutes",
         5,
-        ["`training.checkpoint_minutes` has become `resources.checkpoint_minutes`; move it"],
+        ["`training.checkpoint_minutes` is now `resources.checkpoint_minutes`; rename it"],
     ),
     (
         "models/ar-small/training",
         {"checkpoint_minutes": 5},
-        ["`models.ar-small.training.checkpoint_minutes` has become `resources.checkpoint_minutes`"],
+        ["`models.ar-small.training.checkpoint_minutes` is now `resources.checkpoint_minutes`"],
     ),
 ]
 
@@ -119,7 +123,7 @@ def test_null_removes_an_entry_and_what_stands_on_it(tiny: dict):
     whole = parse_experiment(tiny, "tiny")
     assert set(experiment.scales) == {"small"}
     assert set(experiment.benchmarks) == set(whole.benchmarks) - {"gpqa"}
-    assert experiment.speed.sweep is None, "it timed a model of the removed scale"
+    assert experiment.speed.wall_clock is None, "it timed a model of the removed scale"
     small = [name for name, model in whole.models.items() if model.scale == "small"]
     assert list(experiment.models) == small
     for name in small:
@@ -231,6 +235,6 @@ def test_what_is_timed_on_a_removed_model_goes_with_its_artefacts(tiny: dict):
     assert {"table5", "table6"} <= set(full.artefacts)
     tiny["scales"]["large"] = None
     left = parse_experiment(tiny, "tiny")
-    assert left.speed.sweep is left.speed.speculative is left.speed.live_tau is None
+    assert left.speed.wall_clock is left.speed.speculative is left.speed.live_tau is None
     assert set(full.artefacts) - set(left.artefacts) >= {"table5", "table6"}
     assert not set(left.artefacts) & set(TIMED)

@@ -49,7 +49,7 @@ def test_prompts_are_those_of_lm_eval(hub, tmp_path, name, dataset, shots):
     benchmark = Benchmark(
         task=name, title=name, dataset=dataset, metric="x", num_fewshot=shots, unsafe_code=True
     )
-    loaded = load_benchmark(benchmark, hub, tmp_path, generated=True)
+    loaded = load_benchmark(benchmark, hub, generated=True)
     sent = [messages for task in loaded.tasks.values() for messages in contexts(task, shots)]
 
     kind = miniatures(0)[dataset]

@@ -7,14 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mars.decoding.acceptance import METRICS, accepted_run, certainty, cutoff, forbid
+from mars.decoding.acceptance import METRICS, accepted_run, confidence, cutoff, forbid
 from mars.errors import UserError
 
 ROWS = st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=8)
 
 
 @given(ROWS, st.sampled_from(METRICS))
-def test_certainty_is_the_metric_of_the_softmax(row, metric):
+def test_confidence_is_the_metric_of_the_softmax(row, metric):
     weights = [math.exp(value - max(row)) for value in row]
     ordered = sorted((weight / sum(weights) for weight in weights), reverse=True)
     expected = {
@@ -22,7 +22,7 @@ def test_certainty_is_the_metric_of_the_softmax(row, metric):
         "margin": ordered[0] - ordered[1],
         "entropy": sum(p * math.log(p) for p in ordered if p > 0),
     }[metric]
-    assert certainty(torch.tensor(row), metric).item() == pytest.approx(expected, abs=1e-5)
+    assert confidence(torch.tensor(row), metric).item() == pytest.approx(expected, abs=1e-5)
 
 
 @given(
@@ -47,7 +47,7 @@ def test_the_end_of_the_scale_is_one_token_mode_even_for_a_saturated_softmax(met
     logits = torch.tensor([[200.0, 0.0, 0.0]]).expand(4, 3)
     for threshold in (end, None):
         needed = torch.tensor(cutoff(threshold, metric))
-        assert accepted_run(certainty(logits, metric), needed) == 1
+        assert accepted_run(confidence(logits, metric), needed) == 1
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_the_forbidden_token_is_impossible_and_harmless_to_every_metric():
     assert logits.dtype == torch.float32
     assert logits.argmax(-1) == 2
     for metric in METRICS:
-        without = certainty(torch.tensor([[1.0, 2.0]]), metric)
-        assert certainty(logits, metric).item() == pytest.approx(without.item())
+        without = confidence(torch.tensor([[1.0, 2.0]]), metric)
+        assert confidence(logits, metric).item() == pytest.approx(without.item())

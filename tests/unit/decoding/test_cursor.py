@@ -9,9 +9,11 @@ from little_models import little_config
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2ForCausalLM
 
-from mars.decoding import Engine, Request, cursor, decode
+from mars.decoding import cursor, decode
 from mars.decoding.acceptance import METRICS
 from mars.decoding.cache import kv_bytes
+from mars.decoding.cursor import Engine
+from mars.decoding.requests import Request
 from mars.errors import UserError
 
 THRESHOLDS = (None, 0, 0.2, 0.6, 0.95, 1)
@@ -57,7 +59,7 @@ def test_cursor_equals_window(data):
         "mask_token_id": MASK,
         "metric": data.draw(st.sampled_from(METRICS)),
         "strict": data.draw(st.booleans()),
-        "verify": data.draw(st.booleans()),
+        "lossless": data.draw(st.booleans()),
         "extra_mask": data.draw(st.booleans()),
     }
     assert decode(model, **arguments, slots=slots) == decode(model, **arguments, method="window")
@@ -123,7 +125,7 @@ def test_one_token_mode_is_greedy_generate(architecture, method):
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 @pytest.mark.parametrize("extra_mask", [False, True])
-def test_verify_is_greedy_at_every_threshold(threshold, extra_mask):
+def test_lossless_is_greedy_at_every_threshold(threshold, extra_mask):
     model, some = random_model("llama"), prompts(6)
     done = decode(
         model,
@@ -133,7 +135,7 @@ def test_verify_is_greedy_at_every_threshold(threshold, extra_mask):
         max_new_tokens=20,
         eos_token_id=EOS,
         mask_token_id=MASK,
-        verify=True,
+        lossless=True,
         extra_mask=extra_mask,
         slots=4,
     )
@@ -249,7 +251,7 @@ def test_bad_settings_are_refused():
     with pytest.raises(UserError, match="one per prompt"):
         decode(model, [[1]], threshold=[0.5, 0.5], **rule)
     with pytest.raises(UserError, match="not options"):
-        decode(model, [[1]], threshold=0.5, **rule, method="jacobi", verify=True)
+        decode(model, [[1]], threshold=0.5, **rule, method="jacobi", lossless=True)
     sliding = little_config(vocab_size=VOCABULARY, use_sliding_window=True, max_window_layers=1)
     with pytest.raises(UserError, match="sliding"):
         decode(Qwen2ForCausalLM(sliding), [[1]], threshold=0.5, **rule)
@@ -291,9 +293,9 @@ def test_a_request_may_ask_for_smaller_blocks():
         )
 
 
-@pytest.mark.parametrize("verify", [False, True])
-def test_steps_stream_what_the_result_holds(verify):
-    running = engine(random_model("qwen2"), verify=verify)
+@pytest.mark.parametrize("lossless", [False, True])
+def test_steps_stream_what_the_result_holds(lossless):
+    running = engine(random_model("qwen2"), lossless=lossless)
     identities = [running.submit(Request(prompt, 0.3, 20)) for prompt in prompts(7)]
     seen = {identity: [] for identity in identities}
     while running.active or running.queue:
@@ -377,10 +379,10 @@ class Eagerly:
             return compute(shape)
 
 
-@pytest.mark.parametrize("verify", [False, True])
-def test_steps_of_fixed_shape_decode_the_same_and_never_wait(verify):
+@pytest.mark.parametrize("lossless", [False, True])
+def test_steps_of_fixed_shape_decode_the_same_and_never_wait(lossless):
     model, some = random_model("qwen2"), prompts(9)
-    running = engine(model, verify=verify, slots=4)
+    running = engine(model, lossless=lossless, slots=4)
     running.graphs = Eagerly()
     thresholds = [None, 0.2, 0.6] * 3
     identities = [
@@ -396,7 +398,7 @@ def test_steps_of_fixed_shape_decode_the_same_and_never_wait(verify):
         max_new_tokens=30,
         eos_token_id=EOS,
         mask_token_id=MASK,
-        verify=verify,
+        lossless=lossless,
         method="window",
     )
     assert {shape.width for shape in running.graphs.shapes} <= {1, 7}

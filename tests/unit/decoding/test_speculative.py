@@ -6,9 +6,10 @@ from decoding_models import EOS, MASK, VOCABULARY, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mars.decoding import Request, decode, decode_speculative
-from mars.decoding.acceptance import accepted_run, certainty, cutoff, forbid
-from mars.decoding.speculative import group_bias
+from mars.decoding import decode
+from mars.decoding.acceptance import accepted_run, confidence, cutoff, forbid
+from mars.decoding.requests import Request
+from mars.decoding.speculative import decode_speculative, group_bias
 from mars.errors import UserError
 
 RULE = {"eos": frozenset(EOS), "mask_token_id": MASK}
@@ -28,7 +29,7 @@ def plain_round(target, known, drafted, block_size, threshold):
     prefix = known + drafted[:agreed]
     window = logits(target, prefix + [MASK] * (block_size - 1))[len(prefix) - 1 :]
     needed = torch.tensor(cutoff(threshold, "probability"))
-    run = int(accepted_run(certainty(window, "probability"), needed))
+    run = int(accepted_run(confidence(window, "probability"), needed))
     return drafted[:agreed] + window.argmax(-1)[:run].tolist()
 
 

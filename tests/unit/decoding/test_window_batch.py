@@ -5,8 +5,8 @@ from decoding_models import EOS, MASK, VOCABULARY, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mars.decoding import Request
-from mars.decoding.window import decode_window
+from mars.decoding.requests import Request
+from mars.decoding.window import decode_one
 from mars.decoding.window_batch import decode_window_batch
 from mars.errors import UserError
 
@@ -35,7 +35,7 @@ def test_a_batch_is_its_rows_one_by_one(data):
         "strict": data.draw(st.booleans()),
     }
     together = decode_window_batch(model, requests, **rule)
-    assert together == [decode_window(model, request, **rule) for request in requests]
+    assert together == [decode_one(model, request, **rule) for request in requests]
 
 
 def test_what_cannot_be_decoded_is_refused():

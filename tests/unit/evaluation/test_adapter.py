@@ -8,7 +8,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from mars.config.experiment import Setting
-from mars.decoding import Engine, decode
+from mars.decoding import decode
+from mars.decoding.cursor import Engine
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM, cut, forwards_until, shortest_prefix
 
@@ -159,7 +160,7 @@ def test_a_setting_says_how_to_decode(model, tokenizer):
     for setting in (
         Setting(),
         Setting(method="jacobi", block_size=6),
-        Setting(verify=True, threshold=0.0),
+        Setting(lossless=True, threshold=0.0),
         Setting(method="transformers"),
     ):
         lm.setting = setting

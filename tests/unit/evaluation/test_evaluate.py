@@ -8,11 +8,12 @@ import torch
 from small_benchmarks import BENCHMARKS, SIZES
 
 from mars.config.experiment import Evaluation, Setting
-from mars.decoding import Engine
+from mars.decoding.cursor import Engine
 from mars.errors import UserError
 from mars.evaluation import evaluate as module
 from mars.evaluation.evaluate import evaluate
 from mars.evaluation.scores import headline
+from mars.evaluation.stage import EvaluationSpec
 from mars.provenance.files import read_json, read_jsonl
 
 PROTOCOL = Evaluation(max_new_tokens=6, slots=4, precision="float32", code_timeout=3600)
@@ -20,19 +21,23 @@ SETTINGS = {"one-token": Setting(threshold=None), "tau-0": Setting(threshold=0.0
 
 
 def call(checkpoint, hub, tmp_path, benchmarks, settings=SETTINGS, **changed):
+    spec = EvaluationSpec(
+        method=None,
+        block_size=4,
+        cells={setting: list(benchmarks) for setting in settings},
+        benchmarks=benchmarks,
+        task_files={},
+        settings=settings,
+        evaluation=PROTOCOL,
+        generated_data=True,
+    )
     arguments = {
         "checkpoint": checkpoint,
-        "block_size": 4,
-        "benchmarks": benchmarks,
-        "settings": settings,
-        "evaluation": PROTOCOL,
         "hub": hub,
         "output": tmp_path / "out",
-        "work": tmp_path / "work",
         "cell_spec": lambda setting, benchmark: {"cell": [setting, benchmark]},
-        "generated_data": True,
     }
-    evaluate(**{**arguments, **changed})
+    evaluate(spec, **{**arguments, **changed})
     return tmp_path / "out"
 
 
@@ -111,8 +116,9 @@ def test_what_is_not_whole_is_done_again(
     damage, checkpoint, hub, benchmarks, tmp_path, count_cells
 ):
     one, setting = pick(benchmarks, "gsm8k"), {"one-token": SETTINGS["one-token"]}
-    spec = {"one-token": {"gsm8k": {"version": 1}}}
-    out = call(checkpoint, hub, tmp_path, one, setting, cell_spec=spec)
+    spec = {"version": 1}
+    same = {"cell_spec": lambda setting, benchmark: dict(spec)}
+    out = call(checkpoint, hub, tmp_path, one, setting, **same)
     record, samples = out / "one-token/gsm8k.json", out / "one-token/gsm8k.samples.jsonl"
     before = without_times(read_json(record))
     if damage == "half a record":
@@ -122,11 +128,11 @@ def test_what_is_not_whole_is_done_again(
     elif damage == "no samples":
         samples.unlink()
     else:
-        spec["one-token"]["gsm8k"] = {"version": 2}
-    call(checkpoint, hub, tmp_path, one, setting, cell_spec=spec)
+        spec["version"] = 2
+    call(checkpoint, hub, tmp_path, one, setting, **same)
     assert len(count_cells) == 2
     after = without_times(read_json(record))
-    assert after == {**before, "cell_spec": spec["one-token"]["gsm8k"]}  # and it is repeatable
+    assert after == {**before, "cell_spec": spec}  # and it is repeatable
 
 
 def test_a_killed_run_keeps_the_finished_cells(
@@ -160,11 +166,10 @@ def test_gpqa_spreads_no_text(checkpoint, hub, benchmarks, tmp_path):
         assert sample["target"] in "ABCD"
 
 
-def test_limit_counts_per_subtask_and_plain_dicts_will_do(checkpoint, hub, benchmarks, tmp_path):
-    plain = benchmarks["bbh"].model_dump() | {"limit": 2, "subtasks": ["navigate", "web_of_lies"]}
-    settings = {name: setting.model_dump() for name, setting in SETTINGS.items()}
-    protocol = PROTOCOL.model_dump()
-    out = call(checkpoint, hub, tmp_path, {"bbh": plain}, settings, evaluation=protocol)
+def test_a_limit_counts_per_subtask(checkpoint, hub, benchmarks, tmp_path):
+    cut = {"limit": 2, "subtasks": ["navigate", "web_of_lies"]}
+    bbh = benchmarks["bbh"].model_copy(update=cut)
+    out = call(checkpoint, hub, tmp_path, {"bbh": bbh})
     record = read_json(out / "tau-0" / "bbh.json")
     assert record["documents"] == 4
     assert [part["documents"] for part in record["subtasks"].values()] == [2, 2]

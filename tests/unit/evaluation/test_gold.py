@@ -9,9 +9,10 @@ from small_benchmarks import BENCHMARKS, SIZES
 from mars.config.experiment import Benchmark, Setting
 from mars.data.minibench.generate import draw_tests
 from mars.data.minibench.registry import miniatures
-from mars.decoding import Decoded
+from mars.decoding.requests import Decoded
 from mars.evaluation.adapter import DecodingLM
-from mars.evaluation.evaluate import _section, evaluate_cell, prepare_process
+from mars.evaluation.evaluate import evaluate_cell
+from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline
 from mars.evaluation.tasks import load_benchmark
 
@@ -74,36 +75,36 @@ IFEVAL = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _process(tmp_path_factory):
-    prepare_process(tmp_path_factory.mktemp("work"), code_timeout=3600)
+def _process():
+    prepare_process(code_timeout=3600)
 
 
-def run(model, tokenizer, answer, benchmark: Benchmark, hub: Path, work: Path, generated: bool):
-    loaded = load_benchmark(benchmark, hub, work, generated)
+def run(model, tokenizer, answer, benchmark: Benchmark, hub: Path, generated: bool):
+    loaded = load_benchmark(benchmark, hub, generated=generated)
     lm = AnswerSheet(model, tokenizer, answer)
-    record, samples = evaluate_cell(lm, loaded, _section(benchmark), Setting())
+    record, samples = evaluate_cell(lm, loaded, benchmark, Setting())
     return record, samples
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_miniature(name, model, tokenizer, benchmarks, hub, tmp_path):
-    record, samples = run(model, tokenizer, gold, benchmarks[name], hub, tmp_path, True)
+def test_miniature(name, model, tokenizer, benchmarks, hub):
+    record, samples = run(model, tokenizer, gold, benchmarks[name], hub, True)
     assert headline(record, benchmarks[name]).value == 1.0
     assert record["documents"] == len(samples) == SIZES.benchmark_documents
     for filters in record["metrics"].values():
         assert all(score["value"] == 1.0 for score in filters.values())
 
-    record, samples = run(model, tokenizer, wrong, benchmarks[name], hub, tmp_path, True)
+    record, samples = run(model, tokenizer, wrong, benchmarks[name], hub, True)
     assert headline(record, benchmarks[name]).value == 0.0
     assert record["documents"] == SIZES.benchmark_documents
 
 
 @pytest.mark.skipif(not MIRROR, reason="MARS_HUB_MIRROR names no folder with the real data")
 @pytest.mark.parametrize("name", ["gsm8k", "humaneval"])
-def test_real(name, model, tokenizer, benchmarks, tmp_path):
+def test_real(name, model, tokenizer, benchmarks):
     full = {"gsm8k": 1319, "humaneval": 164}[name]
-    record, _ = run(model, tokenizer, gold, benchmarks[name], Path(MIRROR), tmp_path, False)
+    record, _ = run(model, tokenizer, gold, benchmarks[name], Path(MIRROR), False)
     assert record["documents"] == full
     assert headline(record, benchmarks[name]).value == 1.0
-    record, _ = run(model, tokenizer, wrong, benchmarks[name], Path(MIRROR), tmp_path, False)
+    record, _ = run(model, tokenizer, wrong, benchmarks[name], Path(MIRROR), False)
     assert headline(record, benchmarks[name]).value <= 0.01

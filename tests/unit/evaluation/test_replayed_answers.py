@@ -2,27 +2,24 @@
 
 import pytest
 
-from mars.config.experiment import Setting
 from mars.errors import UserError
 from mars.speed.questions import Questions
+from mars.speed.stage import TimedSpec
 
 COUNT = 6
 
 
 @pytest.fixture(scope="module")
-def ask(model, tokenizer, hub, tmp_path_factory):
+def ask(model, tokenizer, hub):
     def questions(benchmark):
-        return Questions(
-            model,
-            tokenizer,
-            benchmark=benchmark.model_dump(),
-            setting=Setting().model_dump(),
-            count=COUNT,
+        spec = TimedSpec(
+            benchmark=benchmark,
+            tau=0.95,
             max_new_tokens=24,
-            hub=hub,
-            work=tmp_path_factory.mktemp("work"),
+            precision="float32",
             generated_data=True,
         )
+        return Questions(model, tokenizer, spec, COUNT, hub)
 
     return questions
 

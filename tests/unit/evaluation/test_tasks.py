@@ -3,30 +3,35 @@
 import random
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
-from mars.evaluation.evaluate import prepare_process
-from mars.evaluation.offline import UNTRAINED
+from mars.evaluation.lm_eval_internals import UNTRAINED, VERSION
+from mars.evaluation.offline import prepare_process
 from mars.evaluation.tasks import chance_by_document, load_benchmark, read_documents
 
 
 @pytest.fixture(autouse=True)
-def _process(tmp_path):
-    prepare_process(tmp_path / "work", code_timeout=3600)
+def _process():
+    prepare_process(code_timeout=3600)
 
 
-def gpqa(benchmarks, hub, tmp_path):
+def test_what_is_known_of_lm_evals_inside_holds_for_the_version_installed():
+    assert version("lm_eval") == VERSION, "read lm_eval_internals.py again, then raise VERSION"
+
+
+def gpqa(benchmarks, hub):
     read_documents.cache_clear()
-    loaded = load_benchmark(benchmarks["gpqa"], hub, tmp_path, generated=True)
+    loaded = load_benchmark(benchmarks["gpqa"], hub, generated=True)
     return loaded.tasks["gpqa_main_cot_zeroshot"]
 
 
 def test_gpqa_choices_do_not_depend_on_the_global_generator(benchmarks, hub, tmp_path):
     random.seed(1)
-    first = gpqa(benchmarks, hub, tmp_path)
+    first = gpqa(benchmarks, hub)
     random.seed(2)
-    second = gpqa(benchmarks, hub, tmp_path)
+    second = gpqa(benchmarks, hub)
     assert list(first.eval_docs) == list(second.eval_docs)
     state = random.getstate()
     with chance_by_document():
@@ -36,7 +41,7 @@ def test_gpqa_choices_do_not_depend_on_the_global_generator(benchmarks, hub, tmp
 
 
 def test_without_our_care_the_choices_do_depend_on_it(benchmarks, hub, tmp_path):
-    task = gpqa(benchmarks, hub, tmp_path)
+    task = gpqa(benchmarks, hub)
     random.seed(1)
     prompts = list(task.config.process_docs(task.dataset["train"]))
     scoring = list(task.config.process_docs(task.dataset["train"]))
@@ -44,7 +49,7 @@ def test_without_our_care_the_choices_do_depend_on_it(benchmarks, hub, tmp_path)
 
 
 def test_gpqa_choices_are_shuffled_and_hold_the_right_answer(benchmarks, hub, tmp_path):
-    docs = list(gpqa(benchmarks, hub, tmp_path).eval_docs)
+    docs = list(gpqa(benchmarks, hub).eval_docs)
     for doc in docs:
         letter = "ABCD".index(doc["answer"].strip("()"))
         assert doc["choices"][letter] == doc["Correct Answer"]
@@ -52,7 +57,7 @@ def test_gpqa_choices_are_shuffled_and_hold_the_right_answer(benchmarks, hub, tm
 
 
 def test_a_question_has_the_same_choices_wherever_it_stands(benchmarks, hub, tmp_path):
-    task = gpqa(benchmarks, hub, tmp_path)
+    task = gpqa(benchmarks, hub)
     backwards = task.dataset["train"].select(range(len(task.dataset["train"]))[::-1])
     with chance_by_document():
         processed = list(task.config.process_docs(backwards))
@@ -60,7 +65,7 @@ def test_a_question_has_the_same_choices_wherever_it_stands(benchmarks, hub, tmp
 
 
 def test_the_definition_is_lm_evals_but_for_documents(benchmarks, hub, tmp_path):
-    loaded = load_benchmark(benchmarks["gsm8k"], hub, tmp_path)
+    loaded = load_benchmark(benchmarks["gsm8k"], hub)
     definition = loaded.definition["gsm8k_cot"]
     assert definition["doc_to_text"] == "Q: {{question}}\n  A:".replace("  ", "")
     assert [f["name"] for f in definition["filter_list"]] == ["strict-match", "flexible-extract"]
@@ -74,14 +79,12 @@ def test_the_hash_follows_prompts_not_places(benchmarks, hub, tmp_path):
 
     moved = shutil.copytree(hub, tmp_path / "elsewhere")
     for name in ("gsm8k", "bbh", "humaneval", "ifeval"):
-        one = load_benchmark(benchmarks[name], hub, tmp_path, generated=True)
-        two = load_benchmark(benchmarks[name], moved, tmp_path, generated=True)
+        one = load_benchmark(benchmarks[name], hub, generated=True)
+        two = load_benchmark(benchmarks[name], moved, generated=True)
         assert one.task_hash == two.task_hash
         assert one.dataset == two.dataset
-    stock = load_benchmark(
-        benchmarks["bbh"].model_copy(update={"subtasks": ["navigate"]}), hub, tmp_path
-    )
-    ours = load_benchmark(benchmarks["bbh"], hub, tmp_path, generated=True)
+    stock = load_benchmark(benchmarks["bbh"].model_copy(update={"subtasks": ["navigate"]}), hub)
+    ours = load_benchmark(benchmarks["bbh"], hub, generated=True)
     key = "bbh_cot_fewshot_navigate"
     assert stock.definition[key]["fewshot_config"] != ours.definition[key]["fewshot_config"]
     assert stock.task_hash != ours.task_hash
@@ -93,8 +96,8 @@ def test_changed_documents_change_the_fingerprint(benchmarks, hub, tmp_path):
     moved = shutil.copytree(hub, tmp_path / "elsewhere")
     readme = moved / "openai" / "gsm8k" / "README.md"
     readme.write_text(readme.read_text() + "\n")
-    one = load_benchmark(benchmarks["gsm8k"], hub, tmp_path)
-    two = load_benchmark(benchmarks["gsm8k"], moved, tmp_path)
+    one = load_benchmark(benchmarks["gsm8k"], hub)
+    two = load_benchmark(benchmarks["gsm8k"], moved)
     assert one.dataset["sha256"] != two.dataset["sha256"]
 
 
@@ -118,7 +121,8 @@ def test_folders_of_the_same_name_are_not_confused(hub, tmp_path):
 IFEVAL_WITHOUT_NLTK_DATA = """
 import sys
 from pathlib import Path
-from mars.evaluation.offline import forbid_network, prepare_ifeval
+from mars.evaluation.lm_eval_internals import prepare_ifeval
+from mars.evaluation.offline import forbid_network
 forbid_network()
 assert prepare_ifeval(Path(sys.argv[1])) == prepare_ifeval(Path(sys.argv[1], "other"))
 print(prepare_ifeval(Path(sys.argv[1])))

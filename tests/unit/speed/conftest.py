@@ -21,6 +21,6 @@ def model():
 
 
 @pytest.fixture
-def work(model):
+def workload(model):
     prompts = [[(7 * row + 3 * place) % MASK for place in range(12 - row)] for row in range(5)]
     return Workload(model, prompts, 4, 24, frozenset([3, 5]), MASK)

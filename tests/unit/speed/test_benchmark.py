@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from mars.cli import app
 from mars.errors import UserError
 from mars.provenance.files import read_json
-from mars.speed.methods import Cell
+from mars.speed.methods import Condition
 from mars.speed.profile import PARTS, profile_steps
 from mars.speed.prompts import load_prompts
 
@@ -29,19 +29,26 @@ def mars(*arguments):
 def test_random_weights_from_the_command_line(tmp_path):
     output = tmp_path / "speed"
     settings = ("--prompt-count", 2, "--max-new-tokens", 6, "--repeats", 1, "--batch", "1,2")
-    which = ("--random-weights", "tiny", "--prescribed", 1.79, "--methods", "cursor,block_cache")
+    which = (
+        "--random-weights",
+        "tiny",
+        "--simulated-acceptance",
+        1.79,
+        "--methods",
+        "cursor,block_cache",
+    )
     done = mars("speed", *which, *settings, "--cache-block", "4", "--profile", "--output", output)
     assert done.exit_code == 0, done.output
-    record = read_json(output / Cell("cursor", 2, 0.95).file)
-    assert "random weights, prescribed acceptance of 1.79" in record["label"]
-    assert record["spec"]["prescribed"] == 1.79
+    record = read_json(output / Condition("cursor", 2, 0.95).file)
+    assert "random weights, simulated acceptance of 1.79" in record["label"]
+    assert record["spec"]["simulated_acceptance"] == 1.79
     assert record["tokens"] == 12
     assert len(record["load_average"]) == 2
     assert record["hardware"]["cores"] >= 1
-    assert "engine only" in read_json(output / Cell("block_cache", 1, 0.95, 4).file)["skipped"]
+    assert "engine only" in read_json(output / Condition("block_cache", 1, 0.95, 4).file)["skipped"]
     shown = mars("speed", "--markdown", output)
     assert shown.output == (output / "summary.md").read_text()
-    assert "prescribed acceptance of 1.79" in shown.output
+    assert "simulated acceptance of 1.79" in shown.output
     assert f"| batch | ms per step | {' | '.join(PARTS)} |" in shown.output
     again = mars("speed", *which, *settings, "--cache-block", "4", "--output", output)
     assert "batch 2: measured before" in again.output
@@ -51,8 +58,8 @@ def test_random_weights_from_the_command_line(tmp_path):
     ("arguments", "says"),
     [
         ((), "--model or --random-weights"),
-        (("--model", "here", "--prescribed", 2), "accepts by itself"),
-        (("--random-weights", "tiny", "--prescribed", 9), "from 1 to 4"),
+        (("--model", "here", "--simulated-acceptance", 2), "accepts by itself"),
+        (("--random-weights", "tiny", "--simulated-acceptance", 9), "from 1 to 4"),
         (("--random-weights", "tiny", "--batch", "two"), "--batch"),
         (("--random-weights", "tiny", "--precision", "int4"), "--precision"),
         (("--random-weights", "tiny", "--tau", "2"), "between 0 and 1"),
@@ -86,8 +93,8 @@ def test_prompts_from_a_file_and_built_in(tmp_path):
         load_prompts(str(tmp_path / "other"), Words(), 9)
 
 
-def test_the_shares_of_a_step_make_a_whole(work):
-    profile = profile_steps(work, batch=2, tau=0.5)
+def test_the_shares_of_a_step_make_a_whole(workload):
+    profile = profile_steps(workload, batch=2, tau=0.5)
     assert set(profile["shares"]) == set(PARTS)
     assert sum(profile["shares"].values()) == pytest.approx(1)
     assert all(share > 0 for share in profile["shares"].values())

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from mars.decoding import Engine, decode
+from mars.decoding import decode
+from mars.decoding.cursor import Engine
 from mars.speed.live_tau import (
     Arrival,
     Served,
@@ -39,11 +40,11 @@ class TimedEngine(Engine):
         return super().step()
 
 
-def engine_for(work, slots=2):
+def engine_for(workload, slots=2):
     engine = TimedEngine(
-        work.model,
-        block_size=work.block_size,
-        mask_token_id=work.mask_token_id,
+        workload.model,
+        block_size=workload.block_size,
+        mask_token_id=workload.mask_token_id,
         eos=frozenset(),
         slots=slots,
         max_length=64,
@@ -52,10 +53,10 @@ def engine_for(work, slots=2):
     return engine
 
 
-def go(work, arrivals, policy, **options):
-    engine = engine_for(work)
+def go(workload, arrivals, policy, **options):
+    engine = engine_for(workload)
     served, timeline = serve(
-        engine, work.prompts, arrivals, policy, max_new_tokens=12, clock=engine.clock, **options
+        engine, workload.prompts, arrivals, policy, max_new_tokens=12, clock=engine.clock, **options
     )
     assert not engine.results
     return served, timeline
@@ -64,16 +65,16 @@ def go(work, arrivals, policy, **options):
 RUSH = [Arrival(0.5 * number, number % 5) for number in range(20)]
 
 
-def test_requests_are_answered_as_they_would_be_alone(work):
-    served, _ = go(work, RUSH, fixed(None))
+def test_requests_are_answered_as_they_would_be_alone(workload):
+    served, _ = go(workload, RUSH, fixed(None))
     alone = decode(
-        work.model,
-        work.prompts,
+        workload.model,
+        workload.prompts,
         block_size=1,
         threshold=None,
         max_new_tokens=12,
         eos_token_id=None,
-        mask_token_id=work.mask_token_id,
+        mask_token_id=workload.mask_token_id,
     )
     assert [one.tokens for one in served] == [alone[at.question].tokens for at in RUSH]
     assert [one.arrival for one in served] == [at.time for at in RUSH]
@@ -81,19 +82,19 @@ def test_requests_are_answered_as_they_would_be_alone(work):
     assert all(one.forwards == 12 for one in served)
 
 
-def test_a_request_alone_waits_for_nothing(work):
-    (first, second), timeline = go(work, [Arrival(3.0, 0), Arrival(50.0, 1)], fixed(None))
+def test_a_request_alone_waits_for_nothing(workload):
+    (first, second), timeline = go(workload, [Arrival(3.0, 0), Arrival(50.0, 1)], fixed(None))
     assert (first.start, first.end) == (3.0, 15.0)
     assert (second.start, second.end) == (50.0, 62.0)
     assert timeline[-1]["time"] == 62.0
     assert sum(entry["active"] for entry in timeline[-1:]) == 0
 
 
-def test_a_lower_tau_and_the_controller_shorten_the_queue(work):
+def test_a_lower_tau_and_the_controller_shorten_the_queue(workload):
     latencies, taus = {}, {}
     policies = {"one": fixed(None), "low": fixed(0.0), "live": adaptive(high=0.9, low=0, slots=2)}
     for name, policy in policies.items():
-        served, timeline = go(work, RUSH, policy, interval=1.0)
+        served, timeline = go(workload, RUSH, policy, interval=1.0)
         latencies[name] = summary(served, [1.0] * len(served))["latency"]["median"]
         taus[name] = {entry["tau"] for entry in timeline}
     assert latencies["low"] <= latencies["live"] < latencies["one"] / 2
@@ -102,8 +103,8 @@ def test_a_lower_tau_and_the_controller_shorten_the_queue(work):
     assert {0.0, 1.0} < taus["live"]  # the whole scale, in one engine
 
 
-def test_the_timeline_counts_every_token(work):
-    served, timeline = go(work, RUSH, fixed(0.5), interval=2.0)
+def test_the_timeline_counts_every_token(workload):
+    served, timeline = go(workload, RUSH, fixed(0.5), interval=2.0)
     times = [0.0, *(entry["time"] for entry in timeline)]
     counted = [
         entry["tokens_per_second"] * (end - start)

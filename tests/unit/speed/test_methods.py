@@ -5,43 +5,45 @@ from dataclasses import replace
 import pytest
 
 from mars.decoding import decode
+from mars.decoding.methods import TIMED
 from mars.errors import UserError
-from mars.speed.methods import Cell, Skip, runner
+from mars.speed.methods import Condition, Skip, runner
 
-CELLS = [
-    Cell("hf", 2),
-    Cell("autoregressive", 2),
-    Cell("cursor", 2, 0.5),
-    Cell("cursor-lossless", 2, 0.5),
-    Cell("block_cache", 2, 0.5, 8),
-    Cell("block_cache-authors", 2, 0.5, 8),
-    Cell("window", 1, 0.5),
-    Cell("window", 3, 0.5),
+CONDITIONS = [
+    Condition("hf", 2),
+    Condition("autoregressive", 2),
+    Condition("cursor", 2, 0.5),
+    Condition("cursor-lossless", 2, 0.5),
+    Condition("block_cache", 2, 0.5, 8),
+    Condition("block_cache-authors", 2, 0.5, 8),
+    Condition("window", 1, 0.5),
+    Condition("window", 3, 0.5),
 ]
 
 
-def expected(work, cell):
-    method, _, variant = cell.method.partition("-")
+def expected(workload, condition):
+    timed = TIMED[condition.method]
+    options = {key: value for key, value in timed.options.items() if key != "mask_token_id"}
+    if condition.cache_block is not None:
+        options["cache_block"] = condition.cache_block
     return decode(
-        work.model,
-        work.prompts,
-        block_size=work.block_size,
-        threshold=cell.tau,
-        max_new_tokens=work.max_new_tokens,
-        eos_token_id=work.eos,
-        mask_token_id=work.mask_token_id,
-        method="autoregressive" if method == "hf" else method,
-        verify=variant == "lossless",
-        authors_window=variant == "authors",
-        cache_block=cell.cache_block or 32,
-        slots=cell.batch,
+        workload.model,
+        workload.prompts,
+        block_size=workload.block_size,
+        threshold=condition.tau,
+        max_new_tokens=workload.max_new_tokens,
+        eos_token_id=workload.eos,
+        mask_token_id=workload.mask_token_id,
+        method="autoregressive" if timed.method == "transformers" else timed.method,
+        slots=condition.batch,
+        **options,
     )
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
-def test_a_run_is_the_decoding_twice_over(work, cell):
-    run = runner(work, cell)
-    whole = expected(work, cell)
+@pytest.mark.parametrize("condition", CONDITIONS, ids=lambda one: one.name)
+def test_a_run_is_the_decoding_twice_over(workload, condition):
+    run = runner(workload, condition)
+    whole = expected(workload, condition)
     assert {one.finish for one in whole} == {"eos", "length"}
     for timed in (run(), run()):
         assert timed.tokens == [one.tokens for one in whole]
@@ -51,19 +53,19 @@ def test_a_run_is_the_decoding_twice_over(work, cell):
         assert timed.throughput == pytest.approx(timed.count / timed.seconds)
 
 
-def test_tokens_of_the_prefill_are_not_credited_to_decoding(work):
-    for cell in CELLS[:6]:
-        timed = runner(work, cell)()
-        gained = [one.accepted[0] for one in expected(work, cell)]
-        assert timed.prefilled == sum(gained), cell
+def test_tokens_of_the_prefill_are_not_credited_to_decoding(workload):
+    for condition in CONDITIONS[:6]:
+        timed = runner(workload, condition)()
+        gained = [one.accepted[0] for one in expected(workload, condition)]
+        assert timed.prefilled == sum(gained), condition
         rate = (timed.count - sum(gained)) / (timed.seconds - timed.prefill_seconds)
         assert timed.decode_throughput == pytest.approx(rate)
 
 
-def test_what_cannot_be_measured_says_why(work):
+def test_what_cannot_be_measured_says_why(workload):
     with pytest.raises(Skip, match="GPU"):
-        runner(work, Cell("hf-static", 2))
+        runner(workload, Condition("hf-static", 2))
     with pytest.raises(Skip, match="engine only"):
-        runner(replace(work, prescribed=1.5), Cell("block_cache", 2, 0.5, 8))
+        runner(replace(workload, simulated_acceptance=1.5), Condition("block_cache", 2, 0.5, 8))
     with pytest.raises(UserError, match="Unknown method 'fast'"):
-        runner(work, Cell("fast", 1))
+        runner(workload, Condition("fast", 1))

@@ -7,22 +7,22 @@ from types import SimpleNamespace
 import pytest
 
 from mars.decoding import decode
-from mars.speed.methods import Run
-from mars.speed.speculative import Composition, Pair, _quality, _times
+from mars.speed.methods import Pass
+from mars.speed.speculative import Pair, SpeculativeDecoder, _quality, _times
 
 
 @pytest.fixture
-def setup(work):
-    ar, mars = copy.deepcopy(work.model), copy.deepcopy(work.model)
+def setup(workload):
+    ar, mars = copy.deepcopy(workload.model), copy.deepcopy(workload.model)
     mars.generation_config.mars_block_size = 4
-    return Composition(
+    return SpeculativeDecoder(
         models={"ar": ar, "mars": mars},
-        prompts=work.prompts,
+        prompts=workload.prompts,
         draft_tokens=3,
         tau=0.3,
         max_new_tokens=20,
-        eos=work.eos,
-        mask_token_id=work.mask_token_id,
+        eos=workload.eos,
+        mask_token_id=workload.mask_token_id,
     )
 
 
@@ -34,15 +34,15 @@ def test_an_ar_target_gives_its_own_greedy_answers(setup):
         assert all(one.draft_forwards > 0 for one in done)
 
 
-def test_a_mars_target_adds_its_own_block_to_the_draft(setup, work):
+def test_a_mars_target_adds_its_own_block_to_the_draft(setup, workload):
     alone = decode(
         setup.models["mars"],
         setup.prompts,
         block_size=4,
         threshold=0.0,
         max_new_tokens=20,
-        eos_token_id=work.eos,
-        mask_token_id=work.mask_token_id,
+        eos_token_id=workload.eos,
+        mask_token_id=workload.mask_token_id,
     )
     # The draft has the target's weights, so it agrees with whatever greedy decoding says.
     done = replace(setup, tau=0.0).decode(Pair("ar", "mars"))
@@ -54,8 +54,8 @@ def test_speed_ups_are_ratios_within_a_round():
     first, second = Pair("a", "b"), Pair("a", "c")
     timed = [
         {
-            first: Run([[1, 2]], [1], 0, slow * 2.0, 0.0),
-            second: Run([[1, 2, 3]], [1], 0, slow, 0.0),
+            first: Pass([[1, 2]], [1], 0, slow * 2.0, 0.0),
+            second: Pass([[1, 2, 3]], [1], 0, slow, 0.0),
         }
         for slow in (1.0, 1.0, 10.0)
     ]

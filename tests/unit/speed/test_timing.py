@@ -6,18 +6,18 @@ from mars.errors import UserError
 from mars.evaluation.scores import Score
 from mars.provenance.files import read_json
 from mars.speed import timing as protocol
-from mars.speed.methods import Cell, Run
+from mars.speed.methods import Condition, Pass
 from mars.speed.summary import markdown, read_records, table, write_summary
-from mars.speed.timing import cells, measure, spread
+from mars.speed.timing import conditions, measure, spread
 
-ABOUT = {
+CIRCUMSTANCES = {
     "label": "a model",
     "command": "mars speed",
     "hardware": {"processor": "a processor", "gpus": []},
     "versions": {"torch": "1", "transformers": "2", "python": "3"},
 }
 SPEC = {"repeats": 3, "max_new_tokens": 24}
-WANTED = cells(["hf", "cursor", "block_cache", "window"], [1, 2], [0.5], [4, 8])
+WANTED = conditions(["hf", "cursor", "block_cache", "window"], [1, 2], [0.5], [4, 8])
 
 
 class Clock:
@@ -30,40 +30,47 @@ class Clock:
         self.seconds = seconds
         self.turns = []
 
-    def runner(self, work, cell):
+    def runner(self, workload, cell):
         passes = iter(self.seconds.get(cell.method, []))
 
         def run():
             self.turns.append(cell.method)
             tokens = [[1, 2, 3], [4]] if cell.method == "cursor" else [[1, 2], [4]]
-            return Run(tokens, [2, 1], 2, next(passes, 1 + 0.1 * (cell.cache_block or 0)), 0.25)
+            return Pass(tokens, [2, 1], 2, next(passes, 1 + 0.1 * (cell.cache_block or 0)), 0.25)
 
         return run
 
 
-def go(work, output, wanted=WANTED, spec=SPEC, **options):
+def go(workload, output, wanted=WANTED, spec=SPEC, **options):
     said = []
     measure(
-        work, wanted, repeats=3, output=output, spec=spec, about=ABOUT, say=said.append, **options
+        workload,
+        wanted,
+        repeats=3,
+        output=output,
+        spec=spec,
+        circumstances=CIRCUMSTANCES,
+        say=said.append,
+        **options,
     )
     return said
 
 
 def test_cells_are_those_that_differ():
-    found = cells(["hf", "cursor", "block_cache"], [1, 8], [0.5, None], [4, 8])
+    found = conditions(["hf", "cursor", "block_cache"], [1, 8], [0.5, None], [4, 8])
     assert len(found) == 2 * (1 + 2 + 4)
-    assert Cell("hf", 8) in found
-    assert Cell("block_cache", 1, None, 8) in found
+    assert Condition("hf", 8) in found
+    assert Condition("block_cache", 1, None, 8) in found
     assert len({cell.file for cell in found}) == len(found)
 
 
-def test_methods_take_turns_and_ratios_are_taken_within_a_round(work, tmp_path, monkeypatch):
+def test_methods_take_turns_and_ratios_are_taken_within_a_round(workload, tmp_path, monkeypatch):
     # The machine becomes ten times slower in the last round: no ratio notices.
     clock = Clock({"autoregressive": [9.0, 2.0, 2.0, 20.0], "cursor": [9.0, 1.0, 1.0, 10.0]})
     monkeypatch.setattr(protocol, "runner", clock.runner)
-    go(work, tmp_path, [Cell("cursor", 1, 0.5)])
-    assert clock.turns == ["hf", "autoregressive", "cursor"] * 4
-    record = read_json(tmp_path / Cell("cursor", 1, 0.5).file)
+    go(workload, tmp_path, [Condition("cursor", 1, 0.5)])
+    assert clock.turns == ["autoregressive", "hf", "cursor"] * 4
+    record = read_json(tmp_path / Condition("cursor", 1, 0.5).file)
     # 4 tokens in 1 s against 3 in 2 s; 4 tokens in 3 forwards.
     ratios = record["speedup_over"]["autoregressive"]
     assert ratios["values"] == pytest.approx([8 / 3] * 3)
@@ -75,77 +82,81 @@ def test_methods_take_turns_and_ratios_are_taken_within_a_round(work, tmp_path, 
     assert record["decode_tokens_per_second"]["values"][0] == pytest.approx(2 / 0.75)
 
 
-def test_blocks_that_hold_any_answer_are_one_measurement(work, tmp_path, monkeypatch):
+def test_blocks_that_hold_any_answer_are_one_measurement(workload, tmp_path, monkeypatch):
     clock = Clock({})
     monkeypatch.setattr(protocol, "runner", clock.runner)
-    go(work, tmp_path, cells(["block_cache"], [1], [0.5], [8, 32, 64]))  # at most 24 new tokens
-    assert clock.turns == ["hf", "autoregressive", "block_cache", "block_cache"] * 4
-    short, *long = (read_json(tmp_path / Cell("block_cache", 1, 0.5, n).file) for n in (8, 32, 64))
+    go(
+        workload, tmp_path, conditions(["block_cache"], [1], [0.5], [8, 32, 64])
+    )  # at most 24 new tokens
+    assert clock.turns == ["autoregressive", "hf", "block_cache", "block_cache"] * 4
+    short, *long = (
+        read_json(tmp_path / Condition("block_cache", 1, 0.5, n).file) for n in (8, 32, 64)
+    )
     assert "timed_as" not in short
     assert [record["timed_as"]["cache_block"] for record in long] == [24, 24]
     assert [record["spec"]["cell"]["cache_block"] for record in long] == [32, 64]
     assert long[0]["seconds"] == long[1]["seconds"]
 
 
-def test_accuracies_are_those_of_the_tokens_that_were_timed(work, tmp_path):
+def test_accuracies_are_those_of_the_tokens_that_were_timed(workload, tmp_path):
     def score(answers):
         return Score(float(sum(map(len, answers))), None)
 
-    go(work, tmp_path, [Cell("cursor", 2, 0.5)], score=score)
+    go(workload, tmp_path, [Condition("cursor", 2, 0.5)], score=score)
     for record in read_records(tmp_path):
         assert record["accuracy"] == {"value": record["tokens"], "stderr": None}
 
 
-def test_a_second_run_measures_what_is_missing_only(work, tmp_path, monkeypatch):
+def test_a_second_run_measures_what_is_missing_only(workload, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "runner", Clock({}).runner)
-    go(work, tmp_path)
+    go(workload, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     assert len(before) == 2 * (2 + 1 + 2 + 1)  # both baselines are there unasked
 
-    def never(work, cell):
+    def never(workload, cell):
         raise AssertionError(cell)
 
     with monkeypatch.context() as patched:
         patched.setattr(protocol, "runner", never)
-        assert go(work, tmp_path) == ["batch 1: measured before", "batch 2: measured before"]
-    (tmp_path / Cell("cursor", 2, 0.5).file).unlink()
+        assert go(workload, tmp_path) == ["batch 1: measured before", "batch 2: measured before"]
+    (tmp_path / Condition("cursor", 2, 0.5).file).unlink()
     monkeypatch.setattr(protocol, "runner", Clock({"hf": [2.0] * 4}).runner)
-    assert go(work, tmp_path)[0] == "batch 1: measured before"
+    assert go(workload, tmp_path)[0] == "batch 1: measured before"
     for path, content in before.items():
         kept = path.parent.name == "batch-001"
         assert (path.read_bytes() == content) == kept, path
 
 
-def test_a_killed_run_keeps_the_batch_sizes_it_finished(work, tmp_path, monkeypatch):
+def test_a_killed_run_keeps_the_batch_sizes_it_finished(workload, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "runner", Clock({}).runner)
 
-    def killed(work, cell, runner=protocol.runner):
+    def killed(workload, cell, runner=protocol.runner):
         if cell.batch == 2:
             raise KeyboardInterrupt
-        return runner(work, cell)
+        return runner(workload, cell)
 
     with monkeypatch.context() as patched:
         patched.setattr(protocol, "runner", killed)
         with pytest.raises(KeyboardInterrupt):
-            go(work, tmp_path)
+            go(workload, tmp_path)
     assert {path.parent.name for path in tmp_path.rglob("*.json")} == {"batch-001"}
-    assert go(work, tmp_path)[0] == "batch 1: measured before"
+    assert go(workload, tmp_path)[0] == "batch 1: measured before"
     assert len(read_records(tmp_path)) == 12
 
 
-def test_another_spec_is_measured_anew(work, tmp_path, monkeypatch):
+def test_another_spec_is_measured_anew(workload, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "runner", Clock({}).runner)
-    wanted = [Cell("cursor", 1, 0.5)]
-    go(work, tmp_path, wanted)
-    assert "batch 1: measured before" not in go(work, tmp_path, wanted, SPEC | {"code": "new"})
+    wanted = [Condition("cursor", 1, 0.5)]
+    go(workload, tmp_path, wanted)
+    assert "batch 1: measured before" not in go(workload, tmp_path, wanted, SPEC | {"code": "new"})
     assert read_json(tmp_path / wanted[0].file)["spec"]["code"] == "new"
 
 
-def test_greedy_methods_equal_greedy_decoding(work, tmp_path):
-    wanted = cells(["hf", "cursor", "cursor-lossless"], [2], [0.3, None], [4])
-    go(work, tmp_path, wanted)
+def test_greedy_methods_equal_greedy_decoding(workload, tmp_path):
+    wanted = conditions(["hf", "cursor", "cursor-lossless"], [2], [0.3, None], [4])
+    go(workload, tmp_path, wanted)
     equal = {
-        Cell(**record["spec"]["cell"]).name: record["equal_to_greedy"]
+        Condition(**record["spec"]["cell"]).name: record["equal_to_greedy"]
         for record in read_records(tmp_path)
     }
     assert equal.pop("cursor tau=0.3") == {"sequences": 0, "required": False}
@@ -153,9 +164,9 @@ def test_greedy_methods_equal_greedy_decoding(work, tmp_path):
     assert all(record["repeats_agree"] for record in read_records(tmp_path))
 
 
-def test_the_summary_shows_every_cell(work, tmp_path, monkeypatch):
+def test_the_summary_shows_every_cell(workload, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "runner", Clock({}).runner)
-    go(work, tmp_path)
+    go(workload, tmp_path)
     write_summary(tmp_path)
     frame = table(read_records(tmp_path))
     assert len(frame) == 12
@@ -165,23 +176,23 @@ def test_the_summary_shows_every_cell(work, tmp_path, monkeypatch):
     lines = [line for line in text.splitlines() if line.startswith("| 2 |")]
     assert any("| window | 0.5 |" in line for line in lines)
     best = [line for line in text.splitlines() if line.startswith("| 1 | 0.5 | block_cache | ")]
-    record = read_json(tmp_path / Cell("cursor", 1, 0.5).file)["speedup_over"]
+    record = read_json(tmp_path / Condition("cursor", 1, 0.5).file)["speedup_over"]
     ratios = [record[f"block_cache tau=0.5 cache_block={block}"]["median"] for block in (4, 8)]
     assert f"{min(ratios):.2f}" in best[-1]
     columns = {line.count("|") for line in text.splitlines() if line.startswith(("| batch", "| 1"))}
     assert len(columns) == 2  # two tables, each of one width
 
 
-def test_spread_and_mistakes(work, tmp_path):
+def test_spread_and_mistakes(workload, tmp_path):
     assert spread([4.0, 1.0, 2.0, 3.0, 10.0])["median"] == 3.0
     assert spread([4.0, 1.0, 2.0, 3.0, 10.0])["quartiles"] == [2.0, 4.0]
     with pytest.raises(UserError, match="no measurements"):
         markdown(tmp_path)
     with pytest.raises(UserError, match="repeats"):
-        measure(work, [], repeats=0, output=tmp_path, spec={}, about={})
+        measure(workload, [], repeats=0, output=tmp_path, spec={}, circumstances={})
     with pytest.raises(UserError, match="batch size"):
-        cells(["hf"], [0], [None], [4])
+        conditions(["hf"], [0], [None], [4])
     with pytest.raises(UserError, match="Unknown method"):
-        cells(["fast"], [1], [None], [4])
+        conditions(["fast"], [1], [None], [4])
     with pytest.raises(UserError, match="between 0 and 1"):
-        go(work, tmp_path, [Cell("cursor", 1, 1.5)])
+        go(workload, tmp_path, [Condition("cursor", 1, 1.5)])

@@ -1,8 +1,9 @@
-"""What a sweep measures, and in which order."""
+"""What the measurement of the wall clock measures, and in which order."""
 
+from mars.config.experiment import WallClock
 from mars.provenance.files import write_json
-from mars.speed.methods import Cell
-from mars.speed.wall_clock import _cells, _remove_others, in_order, longest_first
+from mars.speed.methods import Condition
+from mars.speed.wall_clock import conditions_of, in_order, longest_first, remove_others
 
 
 def test_answers_come_back_in_the_order_of_the_questions():
@@ -14,20 +15,28 @@ def test_answers_come_back_in_the_order_of_the_questions():
 
 
 def test_the_authors_window_has_granularities_of_its_own():
-    found = _cells(4, ["block_cache", "block_cache-authors", "cursor"], 0.95, [1, 2], [8])
+    section = WallClock(
+        model="m",
+        rounds={4: 1},
+        methods=["block_cache", "block_cache-authors", "cursor"],
+        cache_blocks=[1, 2],
+        authors_cache_blocks=[8],
+    )
+    found = conditions_of(section, 4, 0.95)
     assert found == [
-        Cell("block_cache", 4, 0.95, 1),
-        Cell("block_cache", 4, 0.95, 2),
-        Cell("cursor", 4, 0.95),
-        Cell("block_cache-authors", 4, 0.95, 8),
+        Condition("block_cache", 4, 0.95, 1),
+        Condition("block_cache", 4, 0.95, 2),
+        Condition("cursor", 4, 0.95),
+        Condition("block_cache-authors", 4, 0.95, 8),
     ]
-    assert _cells(4, ["cursor"], 0.95, [1, 2], [8]) == [Cell("cursor", 4, 0.95)]
+    alone = section.model_copy(update={"methods": ["cursor"]})
+    assert conditions_of(alone, 4, 0.95) == [Condition("cursor", 4, 0.95)]
 
 
 def test_records_of_cells_no_longer_asked_for_are_removed(tmp_path):
-    kept = [Cell("cursor", 4, 0.95), Cell("hf", 4), Cell("autoregressive", 4)]
-    gone = [Cell("cursor", 8, 0.95), Cell("hf", 8), Cell("block_cache", 4, 0.95, 2)]
+    kept = [Condition("cursor", 4, 0.95), Condition("hf", 4), Condition("autoregressive", 4)]
+    gone = [Condition("cursor", 8, 0.95), Condition("hf", 8), Condition("block_cache", 4, 0.95, 2)]
     for cell in kept + gone:
         write_json(tmp_path / cell.file, {})
-    _remove_others(tmp_path, [Cell("cursor", 4, 0.95)])
+    remove_others(tmp_path, [Condition("cursor", 4, 0.95)])
     assert {path for path in tmp_path.rglob("*.json")} == {tmp_path / cell.file for cell in kept}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mars.errors import UserError
-from mars.speed.methods import Cell, runner
-from mars.speed.prescribed import acceptance_pattern, random_model, random_prompts
+from mars.speed.methods import Condition, runner
+from mars.speed.simulated import acceptance_pattern, random_model, random_prompts
 
 
 @pytest.mark.parametrize(("mean", "block_size"), [(1.79, 4), (1.0, 4), (4.0, 4), (5.5, 16)])
@@ -24,21 +24,21 @@ def test_an_impossible_mean_is_refused(mean):
         acceptance_pattern(mean, 4, (2,))
 
 
-def test_decoding_accepts_as_prescribed(work):
-    free = replace(work, prescribed=1.79, eos=frozenset(), max_new_tokens=200)
-    run = runner(free, Cell("cursor", 2, 0.95))()
+def test_decoding_accepts_as_it_is_told(workload):
+    free = replace(workload, simulated_acceptance=1.79, eos=frozenset(), max_new_tokens=200)
+    run = runner(free, Condition("cursor", 2, 0.95))()
     assert [len(tokens) for tokens in run.tokens] == [200] * 5
     assert run.count / sum(run.forwards) == pytest.approx(1.79, rel=0.08)
     for batch in (1, 3):
-        assert runner(free, Cell("cursor", batch, 0.95))().forwards == run.forwards
+        assert runner(free, Condition("cursor", batch, 0.95))().forwards == run.forwards
     short = replace(free, max_new_tokens=50)
-    assert runner(short, Cell("autoregressive", 2))().forwards == [50] * 5
+    assert runner(short, Condition("autoregressive", 2))().forwards == [50] * 5
 
 
-def test_one_token_per_forward_is_greedy_decoding(work):
-    one = replace(work, prescribed=1.0)
-    plain = runner(work, Cell("autoregressive", 2))()
-    assert runner(one, Cell("cursor", 2, 0.0))().tokens == plain.tokens
+def test_one_token_per_forward_is_greedy_decoding(workload):
+    one = replace(workload, simulated_acceptance=1.0)
+    plain = runner(workload, Condition("autoregressive", 2))()
+    assert runner(one, Condition("cursor", 2, 0.0))().tokens == plain.tokens
 
 
 def test_random_weights_are_the_same_every_time():

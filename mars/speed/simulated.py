@@ -20,36 +20,16 @@ from mars.errors import UserError
 if TYPE_CHECKING:
     from mars.decoding.cursor import _Slot
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {
-        "hidden_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 3,
-        "intermediate_size": 512,
-        "vocab_size": 768,
-        "tie_word_embeddings": True,
-    },
-    "qwen2.5-0.5b": {
-        "hidden_size": 896,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "intermediate_size": 4864,
-        "vocab_size": 151936,
-        "tie_word_embeddings": True,
-    },
-    "qwen2.5-7b": {
-        "hidden_size": 3584,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "intermediate_size": 18944,
-        "vocab_size": 152064,
-        "tie_word_embeddings": False,
-    },
+DIMENSIONS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("intermediate_size", "vocab_size", "tie_word_embeddings"),
+)
+SHAPES: dict[str, tuple[int, ...]] = {
+    "tiny": (192, 2, 6, 3, 512, 768, True),
+    "qwen2.5-0.5b": (896, 24, 14, 2, 4864, 151936, True),
+    "qwen2.5-7b": (3584, 28, 28, 4, 18944, 152064, False),
 }
-"""Qwen2 architectures; the last two are those of the paper's models."""
+"""Qwen2 architectures by their dimensions; the last two are those of the paper's models."""
 
 SEED = 0
 PATTERN_LENGTH = 2**16
@@ -65,8 +45,9 @@ def random_model(shape: str, dtype: torch.dtype) -> PreTrainedModel:
     """
     if shape not in SHAPES:
         raise UserError(f"No shape {shape!r} for random weights: choose from {', '.join(SHAPES)}.")
+    dimensions: dict[str, Any] = dict(zip(DIMENSIONS, SHAPES[shape], strict=True))
     config = Qwen2Config(
-        **SHAPES[shape],
+        **dimensions,
         max_position_embeddings=32768,
         bos_token_id=None,
         eos_token_id=None,
@@ -85,7 +66,7 @@ def random_prompts(vocabulary: int, count: int) -> list[list[int]]:
     ]
 
 
-class PrescribedEngine(Engine):
+class SimulatedEngine(Engine):
     """The engine, except that a seeded pattern says how many tokens each forward accepts.
 
     Each prompt enters the pattern at a place of its own, and the count depends on the position
@@ -129,7 +110,7 @@ def acceptance_pattern(mean: float, block_size: int, shape: tuple[int, ...]) -> 
     """
     if not 1 <= mean <= block_size:
         raise UserError(
-            f"{mean} tokens per forward cannot be prescribed with a block size of {block_size}: "
+            f"{mean} tokens per forward cannot be simulated with a block size of {block_size}: "
             f"give a number from 1 to {block_size}."
         )
     low, high = 0.0, 1.0

@@ -1,0 +1,109 @@
+"""The stage "evaluate": one model, all of its settings and benchmarks in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mars.config.experiment import Benchmark, Evaluation, Experiment, Setting
+from mars.data.stage import data_manifests
+from mars.decoding.methods import METHODS
+from mars.provenance.files import canonical_json, sha256_file, sha256_text
+from mars.provenance.stage import Job, JobSpec, Spec, Stage
+
+
+class EvaluationSpec(Spec):
+    """How one model is evaluated.
+
+    Attributes:
+        method: of decoding, where the model's training says it; None: the engine.
+        block_size: B that the model was trained for; None decodes autoregressively.
+        cells: the benchmarks of each setting.
+        task_files: by benchmark that is defined in a file: the hash of what defines it.
+        generated_data: whether the benchmarks are this project's miniatures.
+    """
+
+    method: str | None
+    block_size: int | None
+    cells: dict[str, list[str]]
+    benchmarks: dict[str, Benchmark]
+    task_files: dict[str, str]
+    settings: dict[str, Setting]
+    evaluation: Evaluation
+    generated_data: bool
+
+
+def resolve(experiment: Experiment, model: str) -> EvaluationSpec:
+    """What the evaluation of a model depends on."""
+    entry, cells = experiment.models[model], experiment.evaluations_of(model)
+    used = sorted({benchmark for benchmarks in cells.values() for benchmark in benchmarks})
+    benchmarks = {name: experiment.benchmarks[name] for name in used}
+    tasks = {name: Path(item.task) for name, item in benchmarks.items()}
+    return EvaluationSpec(
+        # A model that is trained for a way of decoding has its name.
+        method=entry.method if entry.method in METHODS else None,
+        block_size=entry.block_size,
+        cells=cells,
+        benchmarks=benchmarks,
+        task_files={n: _hash_of_task(t) for n, t in tasks.items() if t.suffix in (".yaml", ".yml")},
+        settings={name: experiment.settings[name] for name in cells},
+        evaluation=experiment.evaluation,
+        generated_data=experiment.generated,
+    )
+
+
+def _hash_of_task(task: Path) -> str:
+    """Hash of a task's file and of what may belong to it in its folder."""
+    suffixes = (".yaml", ".yml", ".py", ".jinja")
+    files = sorted(file for file in task.parent.glob("*") if file.suffix in suffixes)
+    return sha256_text(canonical_json([[file.name, sha256_file(file)] for file in files]))
+
+
+def inputs(experiment: Experiment, model: str) -> list[str]:
+    """What the stage reads, by path inside the folder of results."""
+    names = {name for names in experiment.evaluations_of(model).values() for name in names}
+    used = (item.dataset for name, item in experiment.benchmarks.items() if name in names)
+    return [f"checkpoints/{model}/manifest.json", *data_manifests(experiment, used)]
+
+
+def cell_spec(
+    job: JobSpec, inputs: Mapping[str, str], setting: str, benchmark: str
+) -> dict[str, Any]:
+    """What one cell of an evaluation depends on: a change elsewhere in the spec keeps the cell.
+
+    Args:
+        job: the whole spec of the evaluation, of any version of this code.
+        inputs: sha256 of its input files, by path.
+        setting, benchmark: the cell, by the experiment's names.
+
+    Raises:
+        KeyError: the evaluation has no such cell.
+    """
+    config = job.config
+    return {
+        **{"model": job.target["model"], "code": job.code, "packages": job.packages},
+        **{key: config[key] for key in ("method", "block_size", "evaluation", "generated_data")},
+        "setting": config["settings"][setting],
+        "benchmark": config["benchmarks"][benchmark],
+        "task_file": config["task_files"].get(benchmark),
+        "inputs": dict(inputs),
+    }
+
+
+def run(spec: EvaluationSpec, job: Job) -> None:
+    """Evaluate what is not there yet: cells that an earlier run finished are kept."""
+    from mars.evaluation.evaluate import evaluate
+
+    evaluate(
+        spec,
+        checkpoint=job.inputs.folder("checkpoints"),
+        hub=job.inputs.hub,
+        output=job.output,
+        cell_spec=lambda *cell: cell_spec(job.spec, job.inputs.sha256, *cell),
+    )
+
+
+# What lm-eval imports for a Hugging Face model and for IFEval, and does not require.
+PACKAGES = ("accelerate", "immutabledict")
+EVALUATE = Stage("evaluate", EvaluationSpec, resolve, run, inputs, packages=PACKAGES)

@@ -1,0 +1,118 @@
+"""The stages that time decoding; each wants the machine for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mars.config.experiment import Benchmark, Experiment, LiveTau, Speculative, WallClock
+from mars.data.stage import data_manifests
+from mars.errors import UserError
+from mars.provenance.stage import Job, Spec, Stage
+
+
+class TimedSpec(Spec):
+    """What is decoded under the clock, and with what precision, whatever is measured.
+
+    Attributes:
+        tau: of the models that have one.
+        generated_data: whether the benchmark is one of this project's miniatures.
+    """
+
+    benchmark: Benchmark
+    tau: float
+    max_new_tokens: int
+    precision: str
+    generated_data: bool
+
+
+class WallClockSpec(TimedSpec):
+    """Of Table 5 and the heat map."""
+
+    section: WallClock
+
+
+class SpeculativeSpec(TimedSpec):
+    """Of Table 6."""
+
+    section: Speculative
+
+
+class LiveTauSpec(TimedSpec):
+    """Of the figure of the live tau."""
+
+    section: LiveTau
+
+
+def _timed(experiment: Experiment, part: str) -> dict[str, Any]:
+    """The fields of the spec of ``part``, a key of the section `speed`.
+
+    Raises:
+        UserError: the experiment has no such part.
+    """
+    speed = experiment.speed
+    section = speed and speed.parts()[part]
+    if speed is None or section is None:
+        raise UserError(f"{experiment.experiment} times nothing here: it has no `speed.{part}`.")
+    return {
+        "benchmark": experiment.benchmarks[speed.benchmark],
+        "tau": speed.tau,
+        "max_new_tokens": speed.max_new_tokens,
+        "precision": experiment.evaluation.precision,
+        "generated_data": experiment.generated,
+        "section": section,
+    }
+
+
+def inputs(experiment: Experiment, part: str) -> list[str]:
+    """What the measurement of ``part`` reads, by path inside the folder of results."""
+    speed = experiment.speed
+    if speed is None:
+        return []
+    models = dict.fromkeys(n for k, n in speed.models().items() if k.startswith(f"{part}."))
+    data = data_manifests(experiment, [experiment.benchmarks[speed.benchmark].dataset])
+    return [*data, *(f"checkpoints/{model}/manifest.json" for model in models)]
+
+
+def run_wall_clock(spec: WallClockSpec, job: Job) -> None:
+    """Time decoding methods, batch sizes and cache granularities: Table 5 and the heat map."""
+    from mars.speed.wall_clock import measure_wall_clock
+
+    measure_wall_clock(spec, job)
+
+
+def run_speculative(spec: SpeculativeSpec, job: Job) -> None:
+    """Time MARS together with speculative decoding: Table 6."""
+    from mars.speed.speculative import measure_speculative
+
+    measure_speculative(spec, job)
+
+
+def run_live_tau(spec: LiveTauSpec, job: Job) -> None:
+    """Serve a load that rises and falls with tau fixed and with tau adapted to the queue."""
+    from mars.speed.live_tau import measure_live_tau
+
+    measure_live_tau(spec, job)
+
+
+# What lm-eval imports for a Hugging Face model, and does not require.
+PACKAGES = ("accelerate",)
+
+
+def _stage(part: str, spec: type[TimedSpec], run: Callable[[Any, Job], None]) -> Stage[Any]:
+    return Stage(
+        f"measure_{part}",
+        spec,
+        lambda experiment: spec(**_timed(experiment, part)),
+        run,
+        lambda experiment: inputs(experiment, part),
+        rule="measure",
+        packages=PACKAGES,
+    )
+
+
+MEASURE = {
+    "wall_clock": _stage("wall_clock", WallClockSpec, run_wall_clock),
+    "speculative": _stage("speculative", SpeculativeSpec, run_speculative),
+    "live_tau": _stage("live_tau", LiveTauSpec, run_live_tau),
+}

@@ -1,0 +1,81 @@
+"""The stage "evaluate": what it depends on, from configuration to the spec of each cell."""
+
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from mars.config.experiment import load_experiment
+from mars.evaluation.stage import EVALUATE, cell_spec, inputs, resolve
+from mars.provenance.stage import JobSpec
+
+ROOT = Path(__file__).resolve().parents[3]
+PAPER = load_experiment(ROOT / "config/paper.yaml")
+CI = load_experiment(ROOT / "config/ci.yaml")
+
+
+def job_of(experiment, model):
+    config = resolve(experiment, model=model).model_dump(mode="json")
+    target = {"model": model}
+    return JobSpec(stage="evaluate", target=target, config=config, code="c", packages="p")
+
+
+@pytest.mark.parametrize("model", CI.evaluated_models())
+def test_a_spec_survives_its_way_through_json(model):
+    spec = resolve(CI, model=model)
+    assert EVALUATE.spec.model_validate_json(spec.model_dump_json()) == spec
+    assert (spec.method == "block_diffusion") == model.startswith("block-diffusion")
+
+
+def test_a_cell_depends_on_its_own_setting_and_benchmark_only():
+    job = job_of(CI, "mars-b4-small")
+    config = job.config
+    setting, (benchmark, *others) = next(iter(config["cells"].items()))
+    before = deepcopy(cell_spec(job, {"a": "1"}, setting, benchmark))
+    for name in others:
+        config["benchmarks"][name]["limit"] = 1
+    config["settings"] |= {"new": config["settings"][setting] | {"threshold": 0.1}}
+    assert cell_spec(job, {"a": "1"}, setting, benchmark) == before
+    assert cell_spec(job, {"a": "1"}, "new", benchmark) != before
+    assert cell_spec(job, {"a": "2"}, setting, benchmark) != before
+    for change in ({"code": "d"}, {"packages": "q"}, {"target": {"model": "other"}}):
+        other = job.model_copy(update=change)
+        assert cell_spec(other, {"a": "1"}, setting, benchmark) != before
+    config["benchmarks"][benchmark]["limit"] = 1
+    assert cell_spec(job, {"a": "1"}, setting, benchmark) != before
+    with pytest.raises(KeyError):
+        cell_spec(job, {"a": "1"}, setting, "no such benchmark")
+
+
+def test_a_change_of_a_tasks_file_is_seen(tmp_path):
+    task = tmp_path / "own.yaml"
+    task.write_text("task: own")
+    own = CI.benchmarks["gsm8k"].model_copy(update={"task": str(task)})
+    experiment = CI.model_copy(update={"benchmarks": {**CI.benchmarks, "gsm8k": own}})
+    before = resolve(experiment, model="mars-b4-small")
+    assert set(before.task_files) == {"gsm8k"}
+    (tmp_path / "utils.py").write_text("def process(): ...")
+    assert resolve(experiment, model="mars-b4-small").task_files != before.task_files
+
+
+def test_inputs_are_the_checkpoint_and_the_data_sets_that_the_model_meets():
+    assert inputs(CI, "ar-small") == [
+        "checkpoints/ar-small/manifest.json",
+        "data/hub/manifest.json",
+    ]
+    found = inputs(PAPER, "mars-b4-7B")
+    assert found[0] == "checkpoints/mars-b4-7B/manifest.json"
+    assert "data/hub/openai/gsm8k/manifest.json" in found
+    assert len(found) == len(set(found)) <= 1 + len(PAPER.benchmarks)
+
+
+def test_declaring_stages_imports_nothing_slow():
+    slow = ["torch", "transformers", "datasets", "lm_eval", "pandas", "matplotlib", "numpy"]
+    program = (
+        "import mars.evaluation.stage, mars.speed.stage, sys; "
+        f"print([name for name in {slow} if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stderr
