@@ -15,14 +15,6 @@ DEFAULT = Path(__file__).resolve().parents[2] / "config" / "default.yaml"
 # Keys that have moved, by their old name: where they are now.
 RENAMED = {"checkpoint_minutes": "resources.checkpoint_minutes"}
 
-# Where the configuration of an artefact that is timed stands in the section `speed`.
-TIMED = {
-    "table5": "sweep",
-    "heat_map": "sweep",
-    "table6": "speculative",
-    "live_tau": "live_tau",
-}
-
 
 def with_defaults(content: Any, file: str | Path, whole: bool = True) -> Any:
     """An experiment completed from ``config/default.yaml``.
@@ -88,6 +80,8 @@ def without_removed(content: Any) -> Any:
     and what is timed on a removed model goes with its artefacts. A model whose parent was removed
     stays, and is a mistake that validation names.
     """
+    from mars.paper.artefacts import ARTEFACTS
+
     if not (isinstance(content, dict) and all(isinstance(content.get(n), dict) for n in NAMED)):
         return content
     gone = {
@@ -107,7 +101,7 @@ def without_removed(content: Any) -> Any:
         kept["artefacts"] = [
             name
             for name in content.get("artefacts", [])
-            if kept["speed"].get(TIMED.get(name, ""), True) is not None
+            if name not in ARTEFACTS or kept["speed"].get(ARTEFACTS[name].timed, True) is not None
         ]
     resources = content.get("resources")
     if isinstance(resources, dict) and isinstance(resources.get("training"), dict):
