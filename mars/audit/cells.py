@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mars.audit.record_graph import Problem, Link, RecordGraph, worst
+from mars.audit.record_graph import Link, Problem, RecordGraph, worst
 from mars.errors import UserError
 from mars.evaluation.stage import cell_spec
 from mars.paper.artefacts import ARTEFACTS
-from mars.paper.tables.writers import NONE, NOT_RUN, full_row_name
+from mars.paper.tables.table import NONE, NOT_RUN
+from mars.paper.tables.tidy_csv import full_row_name
 from mars.provenance.files import canonical_json, read_json, read_jsonl
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
-from mars.audit.record_graph import RecordGraph
 from mars.audit.differences import spec_of
+from mars.audit.record_graph import RecordGraph
 from mars.config.experiment import Experiment
 from mars.errors import UserError
 from mars.provenance.files import write_json

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from mars.audit.record_graph import WORDS, Problem, Link, worst
 from mars.audit.cells import NONE, NOT_RUN, CellLine, Tables
+from mars.audit.record_graph import WORDS, Link, Problem, worst
 
 Report = tuple[str, list[str], dict[str, Any]]
 """The one word, the lines, the plain values."""

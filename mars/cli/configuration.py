@@ -10,8 +10,8 @@ import typer
 
 from mars.cli.common import Configs, app
 from mars.config.experiment import Experiment, json_schema, load_experiment
-from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.errors import UserError
+from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.machine.gpus import run_with_gpus, visible_gpus
 
 

@@ -24,7 +24,6 @@ from pydantic import (
 from mars.config.overlays import (
     DEFAULT,
     RENAMED,
-    TIMED,
     expect_what_is_removed,
     merged,
     with_defaults,
@@ -372,6 +371,13 @@ class Resources(Strict):
 # --- the experiment -----------------------------------------------------------------------------
 
 
+def _registered(schema: dict[str, Any]) -> None:
+    """Let the schema of an artefact's name list those that there are."""
+    from mars.paper.artefacts import ARTEFACTS
+
+    schema["enum"] = [name for name, artefact in ARTEFACTS.items() if artefact.listed]
+
+
 class Experiment(Strict):
     """All that one experiment is: `config/<experiment>.yaml`."""
 
@@ -388,24 +394,17 @@ class Experiment(Strict):
     settings: dict[Name, Setting]
     evaluate: list[Evaluated]
     speed: Speed | None = Field(None, description="wall-clock measurements; null: none")
-    artefacts: list[
-        Literal[
-            "table2",
-            "table3",
-            "table4",
-            "table5",
-            "table6",
-            "table7",
-            "table8",
-            "table9",
-            "findings",
-            "figure1",
-            "figure3",
-            "figure6",
-            "heat_map",
-            "live_tau",
-        ]
-    ]
+    artefacts: list[Annotated[str, Field(json_schema_extra=_registered)]]
+
+    @field_validator("artefacts")
+    @classmethod
+    def _are_registered(cls, names: list[str]) -> list[str]:
+        from mars.paper.artefacts import ARTEFACTS
+
+        listed = {name: artefact for name, artefact in ARTEFACTS.items() if artefact.listed}
+        for name in names:
+            _expect(name, listed, "artefacts")
+        return names
 
     @field_validator("settings")
     @classmethod
@@ -442,11 +441,12 @@ class Experiment(Strict):
 
     def _check_speed(self) -> None:
         """What is timed exists and can be timed; what is timed for an artefact is configured."""
-        for artefact in [name for name in self.artefacts if name in TIMED]:
-            if self.speed is None or self.speed.parts()[TIMED[artefact]] is None:
-                raise ValueError(
-                    f"`artefacts` has {artefact}, which needs `speed.{TIMED[artefact]}`"
-                )
+        from mars.paper.artefacts import ARTEFACTS
+
+        for name in self.artefacts:
+            part = ARTEFACTS[name].timed
+            if part and (self.speed is None or self.speed.parts()[part] is None):
+                raise ValueError(f"`artefacts` has {name}, which needs `speed.{part}`")
         if self.speed is None:
             return
         _expect(self.speed.benchmark, self.benchmarks, "speed.benchmark")

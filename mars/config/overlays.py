@@ -19,14 +19,6 @@ RENAMED = {
     "verify": "lossless",
 }
 
-# Where the configuration of an artefact that is timed stands in the section `speed`.
-TIMED = {
-    "table5": "wall_clock",
-    "heat_map": "wall_clock",
-    "table6": "speculative",
-    "live_tau": "live_tau",
-}
-
 
 def with_defaults(content: Any, file: str | Path, whole: bool = True) -> Any:
     """An experiment completed from ``config/default.yaml``.
@@ -92,6 +84,8 @@ def without_removed(content: Any) -> Any:
     and what is timed on a removed model goes with its artefacts. A model whose parent was removed
     stays, and is a mistake that validation names.
     """
+    from mars.paper.artefacts import ARTEFACTS
+
     if not (isinstance(content, dict) and all(isinstance(content.get(n), dict) for n in NAMED)):
         return content
     gone = {
@@ -111,7 +105,7 @@ def without_removed(content: Any) -> Any:
         kept["artefacts"] = [
             name
             for name in content.get("artefacts", [])
-            if kept["speed"].get(TIMED.get(name, ""), True) is not None
+            if name not in ARTEFACTS or kept["speed"].get(ARTEFACTS[name].timed, True) is not None
         ]
     resources = content.get("resources")
     if isinstance(resources, dict) and isinstance(resources.get("training"), dict):

@@ -9,60 +9,66 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from mars.config.experiment import Benchmark, Experiment, Setting
 from mars.evaluation.scores import Score, average, headline, mean, ratio, tokens_per_forward
 from mars.paper.published import AVERAGE, BENCHMARKS, STAGE_EPOCHS, Row
-from mars.paper.tables.writers import Measured
+from mars.paper.specs import Selection, TableSpec, whole
+from mars.paper.tables.table import Measured
 from mars.provenance.files import read_json, read_jsonl
 
-Key = tuple[str, str, str]  # model, setting, benchmark: names of the experiment
-Records = Mapping[Key, Mapping[str, Any]]
-Samples = Mapping[Key, Sequence[Mapping[str, Any]]]
+
+class EvaluationKey(NamedTuple):
+    """An evaluation: names of the experiment."""
+
+    model: str
+    setting: str
+    benchmark: str
+
+
+class ModelAndSetting(NamedTuple):
+    """What a row of a table stands for, by name; None where the experiment has no such thing."""
+
+    model: str | None
+    setting: str | None
+
+
+EvaluationRecord = Mapping[str, Any]
+"""Record of an evaluation, as :mod:`mars.evaluation.evaluate` writes it."""
+Answer = Mapping[str, Any]
+"""One question of an evaluation, as answered: a line of its samples."""
 Question = tuple[str, int]  # task, document
-Found = tuple[str | None, str | None]  # model and setting of a row, by name
-
-# One-token mode: a setting is this, but for what it says.
-ONE_TOKEN: dict[str, Any] = {
-    "threshold": None,
-    "metric": "probability",
-    "method": None,
-    "block_size": None,
-    "cache_block": None,
-    "authors_window": False,
-    "lossless": False,
-    "extra_mask": False,
-    "repetition_penalty": 1.0,
-}
-IDENTITY = ("scale", "method", "block_size", "ar_weight", "epochs_factor", "inverse_t_weighting")
-ORIGIN = ("source", "released")  # whether a model was trained here, or released by the authors
+PLAIN = Setting.model_validate({})  # one-token mode: a row's setting is this, but for what it says
 
 
-def models_for(row: Row, spec: Mapping[str, Any]) -> list[str]:
+def models_for(row: Row, spec: Selection) -> list[str]:
     """Our models that are what the row is."""
     return [
         name
-        for name, model in spec["models"].items()
-        if spec["scales"][model["scale"]]["stands_for"] == row.scale
-        and model["method"] == row.method
-        and model["block_size"] == row.block_size
-        and row.sft_loss in (None, model["ar_weight"] > 0)
-        and row.epochs in (0, STAGE_EPOCHS * model["epochs_factor"])
-        and model["inverse_t_weighting"] is row.inverse_t
+        for name, model in spec.models.items()
+        if spec.scales[model.scale].stands_for == row.scale
+        and model.method == row.method
+        and model.block_size == row.block_size
+        and row.sft_loss in (None, model.ar_weight > 0)
+        and row.epochs in (0, STAGE_EPOCHS * model.epochs_factor)
+        and model.inverse_t_weighting is row.inverse_t
     ]
 
 
-def settings_for(decoding: Mapping[str, Any], spec: Mapping[str, Any]) -> list[str]:
+def settings_for(decoding: Mapping[str, Any], settings: Mapping[str, Setting]) -> list[str]:
     """Names of the settings that differ from one-token mode by ``decoding`` alone.
 
     A predicate as a value admits all values for which it is true.
     """
+    if unknown := decoding.keys() - Setting.model_fields.keys():
+        raise KeyError(f"no setting says {', '.join(unknown)}")
     return [
         name
-        for name, setting in spec["settings"].items()
+        for name, setting in settings.items()
         if all(
-            _admits(decoding.get(key, default), setting.get(key, default))
-            for key, default in ONE_TOKEN.items()
+            _admits(decoding.get(key, getattr(PLAIN, key)), getattr(setting, key))
+            for key in Setting.model_fields
         )
     ]
 
@@ -71,9 +77,35 @@ def _admits(wanted: Any, value: Any) -> bool:
     return bool(wanted(value)) if callable(wanted) else value == wanted
 
 
-def benchmark_keys(spec: Mapping[str, Any]) -> dict[str, str]:
+def is_swept(setting: Setting) -> bool:
+    """Whether a setting differs from one-token mode in threshold and metric only."""
+    return setting.model_copy(update={"threshold": None, "metric": "probability"}) == PLAIN
+
+
+def selection(rows: Sequence[Row], spec: TableSpec) -> TableSpec:
+    """What some rows need of ``spec``; what is left out can change without effect."""
+    models = {name for row in rows for name in models_for(row, spec)}
+    settings = {name for row in rows for name in settings_for(row.decoding, spec.settings)}
+    settings |= set(settings_for({}, spec.settings))
+    titles = {title for row in rows for title in row.benchmarks}
+    scales = {spec.models[name].scale for name in models}
+    return TableSpec(
+        data=spec.data,
+        scales={name: scale for name, scale in spec.scales.items() if name in scales},
+        models={name: model for name, model in spec.models.items() if name in models},
+        benchmarks={key: one for key, one in spec.benchmarks.items() if one.title in titles},
+        settings={name: one for name, one in spec.settings.items() if name in settings},
+    )
+
+
+def of_rows(rows: Sequence[Row], experiment: Experiment) -> TableSpec:
+    """What some rows need of an experiment."""
+    return selection(rows, whole(experiment))
+
+
+def benchmark_keys(benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:
     """Key of each of the paper's benchmarks that the experiment has, by title, in paper order."""
-    keys = {benchmark["title"]: key for key, benchmark in spec["benchmarks"].items()}
+    keys = {benchmark.title: key for key, benchmark in benchmarks.items()}
     return {title: keys[title] for title in BENCHMARKS if title in keys}
 
 
@@ -81,31 +113,53 @@ class Evaluations:
     """The evaluation records of an experiment, asked for the quantities of the tables.
 
     Args:
-        spec: plain values in the shape of the configuration: ``scales``, ``models`` (with the keys
-            of :data:`IDENTITY`), ``benchmarks`` and ``settings``.
-        records: evaluation records by (model, setting, benchmark).
-        samples: the documents behind a record; with them a difference has the standard error of
+        records: those of the evaluations that were run.
+        answers: the questions behind a record; with them a difference has the standard error of
             paired runs.
     """
 
-    def __init__(self, spec: Mapping[str, Any], records: Records, samples: Samples | None = None):
+    def __init__(
+        self,
+        spec: Selection,
+        records: Mapping[EvaluationKey, EvaluationRecord],
+        answers: Mapping[EvaluationKey, Sequence[Answer]] | None = None,
+    ):
         self.spec = spec
         self.records = records
-        self.samples = samples or {}
-        self.keys = benchmark_keys(spec)
+        self.answers = answers or {}
+        self.keys = benchmark_keys(spec.benchmarks)
+
+    @classmethod
+    def read(cls, spec: Selection, folders: Mapping[str, Path]) -> Evaluations:
+        """Those that the stage "evaluate" wrote: ``<setting>/<benchmark>.json`` of each model.
+
+        Args:
+            folders: by model.
+        """
+        records: dict[EvaluationKey, EvaluationRecord] = {}
+        answers: dict[EvaluationKey, list[Answer]] = {}
+        for model, folder in folders.items():
+            for file in sorted(folder.glob("*/*.json")):
+                key = EvaluationKey(model, file.parent.name, file.stem)
+                records[key] = read_json(file)
+                samples = file.with_suffix(".samples.jsonl")
+                if samples.is_file():
+                    answers[key] = read_jsonl(samples)
+        return cls(spec, records, answers)
 
     def setting_of(self, model: str | None, decoding: Mapping[str, Any]) -> str | None:
         """The setting of a row; of several that fit it, one that the model was run under."""
-        fitting = settings_for(decoding, self.spec)
+        fitting = settings_for(decoding, self.spec.settings)
         run = {setting for name, setting, _ in self.records if name == model}
         return next((name for name in fitting if name in run), fitting[0] if fitting else None)
 
     def measure(
-        self, quantity: str, model: str | None, setting: str | None, titles: Iterable[str]
+        self, quantity: str, run: ModelAndSetting, titles: Iterable[str]
     ) -> dict[str, Measured | None]:
         """A quantity of one row by benchmark title (and "Avg", if asked for)."""
         titles = list(titles)
         ours: dict[str, Measured | None] = dict.fromkeys(titles)
+        model, setting = run
         if model is None or setting is None:
             return ours
         wanted = self.keys if AVERAGE in titles else {t: self.keys.get(t) for t in titles}
@@ -118,31 +172,32 @@ class Evaluations:
         return ours
 
     def _one(self, quantity: str, model: str, setting: str, key: str) -> Measured | None:
-        record = self.records.get((model, setting, key))
+        evaluated = EvaluationKey(model, setting, key)
+        record = self.records.get(evaluated)
         if record is None:
             return None
         if quantity == "accuracy":
-            return _measured(headline(record, self.spec["benchmarks"][key]), 100, record)
+            return _measured(headline(record, self.spec.benchmarks[key]), 100, record)
         if quantity == "tokens_per_forward":
             counted = record["tokens_per_forward"]
             return None if counted is None else _measured(tokens_per_forward(record), 1, record)
         if quantity == "tokens_per_forward_as_counted":
-            return self._as_counted(model, setting, key)
+            return self._as_counted(evaluated)
         one_token = self.setting_of(model, {})
         if one_token is None:
             return None
-        return self.difference((model, setting, key), (model, one_token, key))
+        return self.difference(evaluated, EvaluationKey(model, one_token, key))
 
-    def _as_counted(self, model: str, setting: str, key: str) -> Measured | None:
-        """Tokens per forward with those accepted after the end of an answer (AUDIT A2)."""
-        rows = self.samples.get((model, setting, key), ())
+    def _as_counted(self, evaluated: EvaluationKey) -> Measured | None:
+        """Tokens per forward with those accepted after an answer's end (docs/differences.md A2)."""
+        rows = self.answers.get(evaluated, ())
         forwards = [float(row["forwards"]) for row in rows]
         if not sum(forwards) or any("overrun" not in row for row in rows):
             return None
         tokens = [float(row["tokens"] + row["overrun"]) for row in rows]
-        return _measured(ratio(tokens, forwards), 1, self.records[model, setting, key])
+        return _measured(ratio(tokens, forwards), 1, self.records[evaluated])
 
-    def difference(self, after: Key, before: Key) -> Measured | None:
+    def difference(self, after: EvaluationKey, before: EvaluationKey) -> Measured | None:
         """Accuracy of one record minus that of another on the same benchmark, in points.
 
         Runs that answer the same questions have the standard error of the mean of the per-question
@@ -151,7 +206,7 @@ class Evaluations:
         """
         if after not in self.records or before not in self.records:
             return None
-        benchmark = self.spec["benchmarks"][after[2]]
+        benchmark = self.spec.benchmarks[after.benchmark]
         record = self.records[after]
         values = headline(record, benchmark), headline(self.records[before], benchmark)
         change = values[0].value - values[1].value
@@ -164,12 +219,16 @@ class Evaluations:
         stderr = math.hypot(*errors) if len(errors) == 2 else None
         return _measured(Score(change, stderr), 100, record)
 
-    def difference_by_title(self, after: Found, before: Found) -> dict[str, Measured | None]:
+    def difference_by_title(
+        self, after: ModelAndSetting, before: ModelAndSetting
+    ) -> dict[str, Measured | None]:
         """:meth:`difference` of two rows on each of the paper's benchmarks, and the average."""
         parts: dict[str, Measured | None] = dict.fromkeys(self.keys)
         if None not in (*after, *before):
             for title, key in self.keys.items():
-                pair = [(str(model), str(setting), key) for model, setting in (after, before)]
+                pair = [
+                    EvaluationKey(str(one.model), str(one.setting), key) for one in (after, before)
+                ]
                 parts[title] = self.difference(*pair)
         none = dict.fromkeys(BENCHMARKS)
         return {**none, **parts, AVERAGE: average_of(list(parts.values()))}
@@ -183,22 +242,22 @@ class Evaluations:
             return {}
         return {**parts, AVERAGE: sum(parts[title] for title in self.keys) / len(self.keys)}
 
-    def paired_scores(self, one: Key, other: Key) -> list[tuple[float, float]]:
+    def paired_scores(self, one: EvaluationKey, other: EvaluationKey) -> list[tuple[float, float]]:
         """Scores of two records question by question; none unless both have the same questions."""
         first, second = self.question_scores(one), self.question_scores(other)
         if first.keys() != second.keys():
             return []
         return [(first[question], second[question]) for question in first]
 
-    def question_scores(self, key: Key) -> dict[Question, float]:
+    def question_scores(self, evaluated: EvaluationKey) -> dict[Question, float]:
         """The benchmark's score of each question; nothing if it is not one number per question."""
-        benchmark = self.spec["benchmarks"][key[2]]
+        benchmark = self.spec.benchmarks[evaluated.benchmark]
         scores = {}
-        for sample in self.samples.get(key, ()):
-            score = sample["scores"].get(benchmark["filter"], {}).get(benchmark["metric"])
+        for answer in self.answers.get(evaluated, ()):
+            score = answer["scores"].get(benchmark.filter, {}).get(benchmark.metric)
             if not isinstance(score, bool | int | float):
                 return {}
-            scores[sample["task"], sample["document"]] = float(score)
+            scores[answer["task"], answer["document"]] = float(score)
         return scores
 
 
@@ -213,28 +272,7 @@ def average_of(parts: Sequence[Measured | None]) -> Measured | None:
 
 
 def _measured(
-    score: Score, unit: float, record: Mapping[str, Any], paired: bool = False
+    score: Score, unit: float, record: EvaluationRecord, paired: bool = False
 ) -> Measured:
     stderr = None if score.stderr is None else unit * score.stderr
     return Measured(unit * score.value, stderr, record["documents"], paired)
-
-
-def read_evaluations(
-    folders: Mapping[str, Path],
-) -> tuple[dict[Key, dict[str, Any]], dict[Key, list[dict[str, Any]]]]:
-    """Records and samples by (model, setting, benchmark).
-
-    Args:
-        folders: by model, what :func:`mars.evaluation.evaluate.evaluate` wrote:
-            ``<setting>/<benchmark>.json`` and ``<setting>/<benchmark>.samples.jsonl``.
-    """
-    records: dict[Key, dict[str, Any]] = {}
-    samples: dict[Key, list[dict[str, Any]]] = {}
-    for model, folder in folders.items():
-        for file in sorted(Path(folder).glob("*/*.json")):
-            key = (model, file.parent.name, file.stem)
-            records[key] = read_json(file)
-            documents = file.with_suffix(".samples.jsonl")
-            if documents.is_file():
-                samples[key] = read_jsonl(documents)
-    return records, samples

@@ -74,6 +74,7 @@ PLACES = {
     "evaluations": ("evaluations/*/manifest.json",),
     "speed": ("speed/*/manifest.json",),
     "tables": ("tables/*.csv",),
+    "shown": ("claims.json", "comparison.csv", "tables/*.jsonl", "figures/*.png"),
     "trainings": ("provenance/train/*.json", "provenance/pretrain/*.json"),
 }
 

@@ -13,6 +13,7 @@ use rule stage as table with:
         ),
         md=f"{RESULTS}/tables/{{artefact}}.md",
         tex=f"{RESULTS}/tables/{{artefact}}.tex",
+        jsonl=f"{RESULTS}/tables/{{artefact}}.jsonl",
         record=f"{RESULTS}/provenance/table/{{artefact}}.json",
     log:
         f"{RESULTS}/logs/table/{{artefact}}.log",

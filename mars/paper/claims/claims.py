@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mars.paper import published
+from mars.paper.claims.rows import ar_sft, mars, row_of
 from mars.paper.claims.significance import (
     Interval,
     PairedTest,
@@ -33,13 +34,20 @@ from mars.paper.claims.verdicts import (
     no_worse,
     trusted,
 )
-from mars.paper.evaluations import Evaluations, average_of, models_for
+from mars.paper.evaluations import Evaluations, ModelAndSetting, average_of, models_for
 from mars.paper.published import SCALES, Row
-from mars.paper.tables.writers import NONE, NOT_RUN
+from mars.paper.tables.table import NONE, NOT_RUN
+from mars.paper.tables.tidy_csv import Line
 
 # What the rules compare with.
 TOKENS_PER_FORWARD = 1.45  # "1.5 to 1.7" to one decimal
 JACOBI = 1.20  # tokens per forward that are still "near 1.07"
+
+
+ServedRecord = Mapping[str, Any]
+"""Record of a policy under load, as the stage live_tau writes it."""
+Described = Mapping[str, Any]
+"""What :func:`mars.checkpoints.describe.describe` says of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,13 @@ class Results:
     Attributes:
         tables: lines of the tidy CSV of Tables 5 and 6, by name, where they were made.
         live_tau: record of each policy under load, where it was measured.
-        checkpoints: what :func:`mars.checkpoints.describe.describe` says of each model.
+        checkpoints: by model.
     """
 
     evaluations: Evaluations
-    tables: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
-    live_tau: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    checkpoints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tables: Mapping[str, Sequence[Line]] = field(default_factory=dict)
+    live_tau: Mapping[str, ServedRecord] = field(default_factory=dict)
+    checkpoints: Mapping[str, Described] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,13 +92,7 @@ NOTHING = Judged(NOT_RUN, "this experiment has not measured it")
 # --- the rows that claims are about -------------------------------------------------------------
 
 
-def rows() -> list[Row]:
-    """Every row that a claim of evaluations compares."""
-    table2 = [row for row in published.table2() if row.method != "base"]
-    return [*table2, *published.table3(), *published.table4(), *published.table9()]
-
-
-def found(row: Row | None, results: Results) -> tuple[str, str] | None:
+def run_of(row: Row | None, results: Results) -> ModelAndSetting | None:
     """Our model and setting for a row, if both are there and were run."""
     if row is None:
         return None
@@ -98,33 +100,17 @@ def found(row: Row | None, results: Results) -> tuple[str, str] | None:
     for model in models_for(row, results.evaluations.spec):
         setting = results.evaluations.setting_of(model, row.decoding)
         if setting is not None and (model, setting) in run:
-            return model, setting
+            return ModelAndSetting(model, setting)
     return None
 
 
-def row_of(table: Iterable[Row], **wanted: Any) -> Row | None:
-    """The first row with these attributes."""
-    for row in table:
-        if all(getattr(row, key) == value for key, value in wanted.items()):
-            return row
-    return None
-
-
-def _ar(scale: str, epochs: int = 5) -> Row | None:
-    return row_of(published.table2(), scale=scale, method="ar_sft", epochs=epochs)
-
-
-def _mars(scale: str, block_size: int, sft_loss: bool = True) -> Row | None:
-    return row_of(
-        published.table3(), scale=scale, method="mars", block_size=block_size, sft_loss=sft_loss
-    )
-
-
-def _test(what: str, results: Results, after: Row | None, before: Row | None) -> PairedTest | None:
-    pair = found(after, results), found(before, results)
+def _test(
+    comparison: str, results: Results, after: Row | None, before: Row | None
+) -> PairedTest | None:
+    pair = run_of(after, results), run_of(before, results)
     if pair[0] is None or pair[1] is None:
         return None
-    return paired_test(what, results.evaluations, pair[0], pair[1])
+    return paired_test(comparison, results.evaluations, pair[0], pair[1])
 
 
 # --- the claims ---------------------------------------------------------------------------------
@@ -134,13 +120,15 @@ def one_token_matches_ar(results: Results) -> Judged:
     """Claim 1."""
     tests, verdicts, doubled = [], [], []
     for scale in SCALES:
-        mars = _mars(scale, 4)
-        test = _test(f"{scale}: MARS (B=4) minus AR SFT", results, mars, _ar(scale))
+        ours = mars(scale, 4)
+        test = _test(f"{scale}: MARS (B=4) minus AR SFT", results, ours, ar_sft(scale))
         if test is None:
             continue
         tests.append(test)
         verdicts.append(no_worse(test))
-        matched = _test(f"{scale}: MARS (B=4) minus AR SFT (10 ep)", results, mars, _ar(scale, 10))
+        matched = _test(
+            f"{scale}: MARS (B=4) minus AR SFT (10 ep)", results, ours, ar_sft(scale, 10)
+        )
         doubled += [matched] if matched else []
     if not tests:
         return NOTHING
@@ -152,8 +140,8 @@ def several_tokens_at_a_small_loss(results: Results) -> Judged:
     tests, verdicts, parts = [], [], []
     for row in published.table4():
         assert row.block_size is not None
-        what = f"{row.label}: tau = 0.95 minus one token"
-        test = _test(what, results, row, _mars(row.scale, row.block_size))
+        comparison = f"{row.label}: tau = 0.95 minus one token"
+        test = _test(comparison, results, row, mars(row.scale, row.block_size))
         speed = _speed(row, results)
         if test is None or speed is None:
             continue
@@ -166,8 +154,8 @@ def several_tokens_at_a_small_loss(results: Results) -> Judged:
 
 def sft_loss_keeps_larger_blocks(results: Results) -> Judged:
     """Claim 3."""
-    with_loss = [found(_mars("0.5B", size), results) for size in (4, 16)]
-    without = [found(_mars("0.5B", size, sft_loss=False), results) for size in (4, 16)]
+    with_loss = [run_of(mars("0.5B", size), results) for size in (4, 16)]
+    without = [run_of(mars("0.5B", size, sft_loss=False), results) for size in (4, 16)]
     if None in (*with_loss, *without):
         return NOTHING
     (small, large), (small_without, large_without) = with_loss, without
@@ -181,8 +169,8 @@ def sft_loss_keeps_larger_blocks(results: Results) -> Judged:
         _test(
             f"0.5B: B=16 minus B=4, {'with' if loss else 'without'} SFT loss",
             results,
-            _mars("0.5B", 16, loss),
-            _mars("0.5B", 4, loss),
+            mars("0.5B", 16, loss),
+            mars("0.5B", 4, loss),
         )
         for loss in (True, False)
     ]
@@ -195,9 +183,9 @@ def sft_loss_keeps_larger_blocks(results: Results) -> Judged:
 def block_diffusion_collapses(results: Results) -> Judged:
     """Claim 4."""
     diffusion = row_of(published.table2(), method="block_diffusion")
-    fall = _test("0.5B: Block Diffusion (B=4) minus AR SFT", results, diffusion, _ar("0.5B"))
+    fall = _test("0.5B: Block Diffusion (B=4) minus AR SFT", results, diffusion, ar_sft("0.5B"))
     lead = _test(
-        "0.5B: MARS (B=4) minus Block Diffusion (B=4)", results, _mars("0.5B", 4), diffusion
+        "0.5B: MARS (B=4) minus Block Diffusion (B=4)", results, mars("0.5B", 4), diffusion
     )
     if fall is None or lead is None:
         return NOTHING
@@ -210,7 +198,7 @@ def block_diffusion_collapses(results: Results) -> Judged:
 
 def block_cache_beats_ar(results: Results) -> Judged:
     """Claim 5."""
-    best: dict[int, Mapping[str, str]] = {}
+    best: dict[int, Line] = {}
     for line in results.tables.get("table5", ()):
         if line["row"] == "MARS + block cache" and _is_speedup(line, "speedup_over_ar"):
             batch = int(float(line["batch_size"]))
@@ -252,7 +240,7 @@ def tau_is_a_live_knob(results: Results) -> Judged:
     )
 
 
-def _busy_rate(policy: Mapping[str, Any]) -> float | None:
+def _busy_rate(policy: ServedRecord) -> float | None:
     """Tokens per second while all slots are busy: what the engine can serve, not what is asked."""
     rates = [
         entry["tokens_per_second"]
@@ -264,7 +252,7 @@ def _busy_rate(policy: Mapping[str, Any]) -> float | None:
 
 def composes_with_speculative_decoding(results: Results) -> Judged:
     """Claim 7."""
-    first, *others = map(published.pair_label, published.table(6).to_dict("records"))
+    first, *others = map(published.pair_label, published.table(6))
     lines = {
         line["row"]: line
         for line in results.tables.get("table6", ())
@@ -279,33 +267,33 @@ def composes_with_speculative_decoding(results: Results) -> Judged:
 
 def jacobi_stays_near_one(results: Results) -> Judged:
     """Claim 8."""
-    _, row, mars_row = published.table9()
-    jacobi, mars = _speed(row, results), _speed(mars_row, results)
+    _, jacobi_row, mars_row = published.table9()
+    jacobi, ours = _speed(jacobi_row, results), _speed(mars_row, results)
     if jacobi is None:
         return NOTHING
-    beside = f", MARS (B=4) at tau = 0.95: {_range(mars)}" if mars else ""
+    beside = f", MARS (B=4) at tau = 0.95: {_range(ours)}" if ours else ""
     evidence = f"Jacobi on AR SFT: {_range(jacobi)} tokens per forward{beside}"
     return Judged(below(jacobi, JACOBI), evidence)
 
 
 def metric_hardly_matters(results: Results) -> Judged:
     """Claim 9: accuracy of the metrics at equal speed, on the questions that all were run on."""
-    found_model = found(_mars("0.5B", 4), results)
-    if found_model is None:
+    run = run_of(mars("0.5B", 4), results)
+    if run is None:
         return NOTHING
-    curves = tradeoffs(found_model[0], results.evaluations)
+    curves = tradeoffs(str(run.model), results.evaluations)
     if len(curves) < 2 or "probability" not in curves:
         return NOTHING
     verdicts, parts = [], []
     for metric in [name for name in curves if name != "probability"]:
-        found_gap = gap(curves[metric], curves["probability"])
-        if found_gap is None:
+        between = gap(curves[metric], curves["probability"])
+        if between is None:
             verdicts.append(UNDECIDED)
             parts.append(f"{metric}: no speed in common with probability")
         else:
-            verdict = below(found_gap.distance(), MARGIN)
+            verdict = below(between.distance(), MARGIN)
             verdicts.append(trusted(curves[metric].fewest, verdict))
-            parts.append(f"{metric} minus probability at equal speed: {found_gap} points")
+            parts.append(f"{metric} minus probability at equal speed: {between} points")
     return Judged(combined(verdicts), "; ".join(parts))
 
 
@@ -313,7 +301,7 @@ def same_parameters_same_interface(results: Results) -> Judged:
     """Claim 10."""
     verdicts, parts = [], []
     for scale in SCALES:
-        reference = _checkpoint(_ar(scale), results)
+        reference = _checkpoint(ar_sft(scale), results)
         others = {
             row.label: described
             for row in published.table3()
@@ -332,10 +320,10 @@ def same_parameters_same_interface(results: Results) -> Judged:
     return Judged(combined(verdicts), "; ".join(parts)) if verdicts else NOTHING
 
 
-def _checkpoint(row: Row | None, results: Results) -> Mapping[str, Any] | None:
+def _checkpoint(row: Row | None, results: Results) -> Described | None:
     """What is known of the checkpoint of a row's model."""
-    pair = found(row, results)
-    return results.checkpoints.get(pair[0]) if pair else None
+    run = run_of(row, results)
+    return results.checkpoints.get(str(run.model)) if run else None
 
 
 CLAIMS = (
@@ -429,25 +417,25 @@ CLAIMS = (
 
 def _speed(row: Row, results: Results) -> Interval | None:
     """Average tokens per forward of a row, over the benchmarks it was run on."""
-    pair = found(row, results)
-    if pair is None:
+    run = run_of(row, results)
+    if run is None:
         return None
     evaluations = results.evaluations
-    ours = evaluations.measure("tokens_per_forward", *pair, evaluations.keys)
+    ours = evaluations.measure("tokens_per_forward", run, evaluations.keys)
     whole = average_of([one for one in ours.values() if one is not None])
     return Interval.of(whole.value, whole.stderr) if whole else None
 
 
-def _is_speedup(line: Mapping[str, str], quantity: str) -> bool:
+def _is_speedup(line: Line, quantity: str) -> bool:
     """Whether a tidy line is a speed-up that was measured."""
     return line["quantity"] == quantity and line["value"] not in (NOT_RUN, NONE)
 
 
-def _interval(line: Mapping[str, str]) -> Interval:
+def _interval(line: Line) -> Interval:
     return Interval.of(float(line["value"]), stderr_of(line))
 
 
-def _faster(line: Mapping[str, str]) -> str:
+def _faster(line: Line) -> str:
     """Whether a speed-up is above 1; a single round, which has no error, cannot tell."""
     return UNDECIDED if stderr_of(line) is None else above(_interval(line), 1.0)
 
@@ -457,8 +445,8 @@ def _range(value: Interval) -> str:
 
 
 def _listed(tests: Iterable[PairedTest]) -> str:
-    return "; ".join(f"{test.what}: {test}" for test in tests)
+    return "; ".join(f"{test.comparison}: {test}" for test in tests)
 
 
-def _accuracy(policy: Mapping[str, Any]) -> str:
+def _accuracy(policy: ServedRecord) -> str:
     return NONE if policy.get("accuracy") is None else f"{100 * policy['accuracy']:.1f} %"

@@ -12,27 +12,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mars.paper import published
 from mars.paper.claims.significance import Z, stderr_of
 from mars.paper.evaluations import Evaluations
 from mars.paper.published import AVERAGE, QUESTIONS
-from mars.paper.tables.evaluated import DECLARATIONS, table_cells
+from mars.paper.specs import NOTHING, ComparisonSpec
+from mars.paper.tables.evaluated import table_cells
+from mars.paper.tables.markdown import pipe_table
 from mars.paper.tables.notes import scale_notes
-from mars.paper.tables.writers import (
-    NONE,
-    NOT_RUN,
-    Cell,
-    as_csv,
-    full_row_name,
-    pipe_table,
-    quantity_title,
-    read_csv,
-)
+from mars.paper.tables.table import NONE, NOT_RUN, TableCell, quantity_title
+from mars.paper.tables.tidy_csv import Line, as_csv, csv_text, full_row_name, read_csv
 from mars.provenance.files import write_atomic
 
-COMPARED = {f"table{number}": number for number in (2, 3, 4, 5, 6, 8, 9)}
 VERDICTS = ("agrees", "within noise", "differs", "not comparable", NOT_RUN)
 # A difference of at most this much is an agreement, however sure it is: in the quantity's unit.
 TOLERANCE = {
@@ -102,13 +94,8 @@ def verdict(
     return word, word
 
 
-def compare(lines: Iterable[Mapping[str, str]], artefact: str, spec: Mapping[str, Any]) -> list:
-    """Compare the cells of one tidy table that have a published number.
-
-    Args:
-        lines: of the table's CSV.
-        spec: ``same_models`` by scale of the paper, and the ``titles`` that an average is over.
-    """
+def compare(lines: Iterable[Line], artefact: str, spec: ComparisonSpec) -> list[Compared]:
+    """Compare the cells of one tidy table that have a published number."""
     cells = [line for line in lines if line["published"] != NONE]
     row_scores = {
         (c["scale"], c["row"], c["quantity"], c["benchmark"]): float(c["published"]) for c in cells
@@ -117,9 +104,9 @@ def compare(lines: Iterable[Mapping[str, str]], artefact: str, spec: Mapping[str
 
 
 def _compared(
-    cell: Mapping[str, str],
+    cell: Line,
     artefact: str,
-    spec: Mapping[str, Any],
+    spec: ComparisonSpec,
     row_scores: Mapping[tuple[str, str, str, str], float],
 ) -> Compared:
     ours, ours_stderr = _number(cell["value"]), stderr_of(cell)
@@ -132,13 +119,13 @@ def _compared(
             for (scale, row, quantity, title), score in row_scores.items()
             if (scale, row) == (cell["scale"], cell["row"])
         },
-        spec["titles"],
+        spec.titles,
     )
     # Of a quantity whose published error nobody can know, ours is what is left.
     errors = [error for error in (ours_stderr, paper_stderr) if error is not None]
     stderr = math.hypot(*errors) if ours_stderr is not None else None
     difference = None if ours is None else ours - paper
-    same_models = spec["same_models"].get(cell["scale"], False)
+    same_models = spec.same_models.get(cell["scale"], False)
     word, rule = verdict(cell["quantity"], difference, stderr, same_models)
     return Compared(
         artefact=artefact,
@@ -200,69 +187,60 @@ def _number(text: str) -> float | None:
 # --- cells that nothing was made for ------------------------------------------------------------
 
 
-def published_lines(number: int) -> list[dict[str, str]]:
+def published_lines(number: int) -> list[Line]:
     """The lines of a table that this experiment does not make: published numbers, none of ours."""
-    if number in DECLARATIONS:
-        nothing: dict[str, Any] = {"scales": {}, "models": {}, "benchmarks": {}, "settings": {}}
-        cells = table_cells(DECLARATIONS[number].rows(), Evaluations(nothing, {}))
+    if number in published.ROWS:
+        cells = table_cells(published.ROWS[number](), Evaluations(NOTHING, {}))
     else:
         cells = _speed_cells(number)
     return list(csv.DictReader(io.StringIO(as_csv(cells))))
 
 
-def _speed_cells(number: int) -> list[Cell]:
+def _speed_cells(number: int) -> list[TableCell]:
     """Tables 5 and 6: a row of the CSV is a row of the table, a column a quantity."""
     names = {5: ("method",), 6: ("draft", "target")}[number]
     cells = []
-    for line in published.table(number).to_dict("records"):
-        extra = {
-            key: int(line[key])
-            for key in ("batch_size", "cache_block")
-            if line.get(key, math.nan) == line.get(key, math.nan)
-        }
+    for line in published.table(number):
+        extra = {key: int(line[key]) for key in ("batch_size", "cache_block") if line.get(key)}
         label = published.pair_label(line) if number == 6 else line["method"]
         for key, value in line.items():
             if key not in (*names, "batch_size", "cache_block"):
                 scale = "7B"  # of the model that is timed, or of the target
-                cells.append(Cell(scale, label, key, "GSM8K", published=float(value), extra=extra))
+                cells.append(
+                    TableCell(scale, label, key, "GSM8K", published=float(value), extra=extra)
+                )
     return cells
 
 
 # --- files --------------------------------------------------------------------------------------
 
 
-def write_comparison(spec: Mapping[str, Any], tables: Mapping[str, Path], output: Path) -> None:
+def write_comparison(spec: ComparisonSpec, made: Mapping[str, Path], output: Path) -> list[Path]:
     """Write ``comparison.csv`` and ``comparison.md`` into the folder ``output``.
 
     Args:
-        spec: ``same_models``, ``titles`` (see :func:`compare`) and ``scales``.
-        tables: the tidy CSV of each table that was made, by name; the others are "not run".
+        made: the tidy CSV of each table that was made, by name; the others are "not run".
     """
     lines: list[Compared] = []
-    for name, number in COMPARED.items():
-        rows = read_csv(tables[name]) if name in tables else published_lines(number)
+    for name, number in spec.tables.items():
+        rows = read_csv(made[name]) if name in made else published_lines(number)
         lines += compare(rows, name, spec)
-    write_atomic(output / "comparison.csv", _as_csv(lines))
-    write_atomic(output / "comparison.md", _as_markdown(lines, scale_notes(spec)))
+    files = [output / "comparison.csv", output / "comparison.md"]
+    write_atomic(files[0], _as_csv(lines))
+    write_atomic(files[1], _as_markdown(lines, scale_notes(spec.scales)))
+    return files
 
 
 def _as_csv(lines: list[Compared]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(Compared.__dataclass_fields__), lineterminator="\n")
-    writer.writeheader()
-    for line in lines:
-        missing = NOT_RUN if line.ours is None else NONE
-        writer.writerow(
-            {
-                key: missing
-                if value is None
-                else round(value, 6)
-                if isinstance(value, float)
-                else value
-                for key, value in (asdict(line) | {"rule": RULES[line.rule]}).items()
-            }
-        )
-    return stream.getvalue()
+    rows = [_as_written(line) for line in lines]
+    return csv_text(list(Compared.__dataclass_fields__), rows)
+
+
+def _as_written(line: Compared) -> list[str | float]:
+    missing = NOT_RUN if line.ours is None else NONE
+    values = (asdict(line) | {"rule": RULES[line.rule]}).values()
+    rounded = (round(value, 6) if isinstance(value, float) else value for value in values)
+    return [missing if value is None else value for value in rounded]
 
 
 def _as_markdown(lines: list[Compared], notes: list[str]) -> str:

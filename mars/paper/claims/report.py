@@ -9,16 +9,21 @@ from typing import Any
 
 from mars.paper.claims.claims import CLAIMS, Results
 from mars.paper.claims.verdicts import FEWEST, FLOOR
+from mars.paper.tables.markdown import pipe_table
 from mars.paper.tables.notes import scale_notes
-from mars.paper.tables.writers import NONE, pipe_table
+from mars.paper.tables.table import NONE
 from mars.provenance.files import read_json, write_atomic, write_json
 
 NO_CAVEAT = "the paper's models"
 
 
-def write_claims(results: Results, output: Path) -> None:
+ClaimRecord = Mapping[str, Any]
+"""A claim with its verdict, as in ``claims.json``."""
+
+
+def write_claims(results: Results, output: Path) -> list[Path]:
     """Judge every claim and write ``claims.json`` and ``claims.md`` into the folder ``output``."""
-    caveat = " ".join(scale_notes(results.evaluations.spec)) or NO_CAVEAT
+    caveat = " ".join(scale_notes(results.evaluations.spec.scales)) or NO_CAVEAT
     claims = []
     for claim in CLAIMS:
         judged = claim.judge(results)
@@ -34,11 +39,13 @@ def write_claims(results: Results, output: Path) -> None:
                 "tests": [test.plain() for test in judged.tests],
             }
         )
-    write_json(Path(output) / "claims.json", claims)
-    write_atomic(Path(output) / "claims.md", _as_markdown(claims))
+    files = [output / "claims.json", output / "claims.md"]
+    write_json(files[0], claims)
+    write_atomic(files[1], _as_markdown(claims))
+    return files
 
 
-def _as_markdown(claims: Sequence[Mapping[str, Any]]) -> str:
+def _as_markdown(claims: Sequence[ClaimRecord]) -> str:
     verdicts = [["#", "Claim", "Verdict", "Evidence", "Numbers"], ["---:", *["---"] * 4]]
     verdicts += [
         [str(c["number"]), c["claim"], f"**{c['verdict']}**", c["evidence"], c["artefact"]]

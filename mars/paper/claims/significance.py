@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mars.paper.evaluations import Evaluations, Found
-from mars.paper.tables.writers import NONE, NOT_RUN
+from mars.paper.evaluations import EvaluationKey, Evaluations, ModelAndSetting
+from mars.paper.tables.table import NONE, NOT_RUN
+from mars.paper.tables.tidy_csv import Line
 
 DRAWS = 10_000
 SEED = 0
@@ -51,6 +52,7 @@ class PairedTest:
     """Accuracy of one run minus that of another over the same questions, in points.
 
     Attributes:
+        comparison: which run minus which, in words.
         titles: the benchmarks over which ``difference`` is the average.
         questions: how many, over all of them.
         fewest: questions of the benchmark that has the fewest.
@@ -59,7 +61,7 @@ class PairedTest:
         p: of McNemar's exact test over all questions; None where scores are not right or wrong.
     """
 
-    what: str
+    comparison: str
     titles: list[str]
     questions: int
     fewest: int
@@ -77,10 +79,11 @@ class PairedTest:
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)
+        values = asdict(self)
+        return {"what": values.pop("comparison"), **values}
 
 
-def stderr_of(line: Mapping[str, str]) -> float | None:
+def stderr_of(line: Line) -> float | None:
     """Standard error of a cell of a tidy table; None where there is none."""
     return None if line["stderr"] in (NOT_RUN, NONE) else float(line["stderr"])
 
@@ -139,18 +142,18 @@ def interval_of(value: float, draws: np.ndarray) -> Interval:
 
 
 def paired_test(
-    what: str, evaluations: Evaluations, after: Found, before: Found
+    comparison: str, evaluations: Evaluations, after: ModelAndSetting, before: ModelAndSetting
 ) -> PairedTest | None:
     """Compare two rows on the questions of the benchmarks that both were run on.
 
     Returns:
         None where they share no benchmark with a score per question.
     """
-    return combined_test(what, evaluations, {after: 1, before: -1})
+    return combined_test(comparison, evaluations, {after: 1, before: -1})
 
 
 def combined_test(
-    what: str, evaluations: Evaluations, terms: Mapping[Found, int]
+    comparison: str, evaluations: Evaluations, terms: Mapping[ModelAndSetting, int]
 ) -> PairedTest | None:
     """Test a signed sum of rows, e.g. a difference of differences, question by question."""
     groups = _signed_sums(evaluations, terms)
@@ -160,7 +163,7 @@ def combined_test(
     binary = len(terms) == 2 and set(differences) <= {-1.0, 0.0, 1.0}
     gained, lost = (differences.count(1.0), differences.count(-1.0)) if binary else (None, None)
     return PairedTest(
-        what=what,
+        comparison=comparison,
         titles=list(groups),
         questions=len(differences),
         fewest=min(map(len, groups.values())),
@@ -173,23 +176,26 @@ def combined_test(
 
 
 def _reference(
-    evaluations: Evaluations, terms: Mapping[Found, int], titles: Sequence[str]
+    evaluations: Evaluations, terms: Mapping[ModelAndSetting, int], titles: Sequence[str]
 ) -> float:
     """Average accuracy of the row that is taken off."""
-    ((model, setting),) = (found for found, sign in terms.items() if sign < 0)
+    ((model, setting),) = (run for run, sign in terms.items() if sign < 0)
     means = []
     for title in titles:
-        scores = evaluations.question_scores((str(model), str(setting), evaluations.keys[title]))
+        key = EvaluationKey(str(model), str(setting), evaluations.keys[title])
+        scores = evaluations.question_scores(key)
         means.append(100 * sum(scores.values()) / len(scores))
     return sum(means) / len(means)
 
 
-def _signed_sums(evaluations: Evaluations, terms: Mapping[Found, int]) -> dict[str, list[float]]:
+def _signed_sums(
+    evaluations: Evaluations, terms: Mapping[ModelAndSetting, int]
+) -> dict[str, list[float]]:
     """By benchmark title, the signed sum of the rows' scores of each question."""
     groups = {}
     for title, key in evaluations.keys.items():
         scores = [
-            (sign, evaluations.question_scores((str(model), str(setting), key)))
+            (sign, evaluations.question_scores(EvaluationKey(str(model), str(setting), key)))
             for (model, setting), sign in terms.items()
         ]
         questions = scores[0][1].keys()

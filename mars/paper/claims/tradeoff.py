@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mars.paper.claims.significance import Interval, bootstrap_weights, interval_of
-from mars.paper.evaluations import Evaluations, Question, settings_for
+from mars.paper.evaluations import EvaluationKey, Evaluations, Question, is_swept
 
 DRAWS = 2000
 GRID = 21  # speeds at which two curves are compared
@@ -30,9 +30,11 @@ class Curve(NamedTuple):
 def tradeoffs(model: str, evaluations: Evaluations) -> dict[str, Curve]:
     """The curve of each metric over its thresholds, on the benchmarks that all were run on."""
     settings = {
-        name: setting["metric"]
-        for name, setting in evaluations.spec["settings"].items()
-        if _is_threshold(setting) and any((model, name) == cell[:2] for cell in evaluations.records)
+        name: setting.metric
+        for name, setting in evaluations.spec.settings.items()
+        if setting.threshold is not None
+        and is_swept(setting)
+        and any((model, name) == cell[:2] for cell in evaluations.records)
     }
     parts = []
     for key in evaluations.keys.values():
@@ -65,24 +67,19 @@ def gap(curve: Curve, reference: Curve) -> Interval | None:
     return interval_of(gaps[0], drawn)
 
 
-def _is_threshold(setting: dict) -> bool:
-    """Whether a setting is multi-token decoding with a metric and a threshold, nothing else."""
-    plain = {**setting, "threshold": None, "metric": "probability"}
-    return setting["threshold"] is not None and bool(settings_for({}, {"settings": {"": plain}}))
-
-
 def _answers(
     evaluations: Evaluations, model: str, setting: str, key: str
 ) -> dict[Question, tuple[float, float, float]]:
     """Score, tokens and forwards of each question; none where there is no score per question."""
-    scores = evaluations.question_scores((model, setting, key))
+    evaluated = EvaluationKey(model, setting, key)
+    scores = evaluations.question_scores(evaluated)
     return {
         (row["task"], row["document"]): (
             scores[row["task"], row["document"]],
             float(row["tokens"]),
             float(row["forwards"]),
         )
-        for row in evaluations.samples.get((model, setting, key), ())
+        for row in evaluations.answers.get(evaluated, ())
         if scores
     }
 

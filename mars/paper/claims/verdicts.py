@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mars.paper.claims.significance import Interval, PairedTest
-from mars.paper.tables.writers import NOT_RUN
+from mars.paper.tables.table import NOT_RUN
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 MARGIN = 2.0  # points: about two standard errors of a difference of two published averages

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 
-from mars.paper.evaluations import Key
-from mars.paper.figures.style import BLACK, COLOURS, COLUMN, MARKERS, figure_for
-from mars.paper.figures.sweep import Point, as_csv, sweep_points
+from mars.paper.evaluations import EvaluationKey, EvaluationRecord
+from mars.paper.figures.style import BLACK, COLOURS, COLUMN, MARKERS, add_tip, figure_for
+from mars.paper.figures.sweep import Point, as_csv, sweep_points, tip
+from mars.paper.specs import Selection
 from mars.provenance.files import write_atomic
 
-CAPTION = (
-    "Acceptance metrics: accuracy (%) over tokens per forward on GSM8K of MARS B=4 at the small "
-    "scale, as the threshold of each metric is loosened from left to right. Bars are one standard "
-    "error. The paper shows this as a plot only, without numbers to set beside it."
-)
 METRICS = {
     "probability": "probability ≥ τ",
     "entropy": "entropy ≤ threshold",
@@ -26,21 +21,21 @@ METRICS = {
 
 
 def draw(
-    spec: Mapping[str, Any], records: Mapping[Key, Mapping[str, Any]], output: Path
+    spec: Selection, records: Mapping[EvaluationKey, EvaluationRecord], output: Path
 ) -> list[Path]:
-    """Write ``figure6.pdf``, ``.png`` and the points drawn, ``.csv``, into the folder ``output``.
+    """Write ``figure6.pdf``, ``.png``, ``.svg`` and the points drawn, ``.csv``, into ``output``.
 
     Arguments as of :func:`mars.paper.figures.sweep.sweep_points`.
     """
     points = sweep_points(spec, records)
-    files = [Path(output) / f"figure6.{suffix}" for suffix in ("pdf", "png", "csv")]
-    with figure_for(files[:2], COLUMN, 2.8) as figure:
+    files = [Path(output) / f"figure6.{suffix}" for suffix in ("pdf", "png", "svg", "csv")]
+    with figure_for(files[:3], COLUMN, 2.8) as figure:
         panel = figure.subplots()
         _draw_points(panel, points)
         panel.set(xlabel="tokens per forward", ylabel="GSM8K accuracy (%)")
         if points:
             figure.legend(loc="outside lower center", ncols=2)
-    write_atomic(files[2], as_csv(points))
+    write_atomic(files[3], as_csv(points))
     return files
 
 
@@ -52,8 +47,14 @@ def _draw_points(panel: Axes, points: list[Point]) -> None:
         swept = [point for point in points if point.metric == metric and point not in start]
         if swept:
             _errorbar(panel, [*start, *swept], COLOURS[number], MARKERS[number], label)
+            for point in swept:
+                text = tip(label, point)
+                add_tip(panel, point.tokens_per_forward, point.accuracy, text)
     if start:  # on top: it belongs to all three curves
         _errorbar(panel, start, BLACK, "*", "one token")
+    for point in start:
+        text = tip(f"B={point.block_size}", point)
+        add_tip(panel, point.tokens_per_forward, point.accuracy, text)
 
 
 def _errorbar(panel: Axes, curve: list[Point], colour: str, marker: str, label: str) -> None:

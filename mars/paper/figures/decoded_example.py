@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from statistics import median_low
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 
 from mars.checkpoints.load import eos_token_ids, load_model
-from mars.config.experiment import Setting
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding.generate import text_of
 from mars.decoding.requests import Decoded
@@ -21,42 +19,43 @@ from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.offline import forbid_network
 from mars.evaluation.tasks import load_benchmark
+from mars.paper.evaluations import Answer
+from mars.paper.figures.stage import ExampleSpec
 from mars.provenance.files import read_jsonl
 
 RULE = "the first one of median length among the {} {} of this model and setting"
 
 
-def choose(
-    samples: Sequence[Mapping[str, Any]], benchmark: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], str]:
-    """The sample to show, and the rule in words.
+def choose(answers: Sequence[Answer], benchmark: Benchmark) -> tuple[Answer, str]:
+    """The answer to show, and the rule in words.
 
     It is the first correct answer whose number of tokens is the (lower) median of the correct
     answers; of all answers, where none is correct.
 
     Raises:
-        UserError: there is no sample.
+        UserError: there is no answer.
     """
-    if not samples:
+    if not answers:
         raise UserError("the evaluation has no samples to choose an answer from; run it again.")
-    correct = [s for s in samples if s["scores"][benchmark["filter"]][benchmark["metric"]] == 1]
+    correct = [answer for answer in answers if _is_correct(answer, benchmark)]
     kind = "correct answers"
     if not correct:
-        correct, kind = list(samples), "answers, of which none is correct,"
-    length = median_low([sample["tokens"] for sample in correct])
-    chosen = next(sample for sample in correct if sample["tokens"] == length)
+        correct, kind = list(answers), "answers, of which none is correct,"
+    length = median_low([answer["tokens"] for answer in correct])
+    chosen = next(answer for answer in correct if answer["tokens"] == length)
     return chosen, RULE.format(len(correct), kind)
 
 
+def _is_correct(answer: Answer, benchmark: Benchmark) -> bool:
+    return answer["scores"][benchmark.filter][benchmark.metric] == 1
+
+
 def decode_example(
-    spec: Mapping[str, Any], checkpoint: Path, evaluation: Path, hub: Path
+    spec: ExampleSpec, checkpoint: Path, evaluation: Path, hub: Path
 ) -> dict[str, Any]:
     """Decode the chosen question once more, as in the evaluation.
 
     Args:
-        spec: names ``model``, ``setting``, ``benchmark``; the sections ``decoding`` (of the
-            setting), ``task`` (of the benchmark), ``evaluation``; ``block_size``,
-            ``generated_data``.
         checkpoint: folder of the model.
         evaluation: folder of its evaluations.
         hub: data sets in hub layout.
@@ -66,14 +65,14 @@ def decode_example(
         ``forwards``, ``correct``, ``rule``, which document it is, and ``as_evaluated``: whether
         the answer is the one in the evaluation's samples, letter by letter.
     """
-    file = evaluation / spec["setting"] / f"{spec['benchmark']}.samples.jsonl"
+    file = evaluation / spec.setting / f"{spec.benchmark}.samples.jsonl"
     if not file.is_file():
         raise UserError(f"{file} does not exist; evaluate the model under this setting first.")
-    chosen, rule = choose(read_jsonl(file), spec["task"])
+    chosen, rule = choose(read_jsonl(file), spec.task)
     lm, entry = _answer_again(spec, checkpoint, hub, chosen)
     (generation,) = lm.generations.values()
     return {
-        **{key: spec[key] for key in ("model", "setting", "benchmark")},
+        **spec.model_dump(include={"model", "setting", "benchmark"}),
         "document": chosen["document"],
         "rule": rule,
         "question": entry["doc"]["question"],
@@ -81,7 +80,7 @@ def decode_example(
         "tokens": generation.tokens,
         "forwards": generation.forwards,
         "finish": generation.finish,
-        "correct": chosen["scores"][spec["task"]["filter"]][spec["task"]["metric"]] == 1,
+        "correct": _is_correct(chosen, spec.task),
         "as_evaluated": generation.text == chosen["generation"],
     }
 
@@ -97,24 +96,22 @@ class _WatchedLM(DecodingLM):
 
 
 def _answer_again(
-    spec: Mapping[str, Any], checkpoint: Path, hub: Path, chosen: Mapping[str, Any]
+    spec: ExampleSpec, checkpoint: Path, hub: Path, chosen: Answer
 ) -> tuple[_WatchedLM, dict[str, Any]]:
     """The model after it answered one document, and lm-eval's entry of it."""
     forbid_network()
-    protocol = spec["evaluation"]
-    model = load_model(checkpoint, getattr(torch, protocol["precision"]))
+    model = load_model(checkpoint, getattr(torch, spec.evaluation.precision))
     tokenizer = load_tokenizer(checkpoint)
     lm = _WatchedLM(
         model,
         tokenizer,
-        block_size=spec["block_size"],
+        block_size=spec.block_size,
         eos_token_ids=eos_token_ids(model, tokenizer),
-        max_new_tokens=protocol["max_new_tokens"],
+        max_new_tokens=spec.evaluation.max_new_tokens,
         slots=1,
     )
-    lm.setting = Setting.model_validate(spec["decoding"])
-    task = SimpleNamespace(**spec["task"])
-    loaded = load_benchmark(task, hub, generated=spec["generated_data"])  # type: ignore[arg-type]
+    lm.setting = spec.decoding
+    loaded = load_benchmark(spec.task, hub, generated=spec.generated_data)
     results = lm_evaluate(
         lm,
         {"tasks": loaded.tasks, "groups": loaded.groups},

@@ -13,10 +13,6 @@ from matplotlib.patches import Rectangle
 from mars.paper.figures.style import PAGE, figure_for
 from mars.provenance.files import write_atomic, write_json
 
-CAPTION = (
-    "One GSM8K answer of MARS B=4 at tau = 0.95. Tokens accepted in the same forward are shaded "
-    "together, in two shades by turns; ↵ is a new line and ■ the token that ends the answer."
-)
 SHADES = ("#BFDDF2", "#F6D7A8")  # light blue and light orange: apart for every eye, and in grey
 END = "■"
 COLUMNS = 96  # letters in a line
@@ -28,12 +24,12 @@ STYLE = (
 )
 
 
-def draw(example: Mapping[str, Any], output: Path) -> list[Path]:
-    """Write ``figure1.pdf``, ``.png``, ``.html`` and the runs drawn, ``.json``, into ``output``.
+Example = Mapping[str, Any]
+"""What :func:`mars.paper.figures.decoded_example.decode_example` returns."""
 
-    Args:
-        example: of :func:`mars.paper.figures.decoded_example.decode_example`.
-    """
+
+def draw(example: Example, caption: str, output: Path) -> list[Path]:
+    """Write ``figure1.pdf``, ``.png``, ``.html`` and the runs drawn, ``.json``, into ``output``."""
     files = [Path(output) / f"figure1.{suffix}" for suffix in ("pdf", "png", "html", "json")]
     question = list(_wrapped([(example["question"], None)]))
     answer = list(_wrapped(_shaded(example)))
@@ -44,18 +40,18 @@ def draw(example: Mapping[str, Any], output: Path) -> list[Path]:
         _letters(figure, question, 0.5, "#555555")
         _letters(figure, answer, rows[0] + 1.2, "black")
         _text(figure, 0, sum(rows) + 2, summary(example), color="#555555", style="italic")
-    write_atomic(files[2], _page(example))
+    write_atomic(files[2], _page(example, caption))
     write_json(files[3], dict(example))
     return files
 
 
-def summary(example: Mapping[str, Any]) -> str:
+def summary(example: Example) -> str:
     """Tokens and forwards of the answer in one line."""
     tokens, forwards = example["tokens"], example["forwards"]
     return f"{tokens} tokens in {forwards} forwards: {tokens / forwards:.2f} per forward"
 
 
-def fragment(example: Mapping[str, Any]) -> Markup:
+def fragment(example: Example) -> Markup:
     """The figure as HTML, for a page that has :data:`STYLE`."""
     span = Markup('<span class="forward {}" title="{}">{}</span>')
     words = {1: "1 token"}
@@ -81,17 +77,17 @@ def fragment(example: Mapping[str, Any]) -> Markup:
     )
 
 
-def _page(example: Mapping[str, Any]) -> str:
+def _page(example: Example, caption: str) -> str:
     return Markup(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<title>Figure 1</title><style>body{{max-width:50rem;margin:2rem auto;padding:0 1rem;"
         "font-family:system-ui,sans-serif}}{}</style></head><body><h1>Figure 1</h1>{}<p>{}</p>"
         "</body></html>\n"
-    ).format(Markup(STYLE), fragment(example), CAPTION)
+    ).format(Markup(STYLE), fragment(example), caption)
 
 
-def _shaded(example: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _shaded(example: Example) -> list[tuple[str, str]]:
     """Text and shade of each forward; the end of the answer, which has no text, gets a sign."""
     runs = [(run["text"], SHADES[number % 2]) for number, run in enumerate(example["runs"])]
     if runs and example["finish"] == "eos":

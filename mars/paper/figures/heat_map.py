@@ -13,11 +13,6 @@ from mars.errors import UserError
 from mars.paper.figures.style import figure_for
 from mars.provenance.files import write_atomic
 
-CAPTION = (
-    "Block cache: tokens per second relative to autoregressive decoding of the same batch, by "
-    "cache block and batch size; 1 (white) is the speed of AR. Named lines have another window or "
-    "cache: none, the cursor cache of this project, or AR decoding by transformers."
-)
 # Methods as the lines are labelled, in order; what is not here comes first, under its own name.
 NAMES = {
     "hf": "AR, transformers",

@@ -14,11 +14,6 @@ from mars.errors import UserError
 from mars.paper.figures.style import BLACK, COLOURS, PAGE, figure_for
 from mars.provenance.files import read_json
 
-CAPTION = (
-    "tau changed while requests are served: arrivals per second, requests waiting, tau, and the "
-    "share of requests answered within a given time (legend: median and 95th percentile), for tau "
-    "fixed at 1, fixed low, and adapted to the length of the queue."
-)
 NAMES = {"tau-1": "τ = 1", "tau-low": "low τ", "adaptive": "adaptive τ"}
 LINES = ("-", "--", "-.")
 PER_BIN = 8  # requests in a bar of the arrivals, on average

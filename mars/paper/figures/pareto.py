@@ -10,32 +10,29 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from mars.paper import published
-from mars.paper.evaluations import Key
-from mars.paper.figures.style import BLACK, COLOURS, MARKERS, PAGE, figure_for
-from mars.paper.figures.sweep import Point, as_csv, sweep_points
+from mars.paper.evaluations import EvaluationKey, EvaluationRecord
+from mars.paper.figures.style import BLACK, COLOURS, MARKERS, PAGE, add_tip, figure_for, unseen
+from mars.paper.figures.sweep import Point, as_csv, sweep_points, tip
+from mars.paper.specs import Selection
 from mars.provenance.files import write_atomic
 
-CAPTION = (
-    "Speed and quality: accuracy (%) over tokens per forward on GSM8K and HumanEval as tau falls "
-    "from left to right. Solid: MARS; dashed: MARS without SFT loss; dotted: AR SFT. Upper row: "
-    "this experiment, bars are one standard error; lower row: the paper (Table 8)."
-)
 SCALES, TITLES = ("0.5B", "7B"), ("GSM8K", "HumanEval")
+AR = "AR SFT"
 SIZES = (4, 8, 16)  # the paper's block sizes; any other one shares a look
 Curves = dict[tuple[int, bool, str], list[Point]]
 
 
 def draw(
-    spec: Mapping[str, Any], records: Mapping[Key, Mapping[str, Any]], output: Path
+    spec: Selection, records: Mapping[EvaluationKey, EvaluationRecord], output: Path
 ) -> list[Path]:
-    """Write ``figure3.pdf``, ``.png`` and the points drawn, ``.csv``, into the folder ``output``.
+    """Write ``figure3.pdf``, ``.png``, ``.svg`` and the points drawn, ``.csv``, into ``output``.
 
     Arguments as of :func:`mars.paper.figures.sweep.sweep_points`.
     """
     ours = [p for p in sweep_points(spec, records) if p.metric == "probability"]
-    files = [Path(output) / f"figure3.{suffix}" for suffix in ("pdf", "png", "csv")]
+    files = [Path(output) / f"figure3.{suffix}" for suffix in ("pdf", "png", "svg", "csv")]
     rows = (("this experiment", ours), ("paper", published_points()))
-    with figure_for(files[:2], PAGE, 4) as figure:
+    with figure_for(files[:3], PAGE, 4) as figure:
         panels = figure.subplots(2, 4, squeeze=False)
         for line, (source, points) in zip(panels, rows, strict=True):
             for panel, (scale, title) in zip(line, _panels(), strict=True):
@@ -46,7 +43,7 @@ def draw(
         for panel in panels[-1]:
             panel.set_xlabel("tokens per forward")
         figure.legend(handles=_keys([*ours, *rows[1][1]]), loc="outside lower center", ncols=4)
-    write_atomic(files[2], as_csv(ours))
+    write_atomic(files[3], as_csv(ours))
     return files
 
 
@@ -57,38 +54,34 @@ def _panels() -> list[tuple[str, str]]:
 def published_points() -> list[Point]:
     """The paper's Table 8, and its AR SFT rows of Table 2, as points without standard errors."""
     swept = [
-        _published(line, "mars", int(line["block_size"]), bool(line["sft_loss"]))
-        for line in published.table(8).to_dict("records")
+        Point(
+            scale=line["scale"],
+            benchmark=line["benchmark"],
+            method="mars",
+            block_size=int(line["block_size"]),
+            sft_loss=line["sft_loss"] == "true",
+            threshold=None if float(line["tau"]) == 1 else float(line["tau"]),
+            accuracy=float(line["accuracy"]),
+            tokens_per_forward=float(line["tokens_per_forward"]),
+            model="paper",
+            setting="paper",
+        )
+        for line in published.table(8)
     ]
     autoregressive = [
-        {"scale": row.scale, "benchmark": title, "accuracy": row.scores["accuracy"][title]}
+        Point(
+            scale=row.scale,
+            benchmark=title,
+            method="ar_sft",
+            accuracy=row.scores["accuracy"][title],
+            model="paper",
+            setting="paper",
+        )
         for row in published.table2()
         if row.method == "ar_sft" and row.epochs == published.STAGE_EPOCHS
         for title in TITLES
     ]
-    return swept + [_published(line, "ar_sft", None, None) for line in autoregressive]
-
-
-def _published(
-    line: Mapping[str, Any], method: str, block_size: int | None, sft_loss: bool | None
-) -> Point:
-    tau = line.get("tau", 1.0)
-    return Point(
-        scale=line["scale"],
-        benchmark=line["benchmark"],
-        model="paper",
-        method=method,
-        block_size=block_size,
-        sft_loss=sft_loss,
-        setting="paper",
-        metric="probability",
-        threshold=None if tau == 1.0 else tau,
-        accuracy=line["accuracy"],
-        accuracy_stderr=None,
-        tokens_per_forward=line.get("tokens_per_forward", 1.0),
-        tokens_per_forward_stderr=None,
-        n=0,
-    )
+    return swept + autoregressive
 
 
 def curves(points: Iterable[Point]) -> Curves:
@@ -120,6 +113,7 @@ def _panel(panel: Axes, points: list[Point]) -> None:
     for point in points:
         if point.method == "ar_sft" and point.threshold is None:
             panel.axhline(point.accuracy, color=BLACK, linestyle=":", linewidth=1)
+            panel.axhline(point.accuracy, color=BLACK, linewidth=8, **unseen(tip(AR, point)))
     for (block_size, sft_loss, _), curve in curves(points).items():
         panel.errorbar(
             [point.tokens_per_forward for point in curve],
@@ -129,12 +123,19 @@ def _panel(panel: Axes, points: list[Point]) -> None:
             elinewidth=0.5,
             **look(block_size, sft_loss),
         )
+        for point in curve:
+            text = tip(_label(block_size, sft_loss), point)
+            add_tip(panel, point.tokens_per_forward, point.accuracy, text)
+
+
+def _label(block_size: int, sft_loss: bool) -> str:
+    return f"B={block_size}" + ("" if sft_loss else ", no SFT loss")
 
 
 def _keys(points: list[Point]) -> list[Line2D]:
     """One entry of the legend per curve that is somewhere in the figure."""
     keys = [
-        Line2D([], [], label=f"B={size}" + ("" if sft else ", no SFT loss"), **look(size, sft))
+        Line2D([], [], label=_label(size, sft), **look(size, sft))
         for size, sft in dict.fromkeys((size, sft) for size, sft, _ in curves(points))
     ]
-    return [*keys, Line2D([], [], color=BLACK, linestyle=":", label="AR SFT")]
+    return [*keys, Line2D([], [], color=BLACK, linestyle=":", label=AR)]

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import astuple, dataclass, fields
 
 from mars.evaluation.scores import headline, tokens_per_forward
-from mars.paper.evaluations import ONE_TOKEN, Key
+from mars.paper.evaluations import EvaluationKey, EvaluationRecord, is_swept
+from mars.paper.specs import Selection
+from mars.paper.tables.tidy_csv import csv_text
 
-SWEPT = ("metric", "threshold")  # what a setting of a sweep may say
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Point:
     """One measured point.
 
@@ -34,60 +31,51 @@ class Point:
     benchmark: str
     model: str
     method: str
-    block_size: int | None
-    sft_loss: bool | None
+    block_size: int | None = None
+    sft_loss: bool | None = None
     setting: str
-    metric: str
-    threshold: float | None
+    metric: str = "probability"
+    threshold: float | None = None
     accuracy: float
-    accuracy_stderr: float | None
-    tokens_per_forward: float
-    tokens_per_forward_stderr: float | None
-    n: int
+    accuracy_stderr: float | None = None
+    tokens_per_forward: float = 1.0
+    tokens_per_forward_stderr: float | None = None
+    n: int = 0
 
 
-def sweep_points(spec: Mapping[str, Any], records: Mapping[Key, Mapping[str, Any]]) -> list[Point]:
+def sweep_points(spec: Selection, records: Mapping[EvaluationKey, EvaluationRecord]) -> list[Point]:
     """The points of ``spec``'s models, settings and benchmarks, by rising threshold in each curve.
 
     Args:
-        spec: plain values in the shape of the configuration: ``scales``, ``models``,
-            ``benchmarks`` and ``settings``.
-        records: evaluation records by (model, setting, benchmark); those that are missing, and
-            those of settings that are no part of a sweep, give no point.
+        records: those that are missing, and those of settings that are no part of a sweep, give no
+            point.
     """
     points = [
-        _point(spec, cell, record)
-        for cell, record in records.items()
-        if cell[0] in spec["models"]
-        and cell[2] in spec["benchmarks"]
-        and is_sweep(spec["settings"].get(cell[1]))
+        _point(spec, key, record)
+        for key, record in records.items()
+        if key.model in spec.models
+        and key.benchmark in spec.benchmarks
+        and key.setting in spec.settings
+        and is_swept(spec.settings[key.setting])
         and record["tokens_per_forward"] is not None
     ]
     return sorted(points, key=_order)
 
 
-def is_sweep(setting: Mapping[str, Any] | None) -> bool:
-    """Whether a setting differs from the paper's decoding in threshold and metric only."""
-    if setting is None:
-        return False
-    fixed = {key: value for key, value in ONE_TOKEN.items() if key not in SWEPT}
-    return all(setting.get(key, value) == value for key, value in fixed.items())
-
-
-def _point(spec: Mapping[str, Any], cell: Key, record: Mapping[str, Any]) -> Point:
-    name, setting, key = cell
-    model, benchmark = spec["models"][name], spec["benchmarks"][key]
+def _point(spec: Selection, key: EvaluationKey, record: EvaluationRecord) -> Point:
+    model, setting = spec.models[key.model], spec.settings[key.setting]
+    benchmark = spec.benchmarks[key.benchmark]
     score, counted = headline(record, benchmark), tokens_per_forward(record)
     return Point(
-        scale=spec["scales"][model["scale"]]["stands_for"],
-        benchmark=benchmark["title"],
-        model=name,
-        method=model["method"],
-        block_size=model["block_size"],
-        sft_loss=model["ar_weight"] > 0 if model["method"] == "mars" else None,
-        setting=setting,
-        metric=spec["settings"][setting]["metric"],
-        threshold=spec["settings"][setting]["threshold"],
+        scale=spec.scales[model.scale].stands_for,
+        benchmark=benchmark.title,
+        model=key.model,
+        method=model.method,
+        block_size=model.block_size,
+        sft_loss=model.ar_weight > 0 if model.method == "mars" else None,
+        setting=key.setting,
+        metric=setting.metric,
+        threshold=setting.threshold,
         accuracy=100 * score.value,
         accuracy_stderr=None if score.stderr is None else 100 * score.stderr,
         tokens_per_forward=counted.value,
@@ -106,9 +94,16 @@ def _order(point: Point) -> tuple:
 
 def as_csv(points: Iterable[Point]) -> str:
     """The points of a figure, in full precision, one per line."""
-    stream = io.StringIO()
-    columns = [field.name for field in fields(Point)]
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(point) for point in points)
-    return stream.getvalue()
+    return csv_text([one.name for one in fields(Point)], map(astuple, points))
+
+
+def tip(label: str, point: Point) -> str:
+    """What a point says of itself: its curve, its threshold, and the numbers there."""
+    name = {"probability": "tau"}.get(point.metric, point.metric)
+    rule = "one token" if point.threshold is None else f"{name} {point.threshold:g}"
+    error = "" if point.accuracy_stderr is None else f" ± {point.accuracy_stderr:.1f}"
+    questions = f", {point.n} questions" if point.n else ""
+    return (
+        f"{label}, {rule}: {point.accuracy:.1f}{error} %,"
+        f" {point.tokens_per_forward:.2f} tokens per forward{questions}"
+    )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 FOLDER = Path(__file__).parent
 BENCHMARKS = ("IFEval", "BBH", "MMLU-Pro", "GPQA", "GSM8K", "HumanEval")
@@ -61,8 +60,12 @@ class Row:
     extra: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
+Line = Mapping[str, str]
+"""A line of a published table, by column, as printed; no number is an empty text."""
+
+
 @cache
-def table(number: int) -> pd.DataFrame:
+def table(number: int) -> list[Line]:
     """Table ``number`` of the paper as printed.
 
     Raises:
@@ -71,7 +74,8 @@ def table(number: int) -> pd.DataFrame:
     files = list(FOLDER.glob(f"table{number}_*.csv"))
     if not files:
         raise KeyError(f"the paper has no table {number} of numbers")
-    return pd.read_csv(files[0])
+    with open(files[0], newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 @cache
@@ -82,69 +86,64 @@ def table2() -> list[Row]:
             scale=line["scale"],
             label=line["model"],
             method=line["method"],
-            block_size=_optional_int(line["block_size"]),
+            block_size=optional_int(line["block_size"]),
             sft_loss=_optional_bool(line["sft_loss"]),
             epochs=int(line["epochs"]),
             scores={"accuracy": _scores(line)},
         )
-        for line in table(2).to_dict("records")
+        for line in table(2)
     ]
 
 
 @cache
 def table3() -> list[Row]:
     """Table 3: one-token mode, with and without SFT loss, for each block size."""
-    return [_mars_or_ar(line, {"accuracy": _scores(line)}) for line in table(3).to_dict("records")]
+    return [_mars_or_ar(line, {"accuracy": _scores(line)}) for line in table(3)]
 
 
 @cache
 def table4() -> list[Row]:
     """Table 4: multi-token mode, one row per model with its three quantities."""
-    groups = table(4).groupby(["scale", "block_size", "tau"], sort=False)
     return [
         Row(
             scale=scale,
-            label=mars_label(scale, block_size),
+            label=mars_label(scale, int(block_size)),
             method="mars",
             block_size=int(block_size),
             sft_loss=True,
             epochs=STAGE_EPOCHS,
-            scores={line["quantity"]: _scores(line) for line in lines.to_dict("records")},
-            decoding=_at(tau),
+            scores={line["quantity"]: _scores(line) for line in lines},
+            decoding=_at(float(tau)),
         )
-        for (scale, block_size, tau), lines in groups
+        for (scale, block_size, tau), lines in _groups(4, "scale", "block_size", "tau")
     ]
 
 
 @cache
 def table8() -> list[Row]:
     """Table 8: accuracy and tokens per forward over tau and block size, on two benchmarks."""
-    rows = []
-    groups = table(8).groupby(["scale", "sft_loss", "tau", "block_size"], sort=False)
-    for (scale, sft_loss, tau, block_size), lines in groups:
-        by_title = lines.set_index("benchmark")
-        rows.append(
-            Row(
-                scale=scale,
-                label=f"{mars_label(scale, block_size, sft_loss)}, tau = {tau:g}",
-                method="mars",
-                block_size=int(block_size),
-                sft_loss=bool(sft_loss),
-                epochs=STAGE_EPOCHS,
-                scores={
-                    quantity: {str(title): float(v) for title, v in by_title[quantity].items()}
-                    for quantity in ("accuracy", "tokens_per_forward")
-                },
-                decoding=_at(tau),
-                benchmarks=tuple(map(str, by_title.index)),
-                extra={
-                    "sft_loss": "with" if sft_loss else "without",
-                    "tau": f"{tau:g}",
-                    "block_size": int(block_size),
-                },
-            )
+    return [
+        Row(
+            scale=scale,
+            label=f"{mars_label(scale, int(size), sft == 'true')}, tau = {float(tau):g}",
+            method="mars",
+            block_size=int(size),
+            sft_loss=sft == "true",
+            epochs=STAGE_EPOCHS,
+            scores={
+                quantity: {line["benchmark"]: float(line[quantity]) for line in lines}
+                for quantity in ("accuracy", "tokens_per_forward")
+            },
+            decoding=_at(float(tau)),
+            benchmarks=tuple(line["benchmark"] for line in lines),
+            extra={
+                "sft_loss": "with" if sft == "true" else "without",
+                "tau": f"{float(tau):g}",
+                "block_size": int(size),
+            },
         )
-    return rows
+        for (scale, sft, tau, size), lines in _groups(8, "scale", "sft_loss", "tau", "block_size")
+    ]
 
 
 @cache
@@ -155,7 +154,7 @@ def table9() -> list[Row]:
     """
     ar, jacobi, mars = (
         (line["method"], {"accuracy": _scores(line), "tokens_per_forward": _speed(line)})
-        for line in table(9).to_dict("records")
+        for line in table(9)
     )
     ar_sft: dict[str, Any] = {"method": "ar_sft", "block_size": None, "sft_loss": None}
     small: dict[str, Any] = {"scale": "0.5B", "epochs": STAGE_EPOCHS}
@@ -180,35 +179,50 @@ def table9() -> list[Row]:
     ]
 
 
-def pair_label(line: Mapping[str, Any]) -> str:
+ROWS: Mapping[int, Callable[[], list[Row]]] = {
+    2: table2,
+    3: table3,
+    4: table4,
+    8: table8,
+    9: table9,
+}
+"""The rows of each table of evaluations, by its number."""
+
+
+def pair_label(line: Line) -> str:
     """What a row of Table 6 is called: its draft and its target."""
     return f"{line['draft']} -> {line['target']}"
 
 
+def hyperparameters(scale: str) -> dict[str, str]:
+    """Table 7 as printed, for one scale: each hyper-parameter by the paper's name of it."""
+    return {line["hyperparameter"]: line[scale] for line in table(7)}
+
+
 def training_hours() -> dict[str, dict[str, float]]:
     """H200-hours of one training (Table 7), by scale and then ``ar_sft`` and ``mars``."""
-    rows = table(7).set_index("hyperparameter")
-    stages = ("ar_sft", "mars")
     return {
-        scale: {stage: float(rows.loc[f"{stage}_h200_hours", scale]) for stage in stages}
-        for scale in ("0.5B", "7B")
+        scale: {
+            stage: float(hyperparameters(scale)[f"{stage}_h200_hours"])
+            for stage in ("ar_sft", "mars")
+        }
+        for scale in SCALES
     }
 
 
 def base_model(scale: str) -> str:
     """Name of the base model that the paper starts from (Table 7)."""
-    names = table(7).set_index("hyperparameter")
-    return str(names.loc["base_model", scale])
+    return hyperparameters(scale)["base_model"]
 
 
 def mars_label(scale: str, block_size: int, sft_loss: bool = True) -> str:
     """A MARS model as Table 2 calls it, e.g. ``MARS-0.5B w/o SFT loss (B=4)``."""
-    return f"MARS-{scale}{'' if sft_loss else ' w/o SFT loss'} (B={int(block_size)})"
+    return f"MARS-{scale}{'' if sft_loss else ' w/o SFT loss'} (B={block_size})"
 
 
-def _mars_or_ar(line: dict[str, Any], scores: Scores) -> Row:
+def _mars_or_ar(line: Line, scores: Scores) -> Row:
     """A row of Table 3, which has no labels of its own."""
-    block_size, sft_loss = _optional_int(line["block_size"]), _optional_bool(line["sft_loss"])
+    block_size, sft_loss = optional_int(line["block_size"]), _optional_bool(line["sft_loss"])
     label = "AR SFT"
     if block_size is not None:
         label = mars_label(line["scale"], block_size, bool(sft_loss))
@@ -223,22 +237,31 @@ def _mars_or_ar(line: dict[str, Any], scores: Scores) -> Row:
     )
 
 
-def _at(tau: float) -> dict[str, Any]:
+def _groups(number: int, *columns: str) -> list[tuple[tuple[str, ...], list[Line]]]:
+    """The lines of a table that are alike in some columns, with what they have there."""
+    groups: dict[tuple[str, ...], list[Line]] = {}
+    for line in table(number):
+        groups.setdefault(tuple(line[column] for column in columns), []).append(line)
+    return list(groups.items())
+
+
+def _at(tau: float) -> dict[str, float]:
     """Decoding at a threshold; the paper's tau = 1.0 uses none at all."""
-    return {} if tau == 1 else {"threshold": float(tau)}
+    return {} if tau == 1 else {"threshold": tau}
 
 
-def _scores(line: dict) -> dict[str, float]:
+def _scores(line: Line) -> dict[str, float]:
     return {name: float(line[name]) for name in (*BENCHMARKS, AVERAGE)}
 
 
-def _speed(line: dict) -> dict[str, float]:
+def _speed(line: Line) -> dict[str, float]:
     return {AVERAGE: float(line["tokens_per_forward"])}
 
 
-def _optional_int(value: float) -> int | None:
-    return None if pd.isna(value) else int(value)
+def optional_int(text: str) -> int | None:
+    """A whole number as printed; None where there is none."""
+    return int(text) if text else None
 
 
-def _optional_bool(value: Any) -> bool | None:
-    return None if pd.isna(value) else bool(value)
+def _optional_bool(text: str) -> bool | None:
+    return text == "true" if text else None

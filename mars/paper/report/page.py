@@ -7,7 +7,7 @@ that the experiment has not made is named and said to be not run.
 from __future__ import annotations
 
 import base64
-import csv
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,41 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
 
 from mars.errors import UserError
-from mars.paper.figures import acceptance, generation, heat_map, live_tau, pareto
-from mars.paper.report.hover_plots import acceptance_plots, pareto_plots
-from mars.paper.report.markdown_tables import body_of, tables_as_html
+from mars.paper.figures import generation
+from mars.paper.specs import ReportSpec, Shown
+from mars.paper.tables.html import as_html
+from mars.paper.tables.table import NOT_RUN, read_record
+from mars.paper.tables.tidy_csv import Line, read_csv
 from mars.provenance.files import read_json, write_atomic
 
-NOT_RUN = "not run"
-# In the order of the page: name of the files, title, caption (a table's Markdown has its own).
-TABLES = {
-    "table2": "Table 2: one-token mode",
-    "table3": "Table 3: SFT loss and block size",
-    "table4": "Table 4: multi-token mode",
-    "table5": "Table 5: wall clock",
-    "table6": "Table 6: with speculative decoding",
-    "table7": "Table 7: hyper-parameters and cost",
-    "table8": "Table 8: threshold sweep",
-    "table9": "Table 9: Jacobi decoding",
-    "findings": "The authors' released code: numbers both ways",
-}
-FIGURES = {
-    "figure1": ("Figure 1: tokens accepted together", generation.CAPTION),
-    "figure3": ("Figure 3: speed and quality", pareto.CAPTION),
-    "figure6": ("Figure 6: acceptance metrics", acceptance.CAPTION),
-    "heat_map": ("Block cache: heat map", heat_map.CAPTION),
-    "live_tau": ("tau as a live knob", live_tau.CAPTION),
-    "training_curves": (
-        "Training losses",
-        "Loss of every training stage over its optimiser steps, smoothed; thin: single steps.",
-    ),
-}
+TEMPLATE = Path(__file__).parent / "page.html.jinja"
 SCREEN = 0.65  # width on the page of a pixel of an image: type as large as the page's own
-VERDICT_FILES = ("claims.json", "comparison.csv")
 VERDICTS = {  # of claims and of comparisons: a sign beside the word, for eyes that miss colours
     "holds": "✓",
     "agrees": "✓",
@@ -62,8 +40,12 @@ VERDICTS = {  # of claims and of comparisons: a sign beside the word, for eyes t
 }
 
 
+JobRecord = Mapping[str, Any]
+"""Provenance record of a job."""
+
+
 @dataclass(frozen=True)
-class Made:
+class ArtefactOrigin:
     """How a file came to be: the facts of its provenance record.
 
     Attributes:
@@ -87,29 +69,27 @@ class Section:
     """A table or figure on the page; without a body it was not run."""
 
     name: str
+    kind: str
     title: str
     caption: str = ""
     body: Markup | None = None
     files: list[str] = field(default_factory=list)
-    made: Made | None = None
+    made: ArtefactOrigin | None = None
 
 
-def write_report(spec: Mapping[str, Any], results: Path, output: Path) -> None:
-    """Write the page of one experiment.
+def write_page(spec: ReportSpec, results: Path) -> Path:
+    """Write the page of one experiment, ``report.html``, into its folder of results.
 
-    Args:
-        spec: ``experiment`` (its name), ``description`` and ``scales`` in the shape of the
-            configuration.
-        results: folder of the experiment.
-        output: the page; links on it are relative to ``results``, so it belongs there.
+    Raises:
+        UserError: nothing has been run yet.
     """
     made = records_by_output(results)
-    tables = [_table(results, name, title, made) for name, title in TABLES.items()]
-    figures = [_figure(results, name, *words, made) for name, words in FIGURES.items()]
-    claims_file, comparison_file = (results / name for name in VERDICT_FILES)
-    comparison = _rows(comparison_file)
+    sections = [_section(results, shown, made) for shown in spec.artefacts]
+    if not any(section.body for section in sections):
+        raise UserError(f"{results} has no table and no figure yet; run the experiment first.")
+    claims_file, comparison_file = results / "claims.json", results / "comparison.csv"
+    comparison = read_csv(comparison_file) if comparison_file.is_file() else []
     environment = Environment(
-        loader=PackageLoader("mars.paper.report", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -118,49 +98,36 @@ def write_report(spec: Mapping[str, Any], results: Path, output: Path) -> None:
     environment.filters["number"] = _rounded
     environment.tests["a_number"] = lambda text: _number(text) is not None
     jobs = sorted({m.record: m for m in made.values()}.values(), key=lambda m: m.started)
-    page = environment.get_template("page.html.jinja").render(
+    page = environment.from_string(TEMPLATE.read_text()).render(
         spec=spec,
         claims=read_json(claims_file) if claims_file.is_file() else [],
         comparison=comparison,
         agreement=_agreement(comparison),
-        tables=tables,
-        figures=figures,
-        sections=[section.name for section in (*tables, *figures)],
+        tables=[section for section in sections if section.kind == "table"],
+        figures=[section for section in sections if section.kind == "figure"],
+        sections=[section.name for section in sections],
         jobs=jobs,
         verdict_signs=VERDICTS,
         example_style=Markup(generation.STYLE),
         machines=_distinct(job.machine for job in jobs),
         commits=_distinct(job.commit for job in jobs),
         files_of={
-            "claims": _existing(results, ("claims.json", "claims.md")),
-            "comparison": _existing(results, ("comparison.csv", "comparison.md")),
+            name: _existing(results, (f"{name}.{suffix}" for suffix in ("json", "csv", "md")))
+            for name in ("claims", "comparison")
         },
         made_of={
             "claims": made.get(str(claims_file)),
             "comparison": made.get(str(comparison_file)),
         },
     )
-    write_atomic(output, page)
-
-
-def shown_files(results: Path) -> list[Path]:
-    """The files whose content is on the page of an experiment.
-
-    Raises:
-        UserError: nothing has been run yet.
-    """
-    tables = (f"tables/{name}.md" for name in TABLES)
-    figures = (f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("png", "csv", "json"))
-    found = _existing(results, (*tables, *figures))
-    if not found:
-        raise UserError(f"{results} has no table and no figure yet; run the experiment first.")
-    return [results / file for file in (*_existing(results, VERDICT_FILES), *found)]
+    write_atomic(results / "report.html", page)
+    return results / "report.html"
 
 
 # --- where things come from ---------------------------------------------------------------------
 
 
-def records_by_output(results: Path) -> dict[str, Made]:
+def records_by_output(results: Path) -> dict[str, ArtefactOrigin]:
     """How each file was made, by its name in the records (``results/<experiment>/...``).
 
     The page's own record of an earlier time is left out: the page is made anew.
@@ -176,9 +143,9 @@ def records_by_output(results: Path) -> dict[str, Made]:
     return {file: _made(name, records[name], makers) for file, name in makers.items()}
 
 
-def _made(name: str, record: Mapping[str, Any], makers: Mapping[str, str]) -> Made:
+def _made(name: str, record: JobRecord, makers: Mapping[str, str]) -> ArtefactOrigin:
     code = record["code"]
-    return Made(
+    return ArtefactOrigin(
         record=name,
         stage=record["spec"]["stage"],
         command=_short(record["command"]),
@@ -212,50 +179,35 @@ def _distinct(values: Iterable[str]) -> list[tuple[str, int]]:
 
 # --- what is shown ------------------------------------------------------------------------------
 
+SUFFIXES = ("pdf", "png", "svg", "html", "csv", "json", "md", "tex")
 
-def _table(results: Path, name: str, title: str, made: Mapping[str, Made]) -> Section:
-    files = _existing(results, (f"tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")))
-    markdown = results / f"tables/{name}.md"
-    if not markdown.is_file():
-        return Section(name, title)
-    text = body_of(markdown.read_text())
+
+def _section(results: Path, shown: Shown, made: Mapping[str, ArtefactOrigin]) -> Section:
+    folder = results / f"{shown.kind}s"
+    file = folder / f"{shown.name}.{'jsonl' if shown.kind == 'table' else 'png'}"
+    if not file.is_file():
+        return Section(shown.name, shown.kind, shown.title)
+    is_table = shown.kind == "table"
+    body = as_html(read_record(file), shown.title) if is_table else _drawing(file, shown.title)
+    files = (f"{folder.name}/{shown.name}.{suffix}" for suffix in SUFFIXES)
     return Section(
-        name=name,
-        title=title,
-        body=tables_as_html(text, title),
-        files=files,
-        made=made.get(str(markdown)),
+        name=shown.name,
+        kind=shown.kind,
+        title=shown.title,
+        caption=shown.caption,
+        body=body,
+        files=_existing(results, files),
+        made=made.get(str(file)),
     )
 
 
-def _figure(
-    results: Path, name: str, title: str, caption: str, made: Mapping[str, Made]
-) -> Section:
-    suffixes = ("pdf", "png", "html", "csv", "json")
-    files = _existing(results, (f"figures/{name}.{suffix}" for suffix in suffixes))
-    image = results / f"figures/{name}.png"
-    if not image.is_file():
-        return Section(name, title)
-    return Section(
-        name=name,
-        title=title,
-        caption=caption,
-        body=_drawing(name, image, title),
-        files=files,
-        made=made.get(str(image)),
-    )
-
-
-def _drawing(name: str, image: Path, title: str) -> Markup:
-    """A figure as the page shows it: text, plots to hover over, or the image itself."""
-    points = image.with_suffix(".csv")
-    if name == "figure3" and points.is_file():
-        return pareto_plots(points)
-    if name == "figure6" and points.is_file():
-        return acceptance_plots(points)
-    example = image.with_suffix(".json")
-    if name == "figure1" and example.is_file():
+def _drawing(image: Path, title: str) -> Markup:
+    """A figure as the page shows it: text, a drawing to hover over, or the image itself."""
+    example, drawing = image.with_suffix(".json"), image.with_suffix(".svg")
+    if example.is_file():
         return generation.fragment(read_json(example))
+    if drawing.is_file():
+        return _inline(drawing.read_text(), title)
     data = image.read_bytes()
     width = int.from_bytes(data[16:20])  # PNG's header: pixels, of which 200 are an inch
     return Markup('<img alt="{}: see the caption and the files below" width="{}" src="{}">').format(
@@ -263,14 +215,24 @@ def _drawing(name: str, image: Path, title: str) -> Markup:
     )
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with open(path, newline="") as stream:
-        return list(csv.DictReader(stream))
+def _inline(svg: str, title: str) -> Markup:
+    """A drawing of matplotlib as part of the page: in its colours, and no name given twice."""
+    look = rf' class="plot" role="img" aria-label="{escape(title)}" style="--width: \1pt"'
+    changes = (
+        (r"^.*?(?=<svg)|<metadata>.*?</metadata>|<clipPath.*?</clipPath>", ""),
+        (r' clip-path="[^"]*"', ""),  # nothing is drawn beyond the axes
+        # The only names in use are those of marks along the axes, which are hashes.
+        (r' id="(?!m[0-9a-f]{10}")[^"]*"', ""),
+        ("#000000", "currentColor"),
+        ("#ffffff", "var(--page)"),
+        (r' width="([\d.]+)pt" height="[\d.]+pt"', look),
+    )
+    for pattern, replacement in changes:
+        svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
+    return Markup('<div class="drawing">{}</div>').format(Markup(svg))
 
 
-def _agreement(comparison: list[dict[str, str]]) -> dict[str, Counter[str]]:
+def _agreement(comparison: Iterable[Line]) -> dict[str, Counter[str]]:
     """How many cells of each artefact got which verdict."""
     counts: dict[str, Counter[str]] = {}
     for row in comparison:

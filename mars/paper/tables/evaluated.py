@@ -1,4 +1,4 @@
-"""The paper's tables of evaluations (2, 3, 4, 8, 9) from our records, its numbers beside ours.
+"""The paper's tables of evaluations from our records, its numbers beside ours.
 
 A table is its rows, those of the paper and a few beyond it, and how they are laid out. A row or a
 cell that nothing was run for says so; a row beyond the paper is there if the experiment has it.
@@ -6,55 +6,62 @@ cell that nothing was run for says so; a row beyond the paper is there if the ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mars.paper import published
-from mars.paper.evaluations import (
-    IDENTITY,
-    ORIGIN,
-    Evaluations,
-    Records,
-    Samples,
-    models_for,
-    settings_for,
-)
+from mars.paper.evaluations import Evaluations, ModelAndSetting, models_for
 from mars.paper.published import STAGE_EPOCHS, Row
+from mars.paper.specs import TableSpec
 from mars.paper.tables.notes import notes
-from mars.paper.tables.writers import Cell, Table, write
+from mars.paper.tables.table import Table, TableCell
 
 BEYOND = " (beyond the paper)"
 
 
 @dataclass(frozen=True)
-class Declaration:
-    """What a table shows, and how; ``lines``, ``columns``, ``blocks`` as of ``Table``."""
+class EvaluatedTable:
+    """What a table shows, and how; ``lines``, ``columns``, ``blocks`` as of ``Table``.
 
+    Attributes:
+        beyond: the variants that are shown too, each with the rows that it varies.
+    """
+
+    name: str
     caption: str
     rows: Callable[[], list[Row]]
     lines: tuple[str, ...] = ("scale", "row")
     columns: tuple[str, ...] = ("benchmark",)
     blocks: tuple[str, ...] = ()
-    beyond: Callable[[list[Row]], list[Row]] = field(default=lambda rows: [])
+    beyond: tuple[tuple[Callable[[Row], bool], Callable[[Row], Row]], ...] = ()
 
     def all_rows(self) -> list[Row]:
-        """The paper's rows, each followed by those beyond the paper that vary it."""
+        """The paper's rows, those of each scale followed by those beyond the paper."""
         rows = self.rows()
-        extensions = self.beyond(rows)
-        return [one for scale in published.SCALES for one in _of_scale(scale, rows, extensions)]
+        varied = [vary(row) for row in rows for applies, vary in self.beyond if applies(row)]
+        rows = [*rows, *varied]
+        return [row for scale in published.SCALES for row in rows if row.scale == scale]
+
+    def table(self, spec: TableSpec, evaluations: Evaluations) -> Table:
+        """The table of some evaluations; what they lack is "not run"."""
+        cells = table_cells(self.all_rows(), evaluations)
+        return Table(
+            self.name,
+            self.caption,
+            cells,
+            notes(self.name, spec, cells),
+            lines=self.lines,
+            columns=self.columns,
+            blocks=self.blocks,
+        )
 
 
-def _of_scale(scale: str, rows: list[Row], extensions: list[Row]) -> list[Row]:
-    return [row for row in (*rows, *extensions) if row.scale == scale]
-
-
-def variant(row: Row, what: str, **changes: Any) -> Row:
+def variant(row: Row, difference: str, **changes: Any) -> Row:
     """A row beyond the paper: like one of its rows but for ``changes``."""
     decoding = {**row.decoding, **changes.pop("decoding", {})}
     scores: dict[str, dict[str, float]] = {quantity: {} for quantity in row.scores}
-    label = f"{row.label}, {what}{BEYOND}"
+    label = f"{row.label}, {difference}{BEYOND}"
     return replace(row, label=label, scores=scores, decoding=decoding, beyond=True, **changes)
 
 
@@ -86,6 +93,16 @@ def with_extra_mask(row: Row) -> Row:
     return variant(row, "extra mask", decoding={"extra_mask": True})
 
 
+def any_row(row: Row) -> bool:
+    """Whether a variant of every row is shown."""
+    return True
+
+
+def without_sft_loss(row: Row) -> bool:
+    """Whether this is MARS trained by the mask loss alone."""
+    return row.sft_loss is False
+
+
 def _is_tau(threshold: float | None) -> bool:
     return threshold is not None
 
@@ -95,86 +112,16 @@ def is_ar(row: Row) -> bool:
     return row.method == "ar_sft" and row.epochs == STAGE_EPOCHS and not row.decoding
 
 
-DECLARATIONS = {
-    2: Declaration(
-        "One-token mode: accuracy (%), one token per forward.",
-        published.table2,
-        beyond=lambda rows: [with_penalty(row) for row in rows if is_ar(row)],
-    ),
-    3: Declaration(
-        "The SFT loss and the block size, one-token mode: accuracy (%).",
-        published.table3,
-        beyond=lambda rows: [with_inverse_t(row) for row in rows if row.sft_loss is False],
-    ),
-    4: Declaration(
-        "Multi-token mode: accuracy (%), its change from one-token mode (points), "
-        "tokens per forward.",
-        published.table4,
-        lines=("scale", "row", "quantity"),
-        beyond=lambda rows: [
-            vary(row) for row in rows for vary in (lossless, with_extra_mask, with_authors_window)
-        ],
-    ),
-    8: Declaration(
-        "Threshold sweep: accuracy (%) and tokens per forward over tau and the block size B.",
-        published.table8,
-        lines=("tau",),
-        columns=("block_size", "quantity"),
-        blocks=("scale", "sft_loss", "benchmark"),
-    ),
-    9: Declaration(
-        "Jacobi decoding of the AR model beside MARS: accuracy (%), tokens per forward.",
-        published.table9,
-        lines=("row", "quantity"),
-        beyond=lambda rows: [with_penalty(row) for row in rows if is_ar(row)],
-    ),
-}
-
-
-def write_table(
-    number: int,
-    *,
-    experiment_spec: Mapping[str, Any],
-    records: Records,
-    samples: Samples | None = None,
-    output: Path,
-) -> list[Path]:
-    """Write ``table<number>.csv``, ``.md`` and ``.tex`` into the folder ``output``.
-
-    Args:
-        number: a key of :data:`DECLARATIONS`, as in the paper.
-        experiment_spec: what :func:`selection` leaves of the configuration.
-        records, samples: as of :class:`mars.paper.evaluations.Evaluations`; what is missing in
-            ``records`` is "not run".
-        output: folder; made if needed.
-
-    Returns:
-        The three files.
-    """
-    shown, name = DECLARATIONS[number], f"table{number}"
-    cells = table_cells(shown.all_rows(), Evaluations(experiment_spec, records, samples))
-    table = Table(
-        name,
-        shown.caption,
-        cells,
-        notes(name, experiment_spec, cells),
-        lines=shown.lines,
-        columns=shown.columns,
-        blocks=shown.blocks,
-    )
-    return write(table, output)
-
-
-def table_cells(rows: Sequence[Row], evaluations: Evaluations) -> list[Cell]:
+def table_cells(rows: Sequence[Row], evaluations: Evaluations) -> list[TableCell]:
     """The cells of some rows, in their order."""
     cells = []
     for row in rows:
         models: list[str | None] = [*models_for(row, evaluations.spec)]
         for model in models or [None]:
-            setting = evaluations.setting_of(model, row.decoding)
-            label = _label(row, setting, evaluations)
+            run = ModelAndSetting(model, evaluations.setting_of(model, row.decoding))
+            label = _label(row, run.setting, evaluations)
             label = label if len(models) < 2 else f"{label} [{model}]"
-            found = _row_cells(replace(row, label=label), model, setting, evaluations)
+            found = _row_cells(replace(row, label=label), run, evaluations)
             if not row.beyond or any(cell.ours is not None for cell in found):
                 cells += found
     return cells
@@ -184,25 +131,23 @@ def _label(row: Row, setting: str | None, evaluations: Evaluations) -> str:
     """The row's name; with tau, where the row admits any."""
     if setting is None or not callable(row.decoding.get("threshold")):
         return row.label
-    tau = evaluations.spec["settings"][setting]["threshold"]
+    tau = evaluations.spec.settings[setting].threshold
     return f"{row.label.removesuffix(BEYOND)}, tau = {tau:g}{BEYOND}"
 
 
-def _row_cells(
-    row: Row, model: str | None, setting: str | None, evaluations: Evaluations
-) -> list[Cell]:
+def _row_cells(row: Row, run: ModelAndSetting, evaluations: Evaluations) -> list[TableCell]:
     cells = []
     for quantity, scores in row.scores.items():
-        ours = evaluations.measure(quantity, model, setting, row.benchmarks)
+        ours = evaluations.measure(quantity, run, row.benchmarks)
         paper = evaluations.comparable(scores)
         cells += [
-            Cell(
+            TableCell(
                 scale=row.scale,
                 row=row.label,
                 quantity=quantity,
                 benchmark=title,
-                model=model,
-                setting=setting,
+                model=run.model,
+                setting=run.setting,
                 ours=ours[title],
                 published=paper.get(title),
                 extra=row.extra,
@@ -210,35 +155,3 @@ def _row_cells(
             for title in row.benchmarks
         ]
     return cells
-
-
-def selection(rows: Sequence[Row], spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What some rows need of a configuration; what is left out can change without effect.
-
-    Args:
-        spec: plain values: ``data``, ``scales``, ``models``, ``benchmarks`` and ``settings``.
-    """
-    models = {name for row in rows for name in models_for(row, spec)}
-    found = {name for row in rows for name in settings_for(row.decoding, spec)}
-    found |= set(settings_for({}, spec))
-    titles = {title for row in rows for title in row.benchmarks}
-    scales = {spec["models"][name]["scale"] for name in models}
-    return {
-        "data": spec["data"],
-        "scales": _only(spec["scales"], scales),
-        "models": {
-            name: {key: model[key] for key in (*IDENTITY, *ORIGIN) if key in model}
-            for name, model in spec["models"].items()
-            if name in models
-        },
-        "benchmarks": {
-            key: benchmark
-            for key, benchmark in spec["benchmarks"].items()
-            if benchmark["title"] in titles
-        },
-        "settings": _only(spec["settings"], found),
-    }
-
-
-def _only(section: Mapping[str, Any], wanted: set[Any]) -> dict[str, Any]:
-    return {name: value for name, value in section.items() if name in wanted}

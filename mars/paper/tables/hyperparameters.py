@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from mars.config.experiment import Data
 from mars.paper import published
 from mars.paper.published import SCALES, STAGE_EPOCHS
+from mars.paper.specs import ModelIdentity, PaperScale
 from mars.paper.tables.notes import data_note, missing_notes, scale_notes
-from mars.paper.tables.writers import NONE, Cell, Measured, Table, write
+from mars.paper.tables.table import NONE, Measured, Table, TableCell
+from mars.provenance.stage import Spec
 
 CAPTION = "Hyper-parameters, and the measured cost of training."
 SETTINGS, COST = "Hyper-parameters", "Measured cost of one training stage"
@@ -23,34 +25,47 @@ MEASURED = ("ar_sft_h200_hours", "mars_h200_hours")
 
 _PUBLISHED = ("AR SFT", "MARS (B=4)")
 
-Record = Mapping[str, Any]
+TrainingRecord = Mapping[str, Any]
+"""Provenance record of a training job."""
 
 
-def write_hyperparameters(
-    spec: Mapping[str, Any], records: Mapping[str, Record], output: Path
-) -> list[Path]:
-    """Write ``table7.csv``, ``.md`` and ``.tex`` into the folder ``output``.
+class TrainedSpec(Spec):
+    """What the trained models are, and on what they were trained."""
 
-    Args:
-        spec: plain values in the shape of the configuration: ``data``, ``scales``, ``models`` and
-            ``evaluation``.
-        records: provenance records of the training jobs by model.
+    data: Data
+    scales: dict[str, PaperScale]
+    models: dict[str, ModelIdentity]
+    max_new_tokens: int
 
-    Returns:
-        The three files.
-    """
-    cells = [*_settings(spec, records), *_costs(spec, records)]
+
+class Trainings:
+    """The trained models of an experiment with the records of their training, by name."""
+
+    def __init__(self, spec: TrainedSpec, records: Mapping[str, TrainingRecord]):
+        self.spec = spec
+        self.records = records
+
+    def of_scale(self, scale: str) -> list[str]:
+        """The trained models that stand for a scale of the paper."""
+        scales, models = self.spec.scales, self.spec.models
+        return [name for name in self.records if scales[models[name].scale].stands_for == scale]
+
+
+def hyperparameters(spec: TrainedSpec, records: Mapping[str, TrainingRecord]) -> Table:
+    """Table 7, from the provenance records of the training jobs by model."""
+    trainings = Trainings(spec, records)
+    cells = [*_settings(trainings), *_costs(trainings)]
     notes = [
         "Ours: from the records of the training jobs; paper: Table 7 of arXiv 2604.07023. Of the "
         "paper, cost over AR SFT is the quotient of its two printed numbers, and peak memory over "
         "AR SFT is said in its text.",
-        *scale_notes(spec),
-        *([data_note(spec["data"])] if records else []),
+        *scale_notes(spec.scales),
+        *([data_note(spec.data)] if records else []),
         "Device-hours: hours of training times processes, on the hardware of the table, which is "
         "not the paper's; tokens are those that the model read, masks included.",
         *missing_notes(cells),
     ]
-    table = Table(
+    return Table(
         name="table7",
         caption=CAPTION,
         cells=cells,
@@ -60,52 +75,47 @@ def write_hyperparameters(
         blocks=("part",),
         headings={"row": "What"},
     )
-    return write(table, output)
 
 
 # --- hyper-parameters ---------------------------------------------------------------------------
 
 
-def _settings(spec: Mapping[str, Any], records: Mapping[str, Record]) -> list[Cell]:
-    printed = published.table(7).set_index("hyperparameter")
-    ours = {scale: _settings_of(scale, spec, records) for scale in SCALES}
+def _settings(trainings: Trainings) -> list[TableCell]:
+    printed = {scale: published.hyperparameters(scale) for scale in SCALES}
+    ours = {scale: _settings_of(scale, trainings) for scale in SCALES}
     return [
-        Cell(
+        TableCell(
             scale=scale,
-            row=str(name).replace("_", " "),
+            row=name.replace("_", " "),
             quantity="value",
-            model=", ".join(_of_scale(scale, spec, records)) or None,
+            model=", ".join(trainings.of_scale(scale)) or None,
             setting=NONE,
-            ours=ours[scale].get(str(name)),
-            published=str(printed.loc[name, scale]),
+            ours=ours[scale].get(name),
+            published=printed[scale][name],
             extra={"part": SETTINGS},
         )
-        for name in printed.index
+        for name in printed[SCALES[0]]
         if name not in MEASURED
         for scale in SCALES
     ]
 
 
-def _settings_of(
-    scale: str, spec: Mapping[str, Any], records: Mapping[str, Record]
-) -> dict[str, str]:
+def _settings_of(scale: str, trainings: Trainings) -> dict[str, str]:
     """Our value of each hyper-parameter, by the paper's name of it; none if nothing was trained."""
-    names = _of_scale(scale, spec, records)
-    stages = {name: spec["models"][name]["method"] for name in names}
-    tuned = {name: records[name] for name in names if stages[name] != "base"}
+    models = {name: trainings.spec.models[name] for name in trainings.of_scale(scale)}
+    tuned = {name: model for name, model in models.items() if model.method != "base"}
     if not tuned:
         return {}
 
     def value(key: str) -> str:
         return _distinct(
-            (stages[name], _plain(record["spec"]["config"]["training"][key]))
-            for name, record in tuned.items()
+            (model.method, _plain(_training(trainings.records[name])[key]))
+            for name, model in tuned.items()
         )
 
-    sizes = sorted({spec["models"][name]["block_size"] for name in tuned} - {None})
     return {
-        "base_model": _base(scale, spec, records),
-        "training_data": data_note(spec["data"]).removeprefix("Fine-tuned on ").rstrip("."),
+        "base_model": _base(scale, trainings),
+        "training_data": data_note(trainings.spec.data).removeprefix("Fine-tuned on ").rstrip("."),
         # The training loop has one optimiser and one schedule (mars/training/trainer.py).
         "optimizer": "AdamW",
         "learning_rate": value("learning_rate"),
@@ -113,13 +123,10 @@ def _settings_of(
         "warmup_ratio": value("warmup_ratio"),
         "epochs_per_stage": _distinct(
             (
-                stages[name],
-                _plain(
-                    record["spec"]["config"]["training"]["epochs"]
-                    / spec["models"][name]["epochs_factor"]
-                ),
+                model.method,
+                _plain(_training(trainings.records[name])["epochs"] / model.epochs_factor),
             )
-            for name, record in tuned.items()
+            for name, model in tuned.items()
         ),
         "max_sequence_length": value("max_length"),
         "per_device_batch_size": f"{value('rows_per_forward')} packed rows"
@@ -127,27 +134,29 @@ def _settings_of(
         "gradient_accumulation": "as many forwards as a batch needs",
         "effective_batch_size": value("batch_size"),
         "precision": value("precision"),
-        "hardware": _distinct((stages[name], _hardware(record)) for name, record in tuned.items()),
-        "block_sizes": ", ".join(map(str, sizes)) or NONE,
-        "max_new_tokens": str(spec["evaluation"]["max_new_tokens"]),
+        "hardware": _distinct(
+            (model.method, _hardware(trainings.records[name])) for name, model in tuned.items()
+        ),
+        "block_sizes": ", ".join(
+            map(str, sorted({model.block_size for model in tuned.values() if model.block_size}))
+        )
+        or NONE,
+        "max_new_tokens": str(trainings.spec.max_new_tokens),
         "decoding": "greedy",
     }
 
 
-def _of_scale(scale: str, spec: Mapping[str, Any], records: Iterable[str]) -> list[str]:
-    """The trained models that stand for a scale of the paper."""
-    return [
-        name
-        for name in records
-        if spec["scales"][spec["models"][name]["scale"]]["stands_for"] == scale
-    ]
+def _training(record: TrainingRecord) -> Mapping[str, Any]:
+    """The section `training` as it held for a job."""
+    return record["spec"]["config"]["training"]
 
 
-def _base(scale: str, spec: Mapping[str, Any], records: Mapping[str, Record]) -> str:
-    base = next(s["base"] for s in spec["scales"].values() if s["stands_for"] == scale)
-    if name := base.get("repository") or base.get("package"):
-        return str(name)
-    sizes = {records[name]["facts"]["parameters"] for name in _of_scale(scale, spec, records)}
+def _base(scale: str, trainings: Trainings) -> str:
+    base = next(s.base for s in trainings.spec.scales.values() if s.stands_for == scale)
+    if base.name:
+        return base.name
+    names = trainings.of_scale(scale)
+    sizes = {trainings.records[name]["facts"]["parameters"] for name in names}
     return f"from scratch, {' or '.join(f'{size:,}' for size in sorted(sizes))} parameters"
 
 
@@ -167,7 +176,7 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _hardware(record: Record) -> str:
+def _hardware(record: TrainingRecord) -> str:
     gpus = record["hardware"]["gpus"]
     if gpus and record["facts"]["device"] != "cpu":
         return f"{len(gpus)}x {gpus[0]}"
@@ -177,11 +186,12 @@ def _hardware(record: Record) -> str:
 # --- cost ---------------------------------------------------------------------------------------
 
 
-def _costs(spec: Mapping[str, Any], records: Mapping[str, Record]) -> list[Cell]:
+def _costs(trainings: Trainings) -> list[TableCell]:
     """What each stage cost, by scale; stages that several models share carry the model's name."""
-    cells = []
+    cells, records = [], trainings.records
     for scale in SCALES:
-        labels = {name: _stage(spec["models"][name]) for name in _of_scale(scale, spec, records)}
+        models = trainings.spec.models
+        labels = {name: _stage(models[name]) for name in trainings.of_scale(scale)}
         ar = next((records[name] for name, label in labels.items() if label == "AR SFT"), None)
         stages: list[tuple[str, str | None]] = [
             (label if list(labels.values()).count(label) == 1 else f"{label} [{name}]", name)
@@ -193,7 +203,7 @@ def _costs(spec: Mapping[str, Any], records: Mapping[str, Record]) -> list[Cell]
             ours = _cost(records[name], ar) if name else {}
             paper = _published_cost(labels[name] if name else row, scale)
             cells += [
-                Cell(
+                TableCell(
                     scale=scale,
                     row=row,
                     quantity=quantity,
@@ -208,28 +218,28 @@ def _costs(spec: Mapping[str, Any], records: Mapping[str, Record]) -> list[Cell]
     return _by_row(cells)
 
 
-def _by_row(cells: Sequence[Cell]) -> list[Cell]:
+def _by_row(cells: Sequence[TableCell]) -> list[TableCell]:
     """Cells of the same row next to each other, scales side by side."""
     order = list(dict.fromkeys((cell.row, cell.quantity) for cell in cells))
     rows = list(dict.fromkeys(row for row, _ in order))
     return sorted(cells, key=lambda c: (rows.index(c.row), order.index((c.row, c.quantity))))
 
 
-def _stage(model: Mapping[str, Any]) -> str:
+def _stage(model: ModelIdentity) -> str:
     """A training stage by what it is."""
-    if model["method"] == "base":
+    if model.method == "base":
         return "Base (pre-training)"
-    if model["method"] == "ar_sft":
-        epochs = STAGE_EPOCHS * model["epochs_factor"]
+    if model.method == "ar_sft":
+        epochs = STAGE_EPOCHS * model.epochs_factor
         return "AR SFT" if epochs == STAGE_EPOCHS else f"AR SFT ({epochs} ep)"
-    if model["method"] == "block_diffusion":
-        return f"Block Diffusion (B={model['block_size']})"
-    loss = "" if model["ar_weight"] > 0 else " w/o SFT loss"
-    weighting = ", 1/t weighting" if model["inverse_t_weighting"] else ""
-    return f"MARS{loss} (B={model['block_size']}){weighting}"
+    if model.method == "block_diffusion":
+        return f"Block Diffusion (B={model.block_size})"
+    loss = "" if model.ar_weight > 0 else " w/o SFT loss"
+    weighting = ", 1/t weighting" if model.inverse_t_weighting else ""
+    return f"MARS{loss} (B={model.block_size}){weighting}"
 
 
-def _cost(record: Record, ar: Record | None) -> dict[str, Measured]:
+def _cost(record: TrainingRecord, ar: TrainingRecord | None) -> dict[str, Measured]:
     """What the training job of ``record`` cost; over AR SFT where there is one."""
     facts = record["facts"]
     cost = {
@@ -250,7 +260,7 @@ def _cost(record: Record, ar: Record | None) -> dict[str, Measured]:
 
 def _published_cost(stage: str, scale: str) -> dict[str, float]:
     """The paper's cost of a stage, where it prints one; of MARS it does not say the block size."""
-    printed = published.table(7).set_index("hyperparameter")[scale]
+    printed = published.hyperparameters(scale)
     ar, mars = (float(printed[name]) for name in MEASURED)
     if stage == "AR SFT":
         return {"device_hours": ar}

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from mars.config.experiment import Data, GeneratedData
 from mars.paper import published
 from mars.paper.evaluations import benchmark_keys
 from mars.paper.published import AVERAGE, BENCHMARKS
-from mars.paper.tables.origin import origin_notes, trains
-from mars.paper.tables.writers import NONE, NOT_RUN, Cell, Measured
+from mars.paper.specs import ModelIdentity, PaperScale, Selection, TableSpec
+from mars.paper.tables.table import NONE, NOT_RUN, Measured, TableCell
 
 
-def notes(name: str, spec: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
-    """The notes below table ``name``, made of ``cells`` from the configuration ``spec``."""
+def notes(name: str, spec: TableSpec, cells: Sequence[TableCell]) -> list[str]:
+    """The notes below table ``name``, made of ``cells``."""
     return [
         paper_note(name),
-        *scale_notes(spec),
+        *scale_notes(spec.scales),
         _question_note(spec, cells),
-        *origin_notes(spec),
-        *([data_note(spec["data"])] if trains(spec) else []),
+        *origin_notes(spec.models),
+        *([data_note(spec.data)] if trains(spec.models) else []),
         *_average_notes(spec, cells),
         *missing_notes(cells),
         *_change_notes(cells),
@@ -36,11 +36,12 @@ def paper_note(name: str) -> str:
     )
 
 
-def scale_notes(spec: Mapping[str, Any]) -> list[str]:
+def scale_notes(scales: Mapping[str, PaperScale]) -> list[str]:
     """For each scale, which base model stands for it; the plain statement if it is not the same."""
     descriptions = [
-        f"{scale['stands_for']} is stood for by {name} ({_what(scale['base'])})"
-        for name, scale in spec["scales"].items()
+        f"{scale.stands_for} is stood for by {name} "
+        f"({scale.base.name or 'a model trained from scratch here'})"
+        for name, scale in scales.items()
         if not is_of_the_paper(scale)
     ]
     if not descriptions:
@@ -51,21 +52,33 @@ def scale_notes(spec: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def is_of_the_paper(scale: Mapping[str, Any]) -> bool:
+def is_of_the_paper(scale: PaperScale) -> bool:
     """Whether a scale's base model is the paper's own."""
-    repository = scale["base"].get("repository", "")
-    return repository.endswith(f"/{published.base_model(scale['stands_for'])}")
+    repository = scale.base.repository or ""
+    return repository.endswith(f"/{published.base_model(scale.stands_for)}")
 
 
-def _what(base: Mapping[str, Any]) -> str:
-    return base.get("repository") or base.get("package") or "a model trained from scratch here"
+def origin_notes(models: Mapping[str, ModelIdentity]) -> list[str]:
+    """Which models are released by the authors and which trained here, if any is released."""
+    fine_tuned = {name: model for name, model in models.items() if model.method != "base"}
+    released = {name: model.released for name, model in fine_tuned.items() if model.released}
+    if not released:
+        return []
+    named = ", ".join(f"{name} ({repository})" for name, repository in released.items())
+    trained = ", ".join(name for name in fine_tuned if name not in released) or "none"
+    return [f"Released by the authors, not trained here: {named}. Trained here: {trained}."]
 
 
-def _question_note(spec: Mapping[str, Any], cells: Sequence[Cell]) -> str:
+def trains(models: Mapping[str, ModelIdentity]) -> bool:
+    """Whether any of the models was fine-tuned here."""
+    return any(model.method != "base" and not model.released for model in models.values())
+
+
+def _question_note(spec: Selection, cells: Sequence[TableCell]) -> str:
     """Questions per benchmark, and whether a limit cut them."""
     parts = []
     shown = {cell.benchmark for cell in cells}
-    for title, key in benchmark_keys(spec).items():
+    for title, key in benchmark_keys(spec.benchmarks).items():
         if title not in shown:
             continue
         counts = sorted(
@@ -76,25 +89,25 @@ def _question_note(spec: Mapping[str, Any], cells: Sequence[Cell]) -> str:
             }
         )
         text = " or ".join(str(count) for count in counts) or NOT_RUN
-        benchmark = spec["benchmarks"][key]
-        if (limit := benchmark["limit"]) is not None:
-            text += f" (limited to the first {limit} of each task)"
-        if benchmark["subtasks"] is not None:
-            text += f" ({len(benchmark['subtasks'])} sub-tasks)"
+        benchmark = spec.benchmarks[key]
+        if benchmark.limit is not None:
+            text += f" (limited to the first {benchmark.limit} of each task)"
+        if benchmark.subtasks is not None:
+            text += f" ({len(benchmark.subtasks)} sub-tasks)"
         parts.append(f"{title} {text}")
     return f"Questions: {', '.join(parts) or NONE}."
 
 
-def data_note(data: Mapping[str, Any]) -> str:
+def data_note(data: Data) -> str:
     """What the models were fine-tuned on."""
-    if data["source"] == "generated":
-        return f"Fine-tuned on {data['instructions']} instruction examples generated here."
-    amount = f"{data['limit']} examples" if data["limit"] else "all examples"
-    return f"Fine-tuned on {amount} of {data['dataset']}."
+    if isinstance(data, GeneratedData):
+        return f"Fine-tuned on {data.instructions} instruction examples generated here."
+    amount = f"{data.limit} examples" if data.limit else "all examples"
+    return f"Fine-tuned on {amount} of {data.dataset}."
 
 
-def _average_notes(spec: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
-    titles = list(benchmark_keys(spec))
+def _average_notes(spec: Selection, cells: Sequence[TableCell]) -> list[str]:
+    titles = list(benchmark_keys(spec.benchmarks))
     if len(titles) == len(BENCHMARKS) or AVERAGE not in {cell.benchmark for cell in cells}:
         return []
     return [
@@ -103,7 +116,7 @@ def _average_notes(spec: Mapping[str, Any], cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-def missing_notes(cells: Sequence[Cell]) -> list[str]:
+def missing_notes(cells: Sequence[TableCell]) -> list[str]:
     """What an empty cell means, where there is one."""
     found = []
     if any(cell.ours is None for cell in cells):
@@ -114,7 +127,7 @@ def missing_notes(cells: Sequence[Cell]) -> list[str]:
     return found
 
 
-def _change_notes(cells: Sequence[Cell]) -> list[str]:
+def _change_notes(cells: Sequence[TableCell]) -> list[str]:
     """Which standard errors of changes are those of paired runs."""
     changes = [cell for cell in cells if cell.quantity == "delta_from_tau_1"]
     if not changes:

@@ -12,16 +12,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from mars.config.experiment import Data, DraftAndTarget
 from mars.evaluation.scores import mean
 from mars.paper import published
+from mars.paper.published import optional_int
+from mars.paper.specs import PaperScale
 from mars.paper.tables.evaluated import BEYOND
 from mars.paper.tables.notes import data_note, missing_notes, paper_note, scale_notes
-from mars.paper.tables.writers import NONE, Cell, Measured, Table, write
+from mars.paper.tables.table import NONE, Measured, Table, TableCell
 from mars.provenance.files import read_json
+from mars.provenance.stage import Spec
 
-Record = Mapping[str, Any]
+TimingRecord = Mapping[str, Any]
+"""Record of what was timed, as the stages wall_clock and speculative write it."""
 
 AR, NO_CACHE, BLOCK_CACHE = "AR (KV cache)", "MARS (no cache)", "MARS + block cache"  # the paper's
 # Method of mars.speed.methods: its row of Table 5, in the table's order.
@@ -39,51 +42,72 @@ BATCHES = (4, 8, 16)
 PUBLISHED_SCALE = "7B"  # of Table 5
 
 
-def write_speed_table(number: int, spec: Mapping[str, Any], records: Path, output: Path) -> None:
-    """Write ``table5`` or ``table6`` (CSV, Markdown, LaTeX) into the folder ``output``.
+class TimedModel(Spec):
+    """What a timed model is."""
 
-    Args:
-        spec: plain values: ``data`` and ``scales`` as in the configuration, ``benchmark`` (its
-            title), ``setting``, ``one_token`` (names) and ``models`` (those that were timed: their
-            scale's ``stands_for``, ``method`` and ``block_size``, by name).
-        records: folder that the stage speed_sweep or speculative wrote.
+    stands_for: str
+    method: str
+    block_size: int | None
+
+
+class TimedSpec(Spec):
+    """What the timed models are, and how readers know the questions.
+
+    Attributes:
+        benchmark: title of the questions' benchmark.
+        setting, one_token: names of decoding with ``tau``, and token by token, where the
+            experiment has such settings.
+        models: those that were timed, by name.
+        pairs: rows of Table 6, in order.
     """
-    cells, notes = {5: _table5, 6: _table6}[number](spec, records)
-    write(
-        Table(
-            name=f"table{number}",
-            caption=CAPTIONS[number],
-            cells=cells,
-            notes=[
-                paper_note(f"table{number}"),
-                *scale_notes(spec),
-                *notes,
-                data_note(spec["data"]),
-                *missing_notes(cells),
-            ],
-            lines=("row", "cache_block") if number == 5 else ("row",),
-            columns=("quantity",),
-            blocks=("batch_size",) if number == 5 else (),
-        ),
-        output,
+
+    data: Data
+    scales: dict[str, PaperScale]
+    benchmark: str
+    tau: float
+    setting: str | None
+    one_token: str | None
+    models: dict[str, TimedModel]
+    pairs: tuple[DraftAndTarget, ...] = ()
+
+
+CAPTION_5 = (
+    "Wall clock by batch size: tokens per second, seconds, speed-up over AR decoding with a KV "
+    "cache; accuracy (%) and tokens per forward of the same runs."
+)
+CAPTION_6 = (
+    "MARS together with speculative decoding: tokens per second, seconds, speed-up over the "
+    "first row; tokens per forward of the target, accuracy (%) and its change (points)."
+)
+
+
+def _table(
+    name: str, caption: str, spec: TimedSpec, cells: list[TableCell], notes: list[str], **look: Any
+) -> Table:
+    return Table(
+        name=name,
+        caption=caption,
+        cells=cells,
+        notes=[
+            paper_note(name),
+            *scale_notes(spec.scales),
+            *notes,
+            data_note(spec.data),
+            *missing_notes(cells),
+        ],
+        columns=("quantity",),
+        **look,
     )
-
-
-CAPTIONS = {
-    5: "Wall clock by batch size: tokens per second, seconds, speed-up over AR decoding with a KV "
-    "cache; accuracy (%) and tokens per forward of the same runs.",
-    6: "MARS together with speculative decoding: tokens per second, seconds, speed-up over the "
-    "first row; tokens per forward of the target, accuracy (%) and its change (points).",
-}
 
 
 # --- Table 5 ------------------------------------------------------------------------------------
 
 
-def _table5(spec: Mapping[str, Any], folder: Path) -> tuple[list[Cell], list[str]]:
+def table5(spec: TimedSpec, folder: Path) -> Table:
+    """Table 5, from the folder that the stage wall_clock wrote."""
     records = {_key5(record): (file, record) for file, record in _read(folder, "batch-*/*.json")}
-    ((_, model),) = spec["models"].items()
-    paper = _published5() if model["stands_for"] == PUBLISHED_SCALE else {}
+    (model,) = spec.models.values()
+    paper = _published5() if model.stands_for == PUBLISHED_SCALE else {}
     batches = [batch for batch in BATCHES if any(key[2] == batch for key in records)]
     batches = batches or sorted({key[2] for key in records})
     labels = {(label, block) for label, block, _ in (*records, *paper)}
@@ -93,10 +117,12 @@ def _table5(spec: Mapping[str, Any], folder: Path) -> tuple[list[Cell], list[str
         for label, block in sorted(labels, key=lambda row: (ranks.index(row[0]), row[1] or 0)):
             found = records.get((label, block, batch))
             cells += _cells5(spec, label, block, batch, found, paper.get((label, block, batch), {}))
-    return cells, _notes5(spec, [record for _, record in records.values()])
+    notes = _notes5(spec, [record for _, record in records.values()])
+    look = {"lines": ("row", "cache_block"), "blocks": ("batch_size",)}
+    return _table("table5", CAPTION_5, spec, cells, notes, **look)
 
 
-def _key5(record: Record) -> tuple[str, int | None, int]:
+def _key5(record: TimingRecord) -> tuple[str, int | None, int]:
     cell = record["spec"]["cell"]
     return ROWS_5[cell["method"]], cell["cache_block"], cell["batch"]
 
@@ -107,25 +133,25 @@ def _published5() -> dict[tuple[str, int | None, int], dict[str, float]]:
     return {
         (
             line["method"],
-            None if pd.isna(line["cache_block"]) else int(line["cache_block"]),
+            optional_int(line["cache_block"]),
             int(line["batch_size"]),
         ): {quantity: float(line[quantity]) for quantity in quantities}
-        for line in published.table(5).to_dict("records")
+        for line in published.table(5)
     }
 
 
 def _cells5(
-    spec: Mapping[str, Any],
+    spec: TimedSpec,
     label: str,
     block: int | None,
     batch: int,
-    found: tuple[str, Record] | None,
+    found: tuple[str, TimingRecord] | None,
     paper: Mapping[str, float],
-) -> list[Cell]:
+) -> list[TableCell]:
     file, record = found or (NONE, {})
-    ((model, identity),) = spec["models"].items()
-    setting = spec["one_token"] if label.startswith("AR") else spec["setting"]
-    times: dict[str, Record | None] = {
+    ((model, identity),) = spec.models.items()
+    setting = spec.one_token if label.startswith("AR") else spec.setting
+    times: dict[str, TimingRecord | None] = {
         "tokens_per_second": record.get("tokens_per_second"),
         "seconds": record.get("seconds"),
         "speedup_over_ar": _over(record, "autoregressive"),
@@ -133,12 +159,12 @@ def _cells5(
     }
     extra = {"batch_size": batch, "cache_block": block or NONE}
 
-    def cell(quantity: str, ours: Measured | None, more: Mapping[str, Any]) -> Cell:
-        return Cell(
-            scale=identity["stands_for"],
+    def cell(quantity: str, ours: Measured | None, more: Mapping[str, Any]) -> TableCell:
+        return TableCell(
+            scale=identity.stands_for,
             row=label,
             quantity=quantity,
-            benchmark=spec["benchmark"],
+            benchmark=spec.benchmark,
             model=model if record else None,
             setting=setting,
             ours=ours,
@@ -152,7 +178,7 @@ def _cells5(
     ]
 
 
-def _over(record: Record, baseline: str) -> Record | None:
+def _over(record: TimingRecord, baseline: str) -> TimingRecord | None:
     """Speed-up over a baseline; that of the baseline over itself is 1."""
     if not record or "skipped" in record:
         return None
@@ -162,26 +188,26 @@ def _over(record: Record, baseline: str) -> Record | None:
     return record["speedup_over"].get(baseline)
 
 
-def _notes5(spec: Mapping[str, Any], records: list[Record]) -> list[str]:
+def _notes5(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
     measured = [record for record in records if "skipped" not in record]
     if not measured:
         return []
-    ((model, identity),) = spec["models"].items()
+    ((model, identity),) = spec.models.items()
     counts = sorted({record["sequences"] for record in measured})
     first = measured[0]
     notes = [
         f"Every row decodes the same checkpoint, {model}; AR is its one-token mode on our engine. "
         "The paper's AR row is its AR SFT model.",
-        f"{spec['benchmark']}, {_or(counts)} questions, at most {first['spec']['max_new_tokens']} "
-        f"new tokens, tau = {spec['tau']}. {_machine(first)}",
+        f"{spec.benchmark}, {_or(counts)} questions, at most {first['spec']['max_new_tokens']} "
+        f"new tokens, tau = {spec.tau}. {_machine(first)}",
         _spread_note(measured),
         "Speed-ups are medians of ratios within a round. The accuracy is lm-eval's of the very "
         "tokens that were timed.",
     ]
-    if identity["stands_for"] != PUBLISHED_SCALE:
+    if identity.stands_for != PUBLISHED_SCALE:
         notes.append(
             f"The paper times its {PUBLISHED_SCALE} model; this one stands for "
-            f"{identity['stands_for']}, so no published number is beside it."
+            f"{identity.stands_for}, so no published number is beside it."
         )
     cut = sorted({r["spec"]["cell"]["cache_block"] for r in measured if "timed_as" in r})
     if cut:
@@ -199,44 +225,45 @@ def _notes5(spec: Mapping[str, Any], records: list[Record]) -> list[str]:
 # --- Table 6 ------------------------------------------------------------------------------------
 
 
-def _table6(spec: Mapping[str, Any], folder: Path) -> tuple[list[Cell], list[str]]:
+def table6(spec: TimedSpec, folder: Path) -> Table:
+    """Table 6, from the folder that the stage speculative wrote."""
     found = _read(folder, "*.json")
-    order = [(pair["draft"], pair["target"]) for pair in spec["pairs"]]
+    order = [(pair.draft, pair.target) for pair in spec.pairs]
     found.sort(key=lambda item: order.index((item[1]["draft"], item[1]["target"])))
     paper = _published6()
     known = {_identity6(spec, record): (file, record) for file, record in found}
-    cells: list[Cell] = []
+    cells: list[TableCell] = []
     for identity, (label, numbers) in paper.items():
         cells += _cells6(spec, label, known.get(identity), numbers, identity[1][1])
     for identity, (file, record) in known.items():
         if identity not in paper:
             label = f"{published.pair_label(record)}{BEYOND}"
             cells += _cells6(spec, label, (file, record), {}, identity[1][1])
-    return cells, _notes6(spec, [record for _, record in found])
+    notes = _notes6(spec, [record for _, record in found])
+    return _table("table6", CAPTION_6, spec, cells, notes, lines=("row",))
 
 
 Identity = tuple[tuple[str, str, int | None], tuple[str, str, int | None]]
 """Method, scale and block size of the draft and of the target."""
 
 
-def _identity6(spec: Mapping[str, Any], record: Record) -> Identity:
-    draft, target = (spec["models"][record[role]] for role in ("draft", "target"))
-    return _what(draft), _what(target)
+def _identity6(spec: TimedSpec, record: TimingRecord) -> Identity:
+    draft, target = (spec.models[record[role]] for role in ("draft", "target"))
+    return _identity(draft), _identity(target)
 
 
-def _what(model: Mapping[str, Any]) -> tuple[str, str, int | None]:
-    return model["method"], model["stands_for"], model["block_size"]
+def _identity(model: TimedModel) -> tuple[str, str, int | None]:
+    return model.method, model.stands_for, model.block_size
 
 
 def _published6() -> dict[Identity, tuple[str, dict[str, float]]]:
     """The paper's label and numbers of each row."""
-    lines = published.table(6).to_dict("records")
     return {
         (_parsed(line["draft"]), _parsed(line["target"])): (
             published.pair_label(line),
             {key: float(value) for key, value in line.items() if key not in ("draft", "target")},
         )
-        for line in lines
+        for line in published.table(6)
     }
 
 
@@ -249,12 +276,12 @@ def _parsed(label: str) -> tuple[str, str, int | None]:
 
 
 def _cells6(
-    spec: Mapping[str, Any],
+    spec: TimedSpec,
     label: str,
-    found: tuple[str, Record] | None,
+    found: tuple[str, TimingRecord] | None,
     paper: Mapping[str, float],
     scale: str,
-) -> list[Cell]:
+) -> list[TableCell]:
     file, record = found or (NONE, {})
     timed = {key: record.get(key) for key in ("tokens_per_second", "seconds", "speedup")}
     counted = {
@@ -263,14 +290,14 @@ def _cells6(
         "gsm8k_delta": _score(record, "delta"),
     }
 
-    def cell(quantity: str, ours: Measured | None, more: Mapping[str, Any]) -> Cell:
-        return Cell(
+    def cell(quantity: str, ours: Measured | None, more: Mapping[str, Any]) -> TableCell:
+        return TableCell(
             scale=scale,
             row=label,
             quantity=quantity,
-            benchmark=spec["benchmark"],
+            benchmark=spec.benchmark,
             model=record.get("target"),
-            setting=spec["setting"] if record else None,
+            setting=spec.setting if record else None,
             ours=ours,
             published=paper.get(quantity),
             extra={**more, "record": file},
@@ -282,12 +309,12 @@ def _cells6(
     ]
 
 
-def _notes6(spec: Mapping[str, Any], records: list[Record]) -> list[str]:
+def _notes6(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
     if not records:
         return []
     first = records[0]
     return [
-        f"{spec['benchmark']}, {first['sequences']} questions one at a time, K = "
+        f"{spec.benchmark}, {first['sequences']} questions one at a time, K = "
         f"{first['draft_tokens']} drafted tokens, tau = {first['tau']} wherever MARS drafts or "
         f"verifies, at most {first['max_new_tokens']} new tokens. {_machine(first)}",
         _spread_note(records),
@@ -301,7 +328,7 @@ def _notes6(spec: Mapping[str, Any], records: list[Record]) -> list[str]:
 NO_SPREAD = {"quarter": NONE, "three_quarters": NONE}
 
 
-def _read(folder: Path, pattern: str) -> list[tuple[str, Record]]:
+def _read(folder: Path, pattern: str) -> list[tuple[str, TimingRecord]]:
     """Records with their names relative to the folder of all measurements."""
     return [
         (str(path.relative_to(folder.parent)), read_json(path))
@@ -310,7 +337,7 @@ def _read(folder: Path, pattern: str) -> list[tuple[str, Record]]:
     ]
 
 
-def _timed(measured: Record | None) -> tuple[Measured | None, dict[str, Any]]:
+def _timed(measured: TimingRecord | None) -> tuple[Measured | None, dict[str, Any]]:
     """The median with the standard error of the mean over rounds, and the quartiles."""
     if measured is None:
         return None, NO_SPREAD
@@ -322,14 +349,14 @@ def _timed(measured: Record | None) -> tuple[Measured | None, dict[str, Any]]:
     return Measured(measured["median"], mean(values).stderr, len(values)), spread
 
 
-def _untimed(record: Record) -> dict[str, Measured | None]:
+def _untimed(record: TimingRecord) -> dict[str, Measured | None]:
     return {
         "accuracy": _score(record, "accuracy"),
         "tokens_per_forward": _plain(record, "tokens_per_forward"),
     }
 
 
-def _score(record: Record, key: str) -> Measured | None:
+def _score(record: TimingRecord, key: str) -> Measured | None:
     """A score in percent or points."""
     if (score := record.get(key)) is None:
         return None
@@ -339,11 +366,11 @@ def _score(record: Record, key: str) -> Measured | None:
     )
 
 
-def _plain(record: Record, key: str) -> Measured | None:
+def _plain(record: TimingRecord, key: str) -> Measured | None:
     return Measured(record[key]) if key in record else None
 
 
-def _machine(record: Record) -> str:
+def _machine(record: TimingRecord) -> str:
     hardware = record["hardware"]
     gpus = ", ".join(hardware["gpus"])
     what = f"{gpus}, driver {record['gpu_driver']}" if gpus else hardware["processor"]
@@ -352,7 +379,7 @@ def _machine(record: Record) -> str:
     return f"Timed on {what}{threads}, torch {record['versions']['torch']}, {precision}."
 
 
-def _spread_note(records: Iterable[Record]) -> str:
+def _spread_note(records: Iterable[TimingRecord]) -> str:
     records = list(records)
     rounds = sorted({len(record["seconds"]["values"]) for record in records})
     widths = sorted(map(_relative_spread, records))
@@ -364,7 +391,7 @@ def _spread_note(records: Iterable[Record]) -> str:
     )
 
 
-def _relative_spread(record: Record) -> float:
+def _relative_spread(record: TimingRecord) -> float:
     seconds = record["seconds"]
     low, high = seconds["quartiles"]
     return (high - low) / 2 / seconds["median"]

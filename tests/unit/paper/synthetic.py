@@ -3,24 +3,32 @@
 import random
 import statistics
 
+from mars.config.experiment import Benchmark, GeneratedData, Setting
+from mars.paper.evaluations import EvaluationKey
+from mars.paper.specs import BaseOrigin, ModelIdentity, PaperScale, TableSpec
+from mars.paper.tables.evaluated import LOSSLESS
+
 SWEEP = (0.9, 0.8, 0.7, 0.6, 0.5)
 
 
 def model(scale, method, **keys):
-    defaults = {"block_size": None, "ar_weight": 1.0, "epochs_factor": 1}
-    return {"scale": scale, "method": method, "inverse_t_weighting": False, **defaults, **keys}
+    return ModelIdentity(scale=scale, method=method, **keys)
+
+
+def setting(threshold=None, metric="probability", **keys):
+    return Setting.model_validate({"threshold": threshold, "metric": metric, **keys})
 
 
 def experiment(titles=("IFEval", "BBH", "MMLU-Pro", "GPQA", "GSM8K", "HumanEval")):
-    scratch = {"source": "scratch"}
-    return {
-        "experiment": "synthetic",
-        "data": {"source": "generated", "instructions": 60},
-        "scales": {
-            "small": {"stands_for": "0.5B", "base": scratch},
-            "large": {"stands_for": "7B", "base": scratch},
+    scratch = BaseOrigin(source="scratch")
+    data = {"instructions": 60, "pretraining_documents": 1, "benchmark_documents": 1}
+    return TableSpec(
+        data=GeneratedData(**data, vocabulary=1),
+        scales={
+            "small": PaperScale(stands_for="0.5B", base=scratch),
+            "large": PaperScale(stands_for="7B", base=scratch),
         },
-        "models": {
+        models={
             "m1": model("small", "base"),
             "m2": model("small", "ar_sft"),
             "m3": model("small", "ar_sft", epochs_factor=2),
@@ -31,39 +39,34 @@ def experiment(titles=("IFEval", "BBH", "MMLU-Pro", "GPQA", "GSM8K", "HumanEval"
             "m8": model("small", "mars", block_size=16, ar_weight=0.0),
             "m9": model("small", "mars", block_size=4, ar_weight=0.0, inverse_t_weighting=True),
         },
-        "benchmarks": {
-            title.lower(): {
-                "task": title.lower(),
-                "title": title,
-                "metric": "exact_match",
-                "filter": "none",
-                "limit": None,
-                "subtasks": None,
-            }
+        benchmarks={
+            title.lower(): Benchmark(
+                task=title.lower(), title=title, dataset=f"x/{title}", metric="exact_match"
+            )
             for title in titles
         },
-        "settings": {
-            "plain": {"threshold": None, "metric": "probability"},
-            "fast": {"threshold": 0.95, "metric": "probability"},
-            **{f"tau{tau}": {"threshold": tau, "metric": "probability"} for tau in SWEEP},
-            **{f"entropy{h}": {"threshold": h, "metric": "entropy"} for h in (0.2, 0.4, 0.8)},
-            "jacobi": {"threshold": None, "metric": "probability", "method": "jacobi"},
-            "penalty": {
-                **{"threshold": None, "metric": "probability", "method": "transformers"},
-                "repetition_penalty": 1.1,
-            },
-            "exact": {"threshold": 0.5, "metric": "probability", "verify": True},
-            "theirs": {
-                **{"threshold": 0.95, "metric": "probability", "method": "block_cache"},
-                **{"cache_block": 32, "authors_window": True},
-            },
+        settings={
+            "plain": setting(),
+            "fast": setting(0.95),
+            **{f"tau{tau}": setting(tau) for tau in SWEEP},
+            **{f"entropy{h}": setting(h, "entropy") for h in (0.2, 0.4, 0.8)},
+            "jacobi": setting(method="jacobi"),
+            "penalty": setting(method="transformers", repetition_penalty=1.1),
+            "exact": setting(0.5, **{LOSSLESS: True}),
+            "theirs": setting(0.95, method="block_cache", cache_block=32, authors_window=True),
         },
-    }
+    )
+
+
+def changed(spec, key, **values):
+    """The experiment with a benchmark that has these values."""
+    benchmark = spec.benchmarks[key].model_copy(update=values)
+    return spec.model_copy(update={"benchmarks": {**spec.benchmarks, key: benchmark}})
 
 
 def settings_of(name, entry):
     """The settings under which the made-up evaluation runs a model."""
-    if entry["method"] != "mars":
+    if entry.method != "mars":
         return ["plain", *(["jacobi", "penalty"] if name == "m2" else [])]
     others = [f"tau{tau}" for tau in SWEEP]
     own = ["exact", "theirs", "entropy0.2", "entropy0.4", "entropy0.8"] if name == "m4" else []
@@ -104,16 +107,17 @@ def evaluations(spec, seed, n=12):
     """Records and samples of every model under its settings; a sweep is over two benchmarks."""
     draw = random.Random(seed)
     records, documents = {}, {}
-    for name, entry in spec["models"].items():
+    for name, entry in spec.models.items():
         for setting in settings_of(name, entry):
-            for key, benchmark in spec["benchmarks"].items():
+            for key, benchmark in spec.benchmarks.items():
                 limited = setting.startswith(("tau", "entropy")) or setting in ("exact", "theirs")
-                if limited and benchmark["title"] not in ("GSM8K", "HumanEval"):
+                if limited and benchmark.title not in ("GSM8K", "HumanEval"):
                     continue
                 scores = [draw.randint(0, 1) for _ in range(n)]
                 found = samples(scores, draw)
-                records[name, setting, key] = record(scores, speed(found))
-                documents[name, setting, key] = found
+                evaluated = EvaluationKey(name, setting, key)
+                records[evaluated] = record(scores, speed(found))
+                documents[evaluated] = found
     return records, documents
 
 

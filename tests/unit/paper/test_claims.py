@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from synthetic import SWEEP, evaluations, experiment, model, record, samples, speed
 
 from mars.checkpoints.describe import describe
-from mars.paper.claims.claims import CLAIMS, Results, rows
+from mars.paper.claims.claims import CLAIMS, Results
 from mars.paper.claims.report import short, write_claims
+from mars.paper.claims.rows import all_rows
 from mars.paper.claims.significance import Interval, PairedTest
 from mars.paper.claims.verdicts import (
     FAILS,
@@ -26,9 +27,8 @@ from mars.paper.claims.verdicts import (
     combined,
     no_worse,
 )
-from mars.paper.evaluations import Evaluations
-from mars.paper.tables.evaluated import selection
-from mars.paper.tables.writers import NOT_RUN
+from mars.paper.evaluations import EvaluationKey, Evaluations, selection
+from mars.paper.tables.table import NOT_RUN
 from mars.provenance.files import read_json
 
 N = 200
@@ -39,18 +39,19 @@ class Made:
 
     def __init__(self):
         self.spec = experiment()
-        self.spec["models"]["bd"] = model("small", "block_diffusion", block_size=4)
+        self.spec.models["bd"] = model("small", "block_diffusion", block_size=4)
         self.records, self.samples = {}, {}
 
     def answer(self, name, setting, right, keys=None, tokens=20, forwards=10, n=N):
         """Let a model have the first ``right`` of ``n`` questions of each benchmark right."""
-        for key in keys or self.spec["benchmarks"]:
+        for key in keys or self.spec.benchmarks:
             found = samples([int(index < right) for index in range(n)])
             for row in found:
                 row |= {"tokens": tokens, "forwards": forwards}
             scores = [row["scores"]["none"]["exact_match"] for row in found]
-            self.records[name, setting, key] = record(scores, speed(found))
-            self.samples[name, setting, key] = found
+            evaluated = EvaluationKey(name, setting, key)
+            self.records[evaluated] = record(scores, speed(found))
+            self.samples[evaluated] = found
         return self
 
     def judge(self, number, **more):
@@ -320,5 +321,5 @@ def test_the_files_say_every_verdict_and_its_rule(tmp_path):
 
 def test_the_claims_spec_names_what_they_compare():
     spec = experiment()
-    kept = selection(rows(), spec)
-    assert set(kept["models"]) == set(spec["models"]) - {"m1", "m9"}
+    kept = selection(all_rows(), spec)
+    assert set(kept.models) == set(spec.models) - {"m1", "m9"}

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from printed import printed
 from synthetic import evaluations, experiment
 
-from mars.paper import published
+from mars.paper.artefacts import ARTEFACTS, TABLE_2, TABLE_3, TABLE_4, TABLE_8, TABLE_9
 from mars.paper.claims.comparison import (
-    COMPARED,
     OF_THE_MACHINE,
     RULES,
     TOLERANCE,
@@ -22,9 +22,12 @@ from mars.paper.claims.comparison import (
     verdict,
     write_comparison,
 )
+from mars.paper.evaluations import Evaluations
 from mars.paper.published import AVERAGE, BENCHMARKS, QUESTIONS
-from mars.paper.tables.evaluated import write_table
+from mars.paper.specs import ComparisonSpec
+from mars.paper.tables.files import write
 
+COMPARED = {name: one.compared for name, one in ARTEFACTS.items() if one.compared}
 DOCS = Path(__file__).resolve().parents[3] / "docs/comparison.md"
 
 
@@ -93,18 +96,19 @@ def compared(folder, spec, tables):
 
 
 def spec_of(experiment_spec, same):
-    return {
-        "scales": experiment_spec["scales"],
-        "same_models": {"0.5B": same, "7B": same},
-        "titles": list(BENCHMARKS),
-    }
+    return ComparisonSpec(
+        tables=COMPARED,
+        scales=experiment_spec.scales,
+        same_models={"0.5B": same, "7B": same},
+        titles=list(BENCHMARKS),
+    )
 
 
 def made(folder, spec, seed=0):
-    records, samples = evaluations(spec, seed, n=40)
-    for number in (2, 3, 4, 8, 9):
-        write_table(number, experiment_spec=spec, records=records, samples=samples, output=folder)
-    return {f"table{number}": folder / f"table{number}.csv" for number in (2, 3, 4, 8, 9)}
+    evaluated = Evaluations(spec, *evaluations(spec, seed, n=40))
+    for declared in (TABLE_2, TABLE_3, TABLE_4, TABLE_8, TABLE_9):
+        write(declared.table(spec, evaluated), folder)
+    return {file.stem: file for file in folder.glob("table*.csv")}
 
 
 @pytest.mark.parametrize("with_tables", [True, False])
@@ -115,7 +119,7 @@ def test_every_published_number_has_its_line(tmp_path, with_tables):
     found = Counter((line["artefact"], float(line["published"])) for line in lines)
     expected = Counter()
     for name, number in COMPARED.items():
-        table = published.table(number)
+        table = printed(number)
         text = {"scale", "method", "model", "draft", "target", "quantity", "benchmark"}
         what = {"block_size", "sft_loss", "epochs", "tau", "cache_block", "batch_size"}
         columns = [column for column in table.columns if column not in text | what]

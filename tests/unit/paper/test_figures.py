@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mars.config.experiment import Benchmark
 from mars.errors import UserError
 from mars.paper.figures import generation, heat_map, live_tau
 from mars.paper.figures.decoded_example import choose
 from mars.provenance.files import read_json, write_json
 
-BENCHMARK = {"metric": "exact_match", "filter": "none"}
+BENCHMARK = Benchmark(task="x", title="x", dataset="x/x", metric="exact_match")
 
 
 def example(**changes):
@@ -58,7 +59,7 @@ def test_without_a_correct_answer_the_rule_says_so():
 
 
 def test_figure_1_shades_each_forward_in_turn(tmp_path: Path):
-    generation.draw(example(), tmp_path)
+    generation.draw(example(), "A caption.", tmp_path)
     page = (tmp_path / "figure1.html").read_text()
     found = re.findall(r'<span class="forward (\w)" title="(\d+) tokens?">(.*?)</span>', page, re.S)
     texts = [unescape(text).replace("↵", "") for _, _, text in found]

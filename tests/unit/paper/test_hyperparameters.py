@@ -4,11 +4,13 @@ import csv
 import inspect
 
 import pytest
+from printed import printed
 from synthetic import experiment
 
 from mars.paper import published
-from mars.paper.tables.hyperparameters import write_hyperparameters
-from mars.paper.tables.writers import NOT_RUN
+from mars.paper.tables.files import write
+from mars.paper.tables.hyperparameters import TrainedSpec, hyperparameters
+from mars.paper.tables.table import NOT_RUN
 from mars.training import trainer
 
 
@@ -29,8 +31,9 @@ def training_record(seconds, **training):
 
 
 def written(folder, records):
-    spec = {**experiment(), "evaluation": {"max_new_tokens": 99}}
-    write_hyperparameters(spec, records, folder)
+    made = experiment()
+    spec = TrainedSpec(data=made.data, scales=made.scales, models=made.models, max_new_tokens=99)
+    write(hyperparameters(spec, records), folder)
     with open(folder / "table7.csv", newline="") as stream:
         return {
             (line["scale"], line["row"], line["quantity"]): line for line in csv.DictReader(stream)
@@ -80,12 +83,12 @@ def test_the_costs_are_those_of_the_records(tmp_path, records):
 
 def test_every_published_value_is_there(tmp_path, records):
     lines = written(tmp_path, records)
-    printed = published.table(7).set_index("hyperparameter")
+    table = printed(7).set_index("hyperparameter")
     for scale in published.SCALES:
-        for name in printed.index:
+        for name in table.index:
             if not name.endswith("h200_hours"):
                 line = lines[scale, name.replace("_", " "), "value"]
-                assert line["published"] == printed.loc[name, scale]
+                assert line["published"] == table.loc[name, scale]
     for (scale, row), hours in {
         ("0.5B", "AR SFT"): 15,
         ("0.5B", "MARS (B=4)"): 33,

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from mars.config.experiment import load_experiment
-from mars.paper.tables.evaluated import write_table
-from mars.paper.tables.origin import origin_notes, trains
-from mars.stages import spec
+from mars.paper.artefacts import ARTEFACTS, TABLE_2
+from mars.paper.evaluations import Evaluations
+from mars.paper.specs import TableSpec
+from mars.paper.tables.files import write
+from mars.paper.tables.notes import origin_notes, trains
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 RELEASED = "Released by the authors, not trained here: "
 
 
-def table_spec(number: int, *overlays: Path) -> dict:
+def table_spec(number: int, *overlays: Path) -> TableSpec:
     experiment = load_experiment(CONFIG / "paper.yaml", *overlays)
-    return json.loads(spec(experiment, "table", number=number))["config"]
+    return ARTEFACTS[f"table{number}"].stage.resolve(experiment)
 
 
 def test_nothing_is_said_where_all_is_trained():
     whole = table_spec(2)
-    assert origin_notes(whole) == []
-    assert trains(whole)
+    assert origin_notes(whole.models) == []
+    assert trains(whole.models)
 
 
 def test_all_released(tmp_path: Path):
     released = table_spec(2, CONFIG / "overlays/paper-released.yaml")
-    assert not trains(released)
-    (note,) = origin_notes(released)
+    assert not trains(released.models)
+    (note,) = origin_notes(released.models)
     assert note.startswith(RELEASED)
     assert note.count("Xalphinions/") == 6
     assert note.endswith("Trained here: none.")
-    write_table(2, experiment_spec=released, records={}, output=tmp_path)
+    write(TABLE_2.table(released, Evaluations(released, {})), tmp_path)
     for suffix in ("md", "tex"):
         text = (tmp_path / f"table2.{suffix}").read_text()
         assert RELEASED in text
@@ -49,7 +50,7 @@ def test_released_and_trained_side_by_side(
 ):
     (tmp_path / "mine.yaml").write_text(f"models: {{{trained}: {{source: train}}}}")
     mixed = table_spec(number, CONFIG / "overlays/paper-released.yaml", tmp_path / "mine.yaml")
-    (note,) = origin_notes(mixed)
+    (note,) = origin_notes(mixed.models)
     assert f"Trained here: {trained}." in note
     assert note.count("Xalphinions/") == released
-    assert trains(mixed)
+    assert trains(mixed.models)

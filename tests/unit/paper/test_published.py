@@ -1,6 +1,7 @@
 """The published numbers: complete, and consistent where the paper's tables overlap."""
 
 import pytest
+from printed import printed
 
 from mars.paper import published
 from mars.paper.published import AVERAGE, BENCHMARKS
@@ -21,18 +22,16 @@ def test_unknown_table():
 @pytest.mark.parametrize("number", [2, 3, 4, 8, 9])
 def test_typed_rows_hold_every_published_number(number):
     """Independent of how a row is laid out: all numbers, counted with multiplicity."""
-    printed = published.table(number)
+    table = printed(number)
     columns = [*BENCHMARKS, AVERAGE, "accuracy", "tokens_per_forward"]
-    columns = [name for name in columns if name in printed.columns]
-    rows = {2: published.table2, 3: published.table3, 4: published.table4}
-    rows |= {8: published.table8, 9: published.table9}
+    columns = [name for name in columns if name in table.columns]
     typed = [
         score
-        for row in rows[number]()
+        for row in published.ROWS[number]()
         for scores in row.scores.values()
         for score in scores.values()
     ]
-    assert sorted(typed) == sorted(printed[columns].to_numpy().ravel())
+    assert sorted(typed) == sorted(table[columns].to_numpy().ravel())
 
 
 def test_tau_1_is_one_token_mode():
@@ -52,14 +51,14 @@ def test_tables_8_and_4_agree_on_the_same_cells():
 
 @pytest.mark.parametrize(("number", "tolerance"), [(2, 0.051), (3, 0.051), (4, 0.051), (9, 0.051)])
 def test_printed_averages_are_the_means(number, tolerance):
-    table = published.table(number)
+    table = printed(number)
     means = table[list(BENCHMARKS)].mean(axis=1)
     assert ((means - table[AVERAGE]).abs() <= tolerance).all()
 
 
 def test_printed_changes_are_table_4_minus_table_3():
     """A check of the transcription: the paper prints both terms and the difference."""
-    one_token = published.table(3).query("method == 'mars' and sft_loss == True")
+    one_token = printed(3).query("method == 'mars' and sft_loss == True")
     one_token = one_token.set_index(["scale", "block_size"])
     for row in published.table4():
         before = one_token.loc[(row.scale, row.block_size)]
@@ -69,7 +68,7 @@ def test_printed_changes_are_table_4_minus_table_3():
 
 
 def test_tables_2_and_3_agree_on_the_same_models():
-    table3 = published.table(3)
+    table3 = printed(3)
     table3 = table3[table3["block_size"] == 4]
     shared = 0
     for row in published.table2():
@@ -88,5 +87,5 @@ def test_the_readme_explains_every_file_and_column():
     for file in published.FOLDER.glob("*.csv"):
         assert f"`{file.name}`" in readme
     for number in (2, 3, 4, 5, 6, 8, 9):
-        for column in published.table(number).columns:
+        for column in printed(number).columns:
             assert f"`{column}`" in readme or column in BENCHMARKS or column == "model"

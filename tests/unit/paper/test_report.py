@@ -11,28 +11,24 @@ import pytest
 import swept
 from test_figures import example
 
+from mars.config.experiment import load_experiment
 from mars.errors import UserError
+from mars.paper.artefacts import ARTEFACTS
 from mars.paper.figures import acceptance, generation, pareto
-from mars.paper.report.hover_plots import read_points, tip
-from mars.paper.report.page import FIGURES, TABLES, shown_files, write_report
+from mars.paper.figures.sweep import sweep_points, tip
+from mars.paper.report.page import write_page
+from mars.paper.stage import report_spec
+from mars.paper.tables import files
+from mars.paper.tables.table import Measured, Table, TableCell
 from mars.provenance.files import write_json
 
-SPEC = {
-    "experiment": "synthetic",
-    "description": "Numbers that were made up.",
-    "scales": {"small": {"stands_for": "0.5B", "base": {"source": "scratch"}}},
-}
-TABLE = """# Table 2
-
-One-token mode.
-
-| Scale | Model | GSM8K | paper |
-| --- | --- | ---: | ---: |
-| 0.5B | AR SFT <5 ep> | 61.2 ± 3.4 | 32.0 |
-| 0.5B | MARS | not run | 32.8 |
-
-- A note.
-"""
+SPEC = report_spec(load_experiment(Path(__file__).resolve().parents[3] / "config/ci.yaml"))
+MADE = ("table2", "figure1", "figure3", "figure6")
+CELLS = (
+    TableCell("0.5B", "AR SFT <5 ep>", "accuracy", "GSM8K", "m", "s", Measured(61.2, 3.4, 9), 32.0),
+    TableCell("0.5B", "MARS", "accuracy", "GSM8K", published=32.8),
+)
+TABLE = Table("table2", "One-token mode.", CELLS, ["A note."], ("scale", "row"), ("benchmark",))
 CLAIM = {
     "number": 1,
     "claim": "Faster & <b>better</b>",
@@ -80,18 +76,25 @@ class Page(HTMLParser):
         return [found[attribute] for _, found in self.elements if attribute in found]
 
 
+def of_figure_6(spec):
+    return spec.model_copy(
+        update={
+            "models": {"m2": spec.models["m2"]},
+            "benchmarks": {"gsm8k": spec.benchmarks["gsm8k"]},
+        }
+    )
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     """Results with one table, three figures, verdicts, and a record of the table."""
     folder = tmp_path_factory.mktemp("work") / "results/synthetic"
-    (folder / "tables").mkdir(parents=True)
-    (folder / "tables/table2.md").write_text(TABLE)
+    files.write(TABLE, folder / "tables")
     spec = swept.experiment()
     records = swept.records(spec, n=20)
     pareto.draw(spec, records, folder / "figures")
-    one = {**spec, "models": {"m2": spec["models"]["m2"]}}
-    acceptance.draw(one, records, folder / "figures")
-    generation.draw(example(), folder / "figures")
+    acceptance.draw(of_figure_6(spec), records, folder / "figures")
+    generation.draw(example(), "A caption.", folder / "figures")
     write_json(folder / "claims.json", [CLAIM])
     with open(folder / "comparison.csv", "w", newline="") as stream:
         writer = csv.DictWriter(stream, list(COMPARED))
@@ -103,7 +106,7 @@ def results(tmp_path_factory) -> Path:
 
 def record(folder: Path) -> dict:
     return {
-        "outputs": {str(folder / "tables/table2.md"): "0" * 64},
+        "outputs": {str(folder / "tables/table2.jsonl"): "0" * 64},
         "inputs": {"somewhere/manifest.json": "1" * 64},
         "spec": {"stage": "table"},
         "command": """mars table --spec '{"stage":"table"}' --output results""",
@@ -117,18 +120,16 @@ def record(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def page(results: Path) -> Page:
-    write_report(SPEC, results, results / "report.html")
-    return Page(results / "report.html")
+    return Page(write_page(SPEC, results))
 
 
-def test_every_artefact_is_there_or_said_to_be_not_run(page: Page, results: Path):
+def test_every_artefact_is_there_or_said_to_be_not_run(page: Page):
     ids = page.values("id")
     assert len(set(ids)) == len(ids)
-    made = {path.stem for path in shown_files(results)}
-    for name in (*TABLES, *FIGURES):
+    for name in ARTEFACTS:
         assert name in ids
-        assert (("li", {"id": name}) in page.elements) == (name not in made)
-    assert page.text.count("not run") >= len({*TABLES, *FIGURES} - made)
+        assert (("li", {"id": name}) in page.elements) == (name not in MADE)
+    assert page.text.count("not run") >= len(ARTEFACTS) - len(MADE)
 
 
 def test_numbers_words_and_verdicts_are_those_of_the_files(page: Page):
@@ -145,18 +146,27 @@ def test_numbers_words_and_verdicts_are_those_of_the_files(page: Page):
     assert "10 tokens in 5 forwards" in page.text
 
 
-def test_every_point_of_the_sweeps_can_be_read_off(page: Page, results: Path):
+def test_every_point_of_the_sweeps_can_be_read_off(page: Page):
     tips = page.values("data-tip")
-    ours = read_points(results / "figures/figure3.csv")
-    assert {point.model for point in ours} == set(swept.experiment()["models"])
-    wanted = len(ours) + len(pareto.published_points())
-    one = [p for p in read_points(results / "figures/figure6.csv") if p.benchmark == "GSM8K"]
+    spec = swept.experiment()
+    records = swept.records(spec, n=20)
+    ours = [p for p in sweep_points(spec, records) if p.metric == "probability"]
+    one = sweep_points(of_figure_6(spec), records)
+    assert {point.model for point in ours} == set(spec.models)
     for point in (*ours, *pareto.published_points()):
         label = "AR SFT" if point.method == "ar_sft" else f"B={point.block_size}"
         label += ", no SFT loss" if point.sft_loss is False else ""
         assert tip(label, point) in tips
         assert f"{point.accuracy:.1f}" in tip(label, point)
-    assert len(tips) >= wanted + len(one)
+    for point in one:
+        label = acceptance.METRICS[point.metric] if point.threshold is not None else "B=4"
+        assert tip(label, point) in tips
+    assert len(tips) == len(ours) + len(pareto.published_points()) + len(one)
+
+
+def test_the_drawings_take_the_colours_of_the_page(page: Page):
+    assert "#000000" not in page.source.split("<main>")[1]
+    assert "#ffffff" not in page.source.split("<main>")[1]
 
 
 def test_nothing_is_loaded_from_elsewhere(page: Page):
@@ -202,10 +212,8 @@ def test_the_record_says_how_a_table_was_made(page: Page):
 
 
 def test_an_experiment_with_one_table_still_gets_a_page(tmp_path: Path):
-    (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/table2.md").write_text(TABLE)
-    write_report(SPEC, tmp_path, tmp_path / "report.html")
-    text = Page(tmp_path / "report.html").text
+    files.write(TABLE, tmp_path / "tables")
+    text = Page(write_page(SPEC, tmp_path)).text
     assert "not run : this experiment has no verdicts" in text
     assert "not run : this experiment has no comparison" in text
     assert "There is no provenance record of this." in text
@@ -213,4 +221,4 @@ def test_an_experiment_with_one_table_still_gets_a_page(tmp_path: Path):
 
 def test_without_anything_there_is_no_page(tmp_path: Path):
     with pytest.raises(UserError, match="run the experiment first"):
-        shown_files(tmp_path)
+        write_page(SPEC, tmp_path)

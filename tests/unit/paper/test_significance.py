@@ -18,7 +18,7 @@ from mars.paper.claims.significance import (
     mcnemar,
     paired_test,
 )
-from mars.paper.evaluations import Evaluations
+from mars.paper.evaluations import Evaluations, ModelAndSetting
 
 
 @given(gained=st.integers(0, 300), lost=st.integers(0, 300))
@@ -95,10 +95,15 @@ def test_weights_draw_every_question_equally_often():
 def test_a_paired_test_counts_the_questions_that_changed():
     spec = experiment()
     records, samples = evaluations(spec, 3, n=40)
-    test = paired_test("x", Evaluations(spec, records, samples), ("m4", "fast"), ("m4", "plain"))
+    test = paired_test(
+        "x",
+        Evaluations(spec, records, samples),
+        ModelAndSetting("m4", "fast"),
+        ModelAndSetting("m4", "plain"),
+    )
     gained = lost = 0
     by_benchmark, before_means = [], []
-    for key in spec["benchmarks"]:
+    for key in spec.benchmarks:
         after, before = (
             [row["scores"]["none"]["exact_match"] for row in samples["m4", setting, key]]
             for setting in ("fast", "plain")
@@ -116,20 +121,32 @@ def test_a_paired_test_counts_the_questions_that_changed():
 def test_rows_are_compared_on_the_benchmarks_that_both_have():
     spec = experiment()
     evaluated = Evaluations(spec, *evaluations(spec, 3))
-    assert paired_test("x", evaluated, ("m4", "tau0.5"), ("m4", "plain")).titles == [
+    assert paired_test(
+        "x", evaluated, ModelAndSetting("m4", "tau0.5"), ModelAndSetting("m4", "plain")
+    ).titles == [
         "GSM8K",
         "HumanEval",
     ]
-    assert paired_test("x", evaluated, ("m4", "jacobi"), ("m4", "plain")) is None
+    assert (
+        paired_test("x", evaluated, ModelAndSetting("m4", "jacobi"), ModelAndSetting("m4", "plain"))
+        is None
+    )
 
 
 def test_a_difference_of_differences_has_no_mcnemar():
     spec = experiment()
     evaluated = Evaluations(spec, *evaluations(spec, 4, n=30))
-    signs = {("m7", "plain"): 1, ("m4", "plain"): -1, ("m8", "plain"): -1, ("m5", "plain"): 1}
+    signs = {
+        ModelAndSetting("m7", "plain"): 1,
+        ModelAndSetting("m4", "plain"): -1,
+        ModelAndSetting("m8", "plain"): -1,
+        ModelAndSetting("m5", "plain"): 1,
+    }
     test = combined_test("x", evaluated, signs)
     parts = [
-        paired_test("x", evaluated, (after, "plain"), (before, "plain")).difference.value
+        paired_test(
+            "x", evaluated, ModelAndSetting(after, "plain"), ModelAndSetting(before, "plain")
+        ).difference.value
         for after, before in (("m7", "m4"), ("m8", "m5"))
     ]
     assert test.difference.value == pytest.approx(parts[0] - parts[1])

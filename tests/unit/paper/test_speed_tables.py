@@ -1,18 +1,18 @@
 """Tables 5 and 6: every published row, ours beside it, what is beyond the paper said to be so."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
+from printed import printed
 
 from mars.config.experiment import load_experiment
-from mars.paper import published
-from mars.paper.tables.wall_clock import write_speed_table
+from mars.paper.artefacts import ARTEFACTS
+from mars.paper.tables.files import write
+from mars.paper.tables.wall_clock import table5, table6
 from mars.provenance.files import write_json
 from mars.speed.methods import Cell
 from mars.speed.timing import spread
-from mars.stages import spec
 
 SHARED = {
     "hardware": {"processor": "a processor", "gpus": []},
@@ -28,7 +28,7 @@ SHARED = {
 @pytest.fixture
 def plan():
     experiment = load_experiment(Path(__file__).resolve().parents[3] / "config/tiny.yaml")
-    return lambda number: json.loads(spec(experiment, "speed_table", number=number))["config"]
+    return lambda number: ARTEFACTS[f"table{number}"].stage.resolve(experiment)
 
 
 def rows_of(output, number):
@@ -54,7 +54,7 @@ def timed(cell, rate, **more):
 
 @pytest.fixture
 def sweep(tmp_path):
-    folder = tmp_path / "speed" / "table5"
+    folder = tmp_path / "speed" / "wall_clock"
     cells = [
         (Cell("autoregressive", 4), 50.0),
         (Cell("hf", 4), 25.0),
@@ -77,11 +77,11 @@ def sweep(tmp_path):
 
 
 def test_table_5_has_every_published_row_and_ours(sweep, plan, tmp_path):
-    write_speed_table(5, plan(5), sweep, tmp_path)
+    write(table5(plan(5), sweep), tmp_path)
     rows = rows_of(tmp_path, 5)
     of_batch = [row for row in rows if row["batch_size"] == "4"]
     assert {row["batch_size"] for row in rows} == {"4"}
-    for line in published.table(5).query("batch_size == 4").to_dict("records"):
+    for line in printed(5).query("batch_size == 4").to_dict("records"):
         block = "n/a" if line["method"] != "MARS + block cache" else f"{line['cache_block']:.0f}"
         found = {
             row["quantity"]: row
@@ -94,7 +94,10 @@ def test_table_5_has_every_published_row_and_ours(sweep, plan, tmp_path):
     best = ours["MARS + block cache", "8", "speedup_over_ar"]
     assert float(best["value"]) == pytest.approx(1.6)
     assert 0 < float(best["stderr"]) < 0.1
-    assert (best["n"], best["record"]) == ("5", f"table5/{Cell('block_cache', 4, 0.95, 8).file}")
+    assert (best["n"], best["record"]) == (
+        "5",
+        f"wall_clock/{Cell('block_cache', 4, 0.95, 8).file}",
+    )
     assert ours["MARS + block cache", "16", "seconds"]["value"] == "not run"
     assert ours["AR (KV cache)", "n/a", "speedup_over_ar"]["value"] == "1.0"
     cursor = next(key for key in ours if "cursor" in key[0])[0]
@@ -108,8 +111,9 @@ def test_table_5_has_every_published_row_and_ours(sweep, plan, tmp_path):
 
 def test_another_scale_has_no_published_numbers_beside_it(sweep, plan, tmp_path):
     small = plan(5)
-    small["models"]["mars-b4-large"]["stands_for"] = "0.5B"
-    write_speed_table(5, small, sweep, tmp_path)
+    model = small.models["mars-b4-large"]
+    small.models["mars-b4-large"] = model.model_copy(update={"stands_for": "0.5B"})
+    write(table5(small, sweep), tmp_path)
     assert {row["published"] for row in rows_of(tmp_path, 5)} == {"n/a"}
     assert "stands for 0.5B" in (tmp_path / "table5.md").read_text()
 
@@ -133,9 +137,9 @@ def test_table_6_finds_its_rows_by_what_the_models_are(plan, tmp_path):
             **SHARED,
         }
         write_json(folder / f"{draft}--{target}.json", record)
-    write_speed_table(6, plan(6), folder, tmp_path)
+    write(table6(plan(6), folder), tmp_path)
     rows = {(row["row"], row["quantity"]): row for row in rows_of(tmp_path, 6)}
-    first, second, third = published.table(6)[["draft", "target"]].agg(" -> ".join, axis=1)
+    first, second, third = printed(6)[["draft", "target"]].agg(" -> ".join, axis=1)
     assert {label for label, _ in rows} == {first, second, third}
     assert rows[first, "speedup"]["value"] == "1.0"
     assert rows[second, "speedup"]["value"] == "not run"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import pandas as pd
 import pytest
 import swept
 import yaml
+from printed import printed
 
 from mars.config.experiment import parse_experiment
 from mars.errors import UserError
-from mars.paper import published
 from mars.paper.figures import acceptance, pareto
+from mars.paper.figures import stage as figures
 from mars.paper.figures.sweep import sweep_points
-from mars.stages import spec as stage_spec
-from mars.stages import swept_models
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +32,10 @@ def only(spec, **wanted):
     """The experiment with the models that have these values only."""
     models = {
         name: model
-        for name, model in spec["models"].items()
-        if all(model[key] == value for key, value in wanted.items())
+        for name, model in spec.models.items()
+        if all(getattr(model, key) == value for key, value in wanted.items())
     }
-    return {**spec, "models": models}
+    return spec.model_copy(update={"models": models})
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def test_figure_3_holds_every_record_of_the_sweep_and_no_other(figure3: Path, sp
         assert line["accuracy_stderr"] == pytest.approx(100 * score["stderr"])
         assert line["tokens_per_forward"] == counted["value"]
         assert line["tokens_per_forward_stderr"] == counted["stderr"]
-        tau = spec["settings"][line["setting"]]["threshold"]
+        tau = spec.settings[line["setting"]].threshold
         assert line["threshold"] == tau or (tau is None and pd.isna(line["threshold"]))
 
 
@@ -80,12 +78,12 @@ def test_curves_start_in_one_token_mode_and_loosen(spec, records):
 
 def test_the_published_row_is_table_8_and_the_ar_rows_of_table_2():
     points = pareto.published_points()
-    table = published.table(8)
+    table = printed(8)
     assert sorted((p.accuracy, p.tokens_per_forward) for p in points if p.method == "mars") == (
         sorted(zip(table["accuracy"], table["tokens_per_forward"]))
     )
     autoregressive = {(p.scale, p.benchmark): p.accuracy for p in points if p.method == "ar_sft"}
-    rows = published.table(2)
+    rows = printed(2)
     rows = rows[(rows["method"] == "ar_sft") & (rows["epochs"] == 5)].set_index("scale")
     for (scale, title), accuracy in autoregressive.items():
         assert accuracy == rows.loc[scale, title]
@@ -94,7 +92,7 @@ def test_the_published_row_is_table_8_and_the_ar_rows_of_table_2():
 
 def test_figure_6_has_the_thresholds_of_all_three_metrics(spec, records, tmp_path: Path):
     one = only(spec, scale="small", block_size=4, ar_weight=1.0, method="mars")
-    one["benchmarks"] = {"gsm8k": spec["benchmarks"]["gsm8k"]}
+    one = one.model_copy(update={"benchmarks": {"gsm8k": spec.benchmarks["gsm8k"]}})
     acceptance.draw(one, records, tmp_path)
     table = pd.read_csv(tmp_path / "figure6.csv")
     assert set(table["benchmark"]) == {"GSM8K"}
@@ -131,24 +129,24 @@ def tiny() -> dict:
 
 def test_models_are_found_by_what_they_are(tiny: dict):
     experiment = parse_experiment(tiny, "tiny")
-    shown = {name: experiment.models[name] for name in swept_models(experiment, "3")}
+    shown = {name: experiment.models[name] for name in figures.figure3(experiment).models}
     kinds = [(m.method, m.scale, m.block_size, m.ar_weight > 0) for m in shown.values()]
     assert len(set(kinds)) == len(kinds) == 4  # AR SFT and MARS at both scales
-    assert swept_models(experiment, "6") == swept_models(experiment, "1")
-    (one,) = swept_models(experiment, "6")
+    (one,) = figures.figure6(experiment).models
+    assert one == figures.example(experiment).model
     assert experiment.models[one].block_size == 4
     assert experiment.models[one].ar_weight > 0
     assert experiment.scales[experiment.models[one].scale].stands_for == "0.5B"
 
 
 def test_figure_1_is_of_the_paper_s_setting(tiny: dict):
-    config = json.loads(stage_spec(parse_experiment(tiny, "tiny"), "figure_1"))["config"]
-    assert config["decoding"]["threshold"] == 0.95
-    assert config["task"]["title"] == "GSM8K"
+    spec = figures.example(parse_experiment(tiny, "tiny"))
+    assert spec.decoding.threshold == 0.95
+    assert spec.task.title == "GSM8K"
 
 
-@pytest.mark.parametrize("figure", ["figure_1", "figure_3", "figure_6"])
-def test_a_figure_without_its_models_is_one_sentence(tiny: dict, figure: str):
+@pytest.mark.parametrize("resolve", [figures.example, figures.figure3, figures.figure6])
+def test_a_figure_without_its_models_is_one_sentence(tiny: dict, resolve):
     tiny["evaluate"] = [{"models": ["base-small"], "settings": ["one-token"]}]
     with pytest.raises(UserError, match="out of `artefacts`"):
-        stage_spec(parse_experiment(tiny, "tiny"), figure)
+        resolve(parse_experiment(tiny, "tiny"))

@@ -9,18 +9,24 @@ import subprocess
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from synthetic import SWEEP, evaluations, experiment, record, speed
+from synthetic import SWEEP, changed, evaluations, experiment, record, speed
+from synthetic import setting as setting_of
 
 from mars.errors import UserError
-from mars.paper.evaluations import read_evaluations
+from mars.paper.artefacts import TABLE_2, TABLE_3, TABLE_4, TABLE_8, TABLE_9
+from mars.paper.evaluations import EvaluationKey, Evaluations, selection
 from mars.paper.published import AVERAGE
-from mars.paper.tables.evaluated import BEYOND, DECLARATIONS, selection, write_table
-from mars.paper.tables.findings import write_findings
+from mars.paper.specs import BaseOrigin
+from mars.paper.tables import files
+from mars.paper.tables.evaluated import BEYOND
+from mars.paper.tables.findings import findings
+from mars.paper.tables.latex import latex
+from mars.paper.tables.table import NOT_RUN, read_record
 from mars.paper.tables.terminal import WIDTH, show
-from mars.paper.tables.writers import NOT_RUN, latex
 from mars.provenance.files import write_json, write_jsonl
 
 MARS = "MARS-0.5B (B=4)"
+TABLES = {2: TABLE_2, 3: TABLE_3, 4: TABLE_4, 8: TABLE_8, 9: TABLE_9}
 quick = settings(
     max_examples=8,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failure is as clear at any size
@@ -38,9 +44,7 @@ def cells(folder, number):
 
 
 def write(number, spec, records, folder, samples=None):
-    return write_table(
-        number, experiment_spec=spec, records=records, samples=samples, output=folder
-    )
+    return files.write(TABLES[number].table(spec, Evaluations(spec, records, samples)), folder)
 
 
 def scores_of(samples):
@@ -49,7 +53,7 @@ def scores_of(samples):
 
 def derived(spec, samples, line):
     """Value and standard error of a CSV line, from the questions by formulas written out."""
-    keys = {b["title"]: key for key, b in spec["benchmarks"].items()}
+    keys = {b.title: key for key, b in spec.benchmarks.items()}
     if line["benchmark"] == AVERAGE:
         parts = [derived(spec, samples, {**line, "benchmark": title}) for title in keys]
         values, errors = zip(*parts, strict=True)
@@ -83,10 +87,10 @@ def test_every_cell_of_every_table_re_derives_from_the_questions(tmp_path, seed,
     spec = experiment()
     records, samples = evaluations(spec, seed, n)
     counts = {}
-    for number in DECLARATIONS:
+    for number in TABLES:
         write(number, spec, records, tmp_path, samples)
         counts[number] = assert_derived(spec, samples, cells(tmp_path, number).values())
-    write_findings(spec, records, samples, tmp_path)
+    files.write(findings(spec, Evaluations(spec, records, samples)), tmp_path)
     with open(tmp_path / "findings.csv", newline="") as stream:
         counts["findings"] = assert_derived(spec, samples, csv.DictReader(stream))
     # Rows run: table 2: 6 and the penalty; 3: 6 and 1/t; 4: 3 and, on two benchmarks, 2 with a
@@ -156,9 +160,8 @@ def test_rows_stand_for_the_models_that_they_describe(tmp_path):
 
 def test_of_two_settings_that_fit_a_row_the_one_run_counts(tmp_path):
     spec = experiment()
-    spec["settings"] = {"mild": {**spec["settings"]["penalty"], "repetition_penalty": 1.05}} | (
-        spec["settings"]
-    )
+    mild = setting_of(method="transformers", repetition_penalty=1.05)
+    spec = spec.model_copy(update={"settings": {"mild": mild, **spec.settings}})
     records, samples = evaluations(spec, 0)
     write(2, spec, records, tmp_path, samples)
     shown = {line["setting"] for line in cells(tmp_path, 2).values()}
@@ -170,12 +173,12 @@ def test_a_tables_spec_holds_only_what_it_shows(tmp_path):
     spec = experiment()
     records, samples = evaluations(spec, 1)
     kept = {}
-    for number, table in DECLARATIONS.items():
+    for number, table in TABLES.items():
         selected = selection(table.all_rows(), spec)
         write(number, spec, records, tmp_path / "whole", samples)
         write(number, selected, records, tmp_path / "part", samples)
         assert cells(tmp_path / "whole", number) == cells(tmp_path / "part", number)
-        kept[number] = set(selected["models"]), set(selected["settings"])
+        kept[number] = set(selected.models), set(selected.settings)
     sweep = {"plain", "fast", *(f"tau{tau}" for tau in SWEEP)}
     assert kept[8] == ({"m4", "m5", "m6", "m7", "m8"}, sweep)
     assert kept[9] == ({"m2", "m4"}, {"plain", "fast", "jacobi", "penalty"})
@@ -183,7 +186,7 @@ def test_a_tables_spec_holds_only_what_it_shows(tmp_path):
 
 def test_published_numbers_stand_beside_ours_unchanged(tmp_path):
     spec = experiment()
-    for number, table in DECLARATIONS.items():
+    for number, table in TABLES.items():
         write(number, spec, evaluations(spec, 0)[0], tmp_path)
         found = cells(tmp_path, number)
         printed = [line for line in found.values() if line["published"] != "n/a"]
@@ -197,10 +200,10 @@ def test_published_numbers_stand_beside_ours_unchanged(tmp_path):
 
 @pytest.mark.parametrize("number", [2, 3, 4])
 def test_without_records_every_cell_says_so(tmp_path, number):
-    files = write(number, experiment(), {}, tmp_path)
+    made = write(number, experiment(), {}, tmp_path)
     found = cells(tmp_path, number)
     assert all(line[key] == NOT_RUN for line in found.values() for key in ("value", "stderr", "n"))
-    for file in files:
+    for file in made[:3]:
         rows = [line for line in file.read_text().splitlines() if "MARS-7B" in line]
         assert rows
         assert all(NOT_RUN in row for row in rows)
@@ -250,9 +253,15 @@ def test_fewer_benchmarks_average_both_sides_over_the_same(tmp_path):
 def test_rows_are_found_by_what_models_are_not_by_name(tmp_path):
     spec, renamed = experiment(), experiment()
     records, _ = evaluations(spec, 3)
-    renamed["models"] = {f"x{name}": model for name, model in reversed(spec["models"].items())}
+    models = {f"x{name}": model for name, model in reversed(spec.models.items())}
+    renamed = renamed.model_copy(update={"models": models})
     write(2, spec, records, tmp_path / "a")
-    write(2, renamed, {(f"x{m}", s, b): r for (m, s, b), r in records.items()}, tmp_path / "b")
+    write(
+        2,
+        renamed,
+        {EvaluationKey(f"x{m}", s, b): r for (m, s, b), r in records.items()},
+        tmp_path / "b",
+    )
     for suffix in ("md", "tex"):
         assert (tmp_path / f"a/table2.{suffix}").read_text() == (
             tmp_path / f"b/table2.{suffix}"
@@ -261,7 +270,7 @@ def test_rows_are_found_by_what_models_are_not_by_name(tmp_path):
 
 def test_two_models_for_one_row_are_both_shown(tmp_path):
     spec = experiment()
-    spec["models"]["again"] = spec["models"]["m4"]
+    spec.models["again"] = spec.models["m4"]
     records, _ = evaluations(spec, 4)
     write(2, spec, records, tmp_path)
     found = cells(tmp_path, 2)
@@ -313,8 +322,7 @@ def test_an_unknown_standard_error_is_named_not_zero(tmp_path):
 
 
 def test_notes_state_limits_and_scale(tmp_path):
-    spec = experiment()
-    spec["benchmarks"]["gsm8k"]["limit"] = 12
+    spec = changed(experiment(), "gsm8k", limit=12)
     write(2, spec, evaluations(spec, 6)[0], tmp_path)
     text = (tmp_path / "table2.md").read_text()
     assert "GSM8K 12 (limited to the first 12 of each task)" in text
@@ -324,9 +332,9 @@ def test_notes_state_limits_and_scale(tmp_path):
 
 def test_the_papers_own_base_models_need_no_scale_note(tmp_path):
     spec = experiment()
-    for scale in spec["scales"].values():
-        repository = f"Qwen/Qwen2.5-{scale['stands_for']}-Instruct"
-        scale["base"] = {"source": "hub", "repository": repository}
+    for name, scale in spec.scales.items():
+        base = BaseOrigin(source="hub", repository=f"Qwen/Qwen2.5-{scale.stands_for}-Instruct")
+        spec.scales[name] = scale.model_copy(update={"base": base})
     write(2, spec, {}, tmp_path)
     assert "Scale differs" not in (tmp_path / "table2.md").read_text()
 
@@ -339,8 +347,18 @@ def test_evaluations_read_from_disk_give_the_same_table(tmp_path):
         write_json(folder / f"{benchmark}.json", content)
         write_jsonl(folder / f"{benchmark}.samples.jsonl", samples[model, setting, benchmark])
         write_json(tmp_path / "evaluations" / model / "manifest.json", {})
-    read = read_evaluations({model: tmp_path / "evaluations" / model for model in spec["models"]})
-    assert read == (records, samples)
+    folders = {model: tmp_path / "evaluations" / model for model in spec.models}
+    read = Evaluations.read(spec, folders)
+    assert (read.records, read.answers) == (records, samples)
+
+
+@pytest.mark.parametrize("number", TABLES)
+def test_the_record_of_a_table_is_the_table(tmp_path, number):
+    spec = experiment()
+    records, samples = evaluations(spec, 10)
+    table = TABLES[number].table(spec, Evaluations(spec, records, samples))
+    files.write(table, tmp_path)
+    assert read_record(tmp_path / f"table{number}.jsonl") == table
 
 
 # --- LaTeX --------------------------------------------------------------------------------------
@@ -362,10 +380,10 @@ def test_latex_has_arrows_and_quotes():
     assert latex('AR -> MARS: "n/a"') == r"AR $\rightarrow$ MARS: ``n/a''"
 
 
-@pytest.mark.parametrize("number", DECLARATIONS)
+@pytest.mark.parametrize("number", TABLES)
 def test_latex_rows_fit_the_columns(tmp_path, number):
     spec = experiment()
-    spec["models"]["a_b&c[d]"] = spec["models"]["m4"]
+    spec.models["a_b&c[d]"] = spec.models["m4"]
     write(number, spec, evaluations(spec, 7)[0], tmp_path)
     text = (tmp_path / f"table{number}.tex").read_text()
     columns = len(re.search(r"\\begin{tabular}{(\w+)}", text)[1])
@@ -384,10 +402,10 @@ def test_latex_rows_fit_the_columns(tmp_path, number):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here to compile with")
-@pytest.mark.parametrize("number", DECLARATIONS)
+@pytest.mark.parametrize("number", TABLES)
 def test_latex_compiles(tmp_path, number):
     spec = experiment()
-    spec["models"]["a_b&c[d]"] = spec["models"]["m4"]
+    spec.models["a_b&c[d]"] = spec.models["m4"]
     write(number, spec, evaluations(spec, 8)[0], tmp_path)
     (tmp_path / "main.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}"
@@ -407,7 +425,7 @@ def test_show_prints_both_tables_within_the_width(tmp_path, capsys):
     spec = experiment()
     records, _ = evaluations(spec, 9)
     tables = tmp_path / "tables"
-    files = [file for number in (2, 4) for file in write(number, spec, records, tables)]
+    made = [file for number in (2, 4) for file in write(number, spec, records, tables)]
     show(tmp_path)
     *text, written = capsys.readouterr().out.partition("Written:")
     text = "".join(text)
@@ -418,7 +436,7 @@ def test_show_prints_both_tables_within_the_width(tmp_path, capsys):
             wanted = f"{float(line['value']):.1f} ± {float(line['stderr']):.1f}"
         assert wanted in text
     assert "0.5B  Block Diffusion (B=4): not run" in text
-    assert [line.strip() for line in written.splitlines() if line] == sorted(map(str, files))
+    assert [line.strip() for line in written.splitlines() if line] == sorted(map(str, made))
     assert "Scale differs" in text
 
 

@@ -1,0 +1,156 @@
+"""What the tables and figures see of an experiment: typed, and no more than they show.
+
+What is left out here can change without making an artefact anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from mars.config.experiment import Benchmark, Data, Experiment, Setting
+from mars.provenance.stage import Spec
+
+
+class BaseOrigin(Spec):
+    """Where a scale's base model comes from; none of its names: it was trained from scratch."""
+
+    source: str
+    repository: str | None = None
+    package: str | None = None
+
+    @property
+    def name(self) -> str | None:
+        return self.repository or self.package
+
+
+class PaperScale(Spec):
+    """A scale of the experiment, and that of the paper which it stands for."""
+
+    stands_for: str
+    base: BaseOrigin
+
+
+class ModelIdentity(Spec):
+    """What a model is; ``released``: the repository, if the authors' checkpoint was taken."""
+
+    scale: str
+    method: str
+    block_size: int | None = None
+    ar_weight: float = 1.0
+    epochs_factor: int = 1
+    inverse_t_weighting: bool = False
+    released: str | None = None
+
+
+class Selection(Spec):
+    """The models, settings and benchmarks that some rows or curves are about."""
+
+    scales: dict[str, PaperScale]
+    models: dict[str, ModelIdentity]
+    benchmarks: dict[str, Benchmark]
+    settings: dict[str, Setting]
+
+
+class TableSpec(Selection):
+    """Of a table of evaluations: what its rows are about, and what the models were trained on."""
+
+    data: Data
+
+
+class ComparisonSpec(Spec):
+    """Which tables are compared with the paper's, and how ours may be.
+
+    Attributes:
+        tables: the number of each table that the paper prints, by name of ours.
+        same_models: by scale of the paper, whether ours started from its base model and data.
+        titles: the benchmarks that an average is over.
+    """
+
+    tables: dict[str, int]
+    scales: dict[str, PaperScale]
+    same_models: dict[str, bool]
+    titles: list[str]
+
+
+class Shown(Spec):
+    """An artefact on the page, or said there to be not run."""
+
+    name: str
+    kind: str
+    title: str
+    caption: str
+
+
+class ReportSpec(Spec):
+    """What the page says of an experiment, beside its results."""
+
+    experiment: str
+    description: str
+    scales: dict[str, PaperScale]
+    artefacts: list[Shown]
+
+
+NOTHING = Selection(scales={}, models={}, benchmarks={}, settings={})
+
+
+def paper_scales(
+    experiment: Experiment, names: Iterable[str] | None = None
+) -> dict[str, PaperScale]:
+    """The scales of these names; default all."""
+    wanted = set(experiment.scales if names is None else names)
+    return {
+        name: PaperScale(
+            stands_for=scale.stands_for,
+            base=BaseOrigin(**scale.base.model_dump(include={"source", "repository", "package"})),
+        )
+        for name, scale in experiment.scales.items()
+        if name in wanted
+    }
+
+
+def identity(experiment: Experiment, name: str) -> ModelIdentity:
+    """What one of the experiment's models is."""
+    model = experiment.models[name]
+    taken = model.released if model.source == "released" else None
+    return ModelIdentity(
+        scale=model.scale,
+        method=model.method,
+        block_size=model.block_size,
+        ar_weight=model.ar_weight,
+        epochs_factor=model.epochs_factor,
+        inverse_t_weighting=experiment.training_of(name).inverse_t_weighting,
+        released=taken.repository if taken else None,
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationsBehind:
+    """Inputs of a stage: the evaluations of the models in its spec."""
+
+    resolve: Callable[[Experiment], Selection]
+
+    def __call__(self, experiment: Experiment) -> list[str]:
+        models = sorted(self.resolve(experiment).models)
+        return [f"evaluations/{name}/manifest.json" for name in models]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Inputs of a stage: what was timed for a part of the section `speed`."""
+
+    part: str
+
+    def __call__(self, experiment: Experiment) -> list[str]:
+        return [f"speed/{self.part}/manifest.json"]
+
+
+def whole(experiment: Experiment) -> TableSpec:
+    """All that a table may ever need of an experiment: its evaluated models and how they decode."""
+    return TableSpec(
+        data=experiment.data,
+        scales=paper_scales(experiment),
+        models={name: identity(experiment, name) for name in experiment.evaluated_models()},
+        benchmarks=experiment.benchmarks,
+        settings=experiment.settings,
+    )
