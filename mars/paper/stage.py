@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mars.config.experiment import Experiment, GeneratedData
+from mars.config.experiment import Experiment
 from mars.paper.artefacts import ARTEFACTS, artefacts_of
 from mars.paper.claims import rows
 from mars.paper.evaluations import benchmark_keys, of_rows
@@ -18,12 +18,11 @@ from mars.provenance.stage import Job, Stage
 def comparison_spec(experiment: Experiment) -> ComparisonSpec:
     """Which tables are compared, and how ours may be."""
     scales = paper_scales(experiment)
-    generated = isinstance(experiment.data, GeneratedData)
     return ComparisonSpec(
         tables={name: one.compared for name, one in ARTEFACTS.items() if one.compared},
         scales=scales,
         same_models={
-            size: not generated
+            size: not experiment.generated
             and all(is_of_the_paper(s) for s in scales.values() if s.stands_for == size)
             for size in sorted({scale.stands_for for scale in scales.values()})
         },

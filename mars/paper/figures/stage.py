@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from mars.config.experiment import Benchmark, Evaluation, Experiment, GeneratedData, Setting
+from mars.config.experiment import Benchmark, Evaluation, Experiment, Setting
+from mars.data.stage import data_manifests
 from mars.errors import UserError
 from mars.paper.evaluations import Evaluations
 from mars.paper.specs import EvaluationsBehind, Measurement, Selection, identity, paper_scales
@@ -49,7 +50,7 @@ def example(experiment: Experiment) -> ExampleSpec:
                         benchmark=benchmark,
                         task=task,
                         evaluation=experiment.evaluation,
-                        generated_data=isinstance(experiment.data, GeneratedData),
+                        generated_data=experiment.generated,
                     )
     raise UserError(
         "figure1 shows MARS B=4 for 0.5B at tau 0.95 on GSM8K, which this experiment does not "
@@ -60,11 +61,10 @@ def example(experiment: Experiment) -> ExampleSpec:
 def example_inputs(experiment: Experiment) -> list[str]:
     """The checkpoint, its evaluations, the questions."""
     shown = example(experiment)
-    data = "" if shown.generated_data else f"{shown.task.dataset}/"
     return [
         f"checkpoints/{shown.model}/manifest.json",
         f"evaluations/{shown.model}/manifest.json",
-        f"data/hub/{data}manifest.json",
+        *data_manifests(experiment, [shown.task.dataset]),
     ]
 
 
