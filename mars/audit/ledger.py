@@ -1,8 +1,8 @@
 """What a finished experiment hands on beside its results, all of it small enough for git.
 
 ``metrics.json``: every score in one file, for ``dvc metrics``. ``records.jsonl``: the provenance
-records of all jobs in one file. ``snakemake.jsonl``: what Snakemake noted of each output. ``specs/``:
-what each part of the experiment depends on, for DVC, which keeps the large folders (``dvc.yaml``).
+records of all jobs. ``snakemake.jsonl``: what Snakemake noted of each output. ``specs/``: what each
+part of the experiment depends on, for DVC, which keeps the large folders (``dvc.yaml``).
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def restore(results: Path) -> None:
 def restore_records(results: Path) -> None:
     """Write the records that are not there as the files that their jobs wrote.
 
-    One that is there gives way if the packed one is of the outputs that are there: git brought both.
+    One that is there gives way if the packed one is of the outputs that are there: git brought
+    both.
     """
     packed = results / RECORDS
     for row in read_jsonl(packed) if packed.is_file() else []:

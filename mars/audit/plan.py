@@ -12,13 +12,13 @@ from statistics import mean
 from typing import Any
 
 from mars.audit.differences import differences, in_words
+from mars.audit.jobs import WILDCARDS, job_of
 from mars.config.experiment import Experiment, load_experiment
 from mars.errors import UserError
 from mars.provenance.files import readable_size, sha256_file
 from mars.provenance.fingerprint import PACKAGE
 from mars.provenance.record import read_record
 from mars.provenance.stage import Target, job_name
-from mars.stages import WILDCARDS, job_of
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,9 @@ def price(job: PlannedJob, experiment: Experiment, published: Hours) -> Price | 
     return pricing[job.stage](job, experiment) if job.stage in pricing else FREE
 
 
-def price_table(planned: Iterable[PlannedJob], experiment: Experiment, published: Hours) -> list[str]:
+def price_table(
+    planned: Iterable[PlannedJob], experiment: Experiment, published: Hours
+) -> list[str]:
     """A table of the stages that would run, by where their hours are from; offline.
 
     Nothing is returned if the price of any job is not known.
@@ -196,7 +198,9 @@ def _training(job: PlannedJob, experiment: Experiment, published: Hours) -> Pric
     )
 
 
-def _published(job: PlannedJob, experiment: Experiment, published: Hours) -> tuple[float | None, str]:
+def _published(
+    job: PlannedJob, experiment: Experiment, published: Hours
+) -> tuple[float | None, str]:
     """GPU-hours by the paper's, in proportion to epochs and examples."""
     model = experiment.models[job.target["model"]]
     scale, data = experiment.scales[model.scale], experiment.data

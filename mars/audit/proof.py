@@ -51,7 +51,7 @@ def _worktree(commit: str) -> Iterator[Path]:
         path = Path(folder, "project")
         done = subprocess.run([*git, "add", "--detach", str(path), commit], capture_output=True)
         if done.returncode:
-            raise UserError(f"the commit {commit} is not here; fetch it, or accept without a proof.")
+            raise UserError(f"commit {commit} is not here; fetch it, or accept without a proof.")
         try:
             yield path
         finally:
@@ -61,7 +61,8 @@ def _worktree(commit: str) -> Iterator[Path]:
 def _outputs(project: Path, folder: Path, stage: str) -> dict[str, Any]:
     """Run the `ci` jobs of a stage, and all before them; what counts of each file they made."""
     folder.mkdir()
-    wanted = [job for job in jobs([PACKAGE.parent / "config/ci.yaml"], folder) if job.stage == stage]
+    here = jobs([PACKAGE.parent / "config/ci.yaml"], folder)
+    wanted = [job for job in here if job.stage == stage]
     if not wanted:
         raise UserError(f"the ci experiment has no job of the stage {stage}; no proof.")
     command = [*snakemake_command(project, [project / "config/ci.yaml"]), "--quiet", "all", "--"]

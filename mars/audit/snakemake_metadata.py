@@ -1,8 +1,8 @@
 """What Snakemake notes of each output, kept beside the results so that a clone has it too.
 
-Snakemake keeps these notes to itself, in ``.snakemake/metadata``; without them a clone could neither
-tell that all is done nor notice a later change. This is the only module that knows their format,
-which holds for the version below; a test says when the lock has another one.
+Snakemake keeps these notes in ``.snakemake/metadata``; without them a clone could neither tell that
+all is done nor notice a later change. Their format is private to Snakemake, and this is the only
+module that knows it. It holds for the version below; a test says when the lock has another one.
 """
 
 from __future__ import annotations

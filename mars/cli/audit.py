@@ -135,7 +135,7 @@ def export_crate(config: Configs = TINY, root: Root = Path(".")) -> None:
 @app.command()
 def show(
     config: Configs,
-    results: Folder = Path("results"),
+    results: Annotated[Path, typer.Option(help="folder of all results")] = Path("results"),
 ) -> None:
     """Print the main table of an experiment and the files it wrote."""
     from mars.paper.tables.terminal import show as run

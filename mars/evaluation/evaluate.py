@@ -172,7 +172,7 @@ def evaluate_cell(
         "notes": notes,
         "seconds": seconds,
         "device": _device(lm.device),
-        "versions": versions(),
+        "versions": versions(("lm_eval", "transformers", "torch", "datasets")),
     }
     return record, samples
 

@@ -204,9 +204,7 @@ class _Source:
             return None
         path = self.package.joinpath(*rest)
         candidates = (path.with_suffix(".py"), path / "__init__.py") if rest else ()
-        return next(
-            (file for file in (*candidates, path / "__init__.py") if file.is_file()), None
-        )
+        return next((file for file in (*candidates, path / "__init__.py") if file.is_file()), None)
 
 
 @cache

@@ -4,10 +4,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from mars.audit import ledger
+from mars.audit.jobs import job_of, specs_of
 from mars.config.experiment import TrainingResources, load_experiment
 from mars.errors import UserError
-from mars.paper.artefacts import ARTEFACTS
-from mars.stages import job_of, jobs_of
+from mars.paper.artefacts import ARTEFACTS, artefacts_of
+from mars.speed.stage import MEASURE
 
 
 def experiment_of_this_run():
@@ -27,11 +28,10 @@ config.update(experiment=EXPERIMENT.experiment, description=EXPERIMENT.descripti
 RESULTS = f"results/{EXPERIMENT.experiment}"
 TRAINED = EXPERIMENT.trained_models()
 PRETRAINED = [name for name in TRAINED if EXPERIMENT.models[name].method == "base"]
-# Tables and figures; the losses of what is trained are always drawn.
-SHOWN = [*EXPERIMENT.artefacts, *(["training_curves"] if TRAINED else [])]
+SHOWN = artefacts_of(EXPERIMENT)
 # A clone knows what is done from the notes that came with the results.
 ledger.restore(Path(RESULTS))
-ledger.write_specs(Path(RESULTS), jobs_of(EXPERIMENT))
+ledger.write_specs(Path(RESULTS), specs_of(EXPERIMENT))
 
 
 def names(values):

@@ -12,6 +12,7 @@ import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 
 from mars.checkpoints.load import eos_token_ids, load_model
+from mars.config.experiment import Benchmark
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding.generate import text_of
 from mars.decoding.requests import Decoded
