@@ -8,8 +8,7 @@ from pathlib import Path
 
 from waiting import run
 
-from mars import stages
-from mars.provenance import fingerprint
+from mars.provenance import fingerprint, lock
 
 FAILURE = "failure.log"  # in the folder of the shared experiment, if that failed
 THE_TEST = "test_the_experiment_runs_to_its_end"  # which fails then
@@ -40,6 +39,5 @@ def snakemake(project: Path, folder: Path, *arguments: str) -> str:
 
 def forget() -> None:
     """Drop what was computed of the code and the lock before an edit."""
-    caches = (fingerprint._tree, fingerprint._imports, fingerprint._code_hash, stages._lock_hash)
-    for cached in caches:
-        cached.cache_clear()
+    fingerprint.forget()
+    lock.forget()

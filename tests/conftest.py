@@ -17,8 +17,6 @@ from ci_experiment import FAILURE, THE_TEST, environment, forget, snakemake, sna
 from hypothesis import HealthCheck, settings
 from waiting import end_of, started, wait
 
-from mars import stages
-from mars.audit import plan
 from mars.provenance import fingerprint
 from mars.provenance.files import sha256_file
 
@@ -98,7 +96,7 @@ def noted(folder: Path, file: Path) -> bool:
 
 
 def run_killed_and_resumed(project: Path, folder: Path) -> None:
-    first = folder / "results/ci/provenance/train/base-small.json"
+    first = folder / "results/ci/provenance/pretrain/base-small.json"
     log = folder / "killed.log"
     with started(snakemake_command(project), log, cwd=folder, env=environment(project)) as process:
         status = wait(process, folder, until=lambda: noted(folder, first))
@@ -122,9 +120,7 @@ def edited(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """A copy of the project to edit, which this process takes for the present one."""
     copy = tmp_path / "project"
     shutil.copytree(project, copy)
-    for module in (fingerprint, plan):
-        monkeypatch.setattr(module, "PACKAGE", copy / "mars")
-    monkeypatch.setattr(stages, "LOCK", copy / "requirements.lock")
+    monkeypatch.setattr(fingerprint, "PACKAGE", copy / "mars")
     for name, value in environment(copy).items():
         monkeypatch.setenv(name, value)
     forget()

@@ -14,7 +14,7 @@ from mars.audit.plan import PlannedJob, changed_inputs
 from mars.config.experiment import Experiment
 from mars.errors import UserError
 from mars.provenance.accepted import Accepted, add_accepted
-from mars.provenance.fingerprint import PACKAGE
+from mars.provenance.fingerprint import project
 from mars.provenance.record import git_state, read_record
 from mars.stages import stage_named
 
@@ -100,7 +100,7 @@ def accept(
 
 def _git(*arguments: str) -> str:
     """What git says of the project's checkout; nothing outside of one."""
-    command = ["git", "-C", str(PACKAGE.parent), *arguments]
+    command = ["git", "-C", str(project()), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout
     except OSError:

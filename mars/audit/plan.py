@@ -16,7 +16,7 @@ from mars.audit.jobs import WILDCARDS, job_of
 from mars.config.experiment import Experiment, load_experiment
 from mars.errors import UserError
 from mars.provenance.files import readable_size, sha256_file
-from mars.provenance.fingerprint import PACKAGE
+from mars.provenance.fingerprint import project
 from mars.provenance.record import read_record
 from mars.provenance.stage import Target, job_name
 
@@ -50,7 +50,7 @@ def jobs(configs: Sequence[Path], root: Path) -> list[PlannedJob]:
     Raises:
         UserError: the workflow cannot be planned; the sentence is Snakemake's.
     """
-    command = [*snakemake_command(PACKAGE.parent, configs), "--summary"]
+    command = [*snakemake_command(project(), configs), "--summary"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"the workflow cannot be planned: {done.stderr.strip() or done.stdout}")

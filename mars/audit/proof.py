@@ -14,7 +14,7 @@ from typing import Any
 from mars.audit.plan import jobs, snakemake_command
 from mars.errors import UserError
 from mars.provenance.files import read_json, sha256_file
-from mars.provenance.fingerprint import PACKAGE
+from mars.provenance.fingerprint import project
 from mars.provenance.manifest import NAME as MANIFEST
 from mars.provenance.manifest import listed_files
 
@@ -33,9 +33,8 @@ def prove(stage: str, commit: str) -> dict[str, Any]:
     """
     if stage.startswith("measure"):
         raise UserError(f"the outputs of {stage} are times, which no two runs share; no proof.")
-    project = PACKAGE.parent
     with tempfile.TemporaryDirectory(prefix="mars-proof-") as folder, _worktree(commit) as then:
-        now = _outputs(project, Path(folder, "now"), stage)
+        now = _outputs(project(), Path(folder, "now"), stage)
         before = _outputs(then, Path(folder, "then"), stage)
         for name in sorted(before.keys() | now.keys()):
             if before.get(name) != now.get(name):
@@ -46,7 +45,7 @@ def prove(stage: str, commit: str) -> dict[str, Any]:
 @contextmanager
 def _worktree(commit: str) -> Iterator[Path]:
     """The project as it was at a commit."""
-    git = ["git", "-C", str(PACKAGE.parent), "worktree"]
+    git = ["git", "-C", str(project()), "worktree"]
     with tempfile.TemporaryDirectory(prefix="mars-then-") as folder:
         path = Path(folder, "project")
         done = subprocess.run([*git, "add", "--detach", str(path), commit], capture_output=True)
@@ -58,20 +57,20 @@ def _worktree(commit: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(path)], capture_output=True)
 
 
-def _outputs(project: Path, folder: Path, stage: str) -> dict[str, Any]:
+def _outputs(source: Path, folder: Path, stage: str) -> dict[str, Any]:
     """Run the `ci` jobs of a stage, and all before them; what counts of each file they made."""
     folder.mkdir()
-    here = jobs([PACKAGE.parent / "config/ci.yaml"], folder)
+    here = jobs([project() / "config/ci.yaml"], folder)
     wanted = [job for job in here if job.stage == stage]
     if not wanted:
         raise UserError(f"the ci experiment has no job of the stage {stage}; no proof.")
-    command = [*snakemake_command(project, [project / "config/ci.yaml"]), "--quiet", "all", "--"]
+    command = [*snakemake_command(source, [source / "config/ci.yaml"]), "--quiet", "all", "--"]
     command += [str(job.record.relative_to(folder)) for job in wanted]
-    environment = {**os.environ, "PYTHONPATH": str(project)}
-    print(f"Running {stage} of ci with {project}", flush=True)
+    environment = {**os.environ, "PYTHONPATH": str(source)}
+    print(f"Running {stage} of ci with {source}", flush=True)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{stage} of ci does not run with {project}: {done.stderr[-500:]}")
+        raise UserError(f"{stage} of ci does not run with {source}: {done.stderr[-500:]}")
     found: dict[str, Any] = {}
     for job in wanted:
         for name in read_json(job.record)["outputs"]:

@@ -64,8 +64,8 @@ def run_import_released(spec: ReleasedSpec, job: Job) -> dict[str, Any]:
 
 
 RULE = "import_checkpoint"
-IMPORT_BASE = Stage("import_base", BaseSpec, resolve_base, run_import_base, rule=RULE)
+IMPORT_BASE = Stage("import_base", BaseSpec, resolve_base, run_import_base, rule=RULE, online=True)
 IMPORT_RELEASED = Stage(
-    "import_released", ReleasedSpec, resolve_released, run_import_released, rule=RULE
+    "import_released", ReleasedSpec, resolve_released, run_import_released, rule=RULE, online=True
 )
 STAGES = (IMPORT_BASE, IMPORT_RELEASED)

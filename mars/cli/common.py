@@ -13,8 +13,6 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    # Rules are named with underscores, verbs with hyphens.
-    context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
     help="MARS-repro: train, decode, evaluate and compare with arXiv 2604.07023.",
 )
 

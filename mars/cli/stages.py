@@ -1,9 +1,9 @@
-"""The verbs that run stages, one for each rule of the workflow, made from the stages themselves."""
+"""The verbs with which the workflow, or a person, runs a stage: `spec` says what, `run` does it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from mars.config.experiment import load_experiment
 from mars.errors import UserError
 from mars.provenance.record import run_recorded
 from mars.provenance.stage import Inputs, Job, JobSpec
-from mars.stages import STAGES, stage_named
+from mars.stages import stage_named
 
 
 @app.command()
@@ -29,46 +29,37 @@ def spec(
     print(stage_named(stage).planned(load_experiment(*config), values).canonical())
 
 
-def read_spec(text: str, verb: str) -> JobSpec:
-    """The spec given on the command line, checked to be one that the verb runs.
+@app.command()
+def run(
+    spec: Annotated[str, typer.Option(help="the job's spec: JSON, or a file that holds it")],
+    output: Annotated[Path, typer.Option(help="manifest of the folder to make, or first file")],
+    record: Annotated[Path, typer.Option(help="where to write the provenance record")],
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(help="manifests, records and tables, in any order")
+    ] = None,
+    checkpoint_minutes: Annotated[float, typer.Option(help="of a training, between saves")] = 15,
+) -> None:
+    """Run one job of the workflow, as its spec says."""
+    planned = read_spec(spec)
+    stage = stage_named(planned.stage)
+    if stage.online and "MARS_HUB_MIRROR" not in os.environ:
+        os.environ.pop("HF_HUB_OFFLINE", None)
+    job = Job(planned, Inputs(tuple(inputs or ())), output.parent, checkpoint_minutes)
+    run_recorded(stage, job, record)
+
+
+def read_spec(text: str) -> JobSpec:
+    """The spec given on the command line.
 
     Raises:
-        UserError: no such file, no spec, or the spec of another verb's stage.
+        UserError: no such file, or no spec.
     """
     if not text.lstrip().startswith("{"):
         if not Path(text).is_file():
             raise UserError(f"--spec names the file {text}, which does not exist; see `mars spec`.")
         text = Path(text).read_text()
     try:
-        found = JobSpec.model_validate(json.loads(text))
+        return JobSpec.model_validate(json.loads(text))
     except (json.JSONDecodeError, ValidationError) as error:
-        raise UserError(f"--spec is no spec ({error}); take it from `mars spec`.") from error
-    if stage_named(found.stage).verb != verb:
-        runs = ", ".join(name for name, stage in STAGES.items() if stage.verb == verb)
-        raise UserError(f"--spec is of the stage {found.stage!r}; `mars {verb}` runs {runs}.")
-    return found
-
-
-def _verb(name: str) -> Callable[..., None]:
-    def run(
-        spec: Annotated[str, typer.Option(help="the job's spec: JSON, or a file that holds it")],
-        output: Annotated[Path, typer.Option(help="manifest of the folder to make, or first file")],
-        record: Annotated[Path, typer.Option(help="where to write the provenance record")],
-        inputs: Annotated[
-            list[Path] | None, typer.Argument(help="manifests, records and tables, in any order")
-        ] = None,
-        checkpoint_minutes: Annotated[float, typer.Option(help="time between saves")] = 15,
-    ) -> None:
-        planned = read_spec(spec, name)
-        job = Job(planned, Inputs(tuple(inputs or ())), output.parent, checkpoint_minutes)
-        run_recorded(stage_named(planned.stage), job, record)
-
-    return run
-
-
-for _name in dict.fromkeys(stage.verb for stage in STAGES.values()):
-    _runs = [stage for stage in STAGES.values() if stage.verb == _name]
-    _help = _runs[0].summary if len(_runs) == 1 else f"Run {', '.join(s.name for s in _runs)}."
-    app.command(_name.replace("_", "-"), help=_help, rich_help_panel="Stages of the workflow")(
-        _verb(_name)
-    )
+        problem = str(error).splitlines()[0]
+        raise UserError(f"--spec is no spec ({problem}); take it from `mars spec`.") from error

@@ -79,7 +79,7 @@ def run_fetch_dataset(spec: FetchSpec, job: Job) -> dict[str, Any]:
     return fetch(spec.repository, "dataset", spec.revision, job.output)
 
 
-FETCH_DATASET = Stage("fetch_dataset", FetchSpec, resolve_fetched, run_fetch_dataset)
+FETCH_DATASET = Stage("fetch_dataset", FetchSpec, resolve_fetched, run_fetch_dataset, online=True)
 
 
 class TokenizerSpec(Spec):

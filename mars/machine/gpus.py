@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mars.errors import UserError
-from mars.provenance.fingerprint import PACKAGE
+from mars.provenance.fingerprint import project
 
 POLL_SECONDS = 0.2
 NO_DEVICE = {"", "-1", "NoDevFiles"}  # how CUDA_VISIBLE_DEVICES says that there is none
@@ -91,7 +91,7 @@ def _lock(folder: Path, device: str) -> bool:
 
 
 def launch_command(verb: Sequence[str], gpus: int, sharded: bool) -> list[str]:
-    """How to start ``mars <verb>``: training on several GPUs is one process for each of them.
+    """How to start ``mars <verb>``: on several GPUs, which only trainings ask for, a process each.
 
     Args:
         verb: verb and arguments.
@@ -99,9 +99,9 @@ def launch_command(verb: Sequence[str], gpus: int, sharded: bool) -> list[str]:
         sharded: spread the model over them (FSDP) instead of a copy on each (DDP).
     """
     mars = ["-m", "mars", *verb]
-    if gpus < 2 or verb[0] not in ("pretrain", "train"):
+    if gpus < 2:
         return [sys.executable, *mars]
-    file = PACKAGE.parent / "config/accelerate" / ("fsdp.yaml" if sharded else "ddp.yaml")
+    file = project() / "config/accelerate" / ("fsdp.yaml" if sharded else "ddp.yaml")
     options = [f"--config_file={file}", f"--num_processes={gpus}", "--main_process_port=0"]
     return [sys.executable, "-m", "accelerate.commands.launch", *options, *mars]
 

@@ -64,7 +64,7 @@ class Artefact:
     @property
     def kind(self) -> str:
         """``table`` or ``figure``: the rule that makes it, and its folder but for an s."""
-        return self.stage.verb
+        return self.stage.rule
 
     @property
     def files(self) -> list[str]:

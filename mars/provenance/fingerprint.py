@@ -22,6 +22,13 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def project() -> Path:
+    """The checkout that the package is in."""
+    return PACKAGE.parent
+
+
 # Calls in a top-level assignment that only make a value, and decorators that only wrap.
 PURE = {
     *dir(builtins),

@@ -7,9 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from mars.provenance.files import sha256_text
-from mars.provenance.fingerprint import PACKAGE
+from mars.provenance.fingerprint import project
 
-LOCK = PACKAGE.parent / "requirements.lock"
 # Packages that are not imported under their own name (a test compares with what is installed).
 DISTRIBUTIONS = {"yaml": "pyyaml"}
 
@@ -24,7 +23,7 @@ def locked_for(imported: Iterable[str]) -> dict[str, str]:
     Returns:
         Versions by package; none without a lock.
     """
-    versions, asks_for = _read(LOCK)
+    versions, asks_for = _read(project() / "requirements.lock")
     waiting = [DISTRIBUTIONS.get(name, name.lower().replace("_", "-")) for name in imported]
     found: dict[str, str] = {}
     while waiting:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mars.provenance.files import canonical_json, read_json, sha256_file, sha256_text, write_json
-from mars.provenance.fingerprint import PACKAGE
+from mars.provenance.fingerprint import project
 from mars.provenance.manifest import size_with_manifest, write_manifest
 from mars.provenance.stage import Job, Stage
 
@@ -116,7 +116,7 @@ def git_state() -> dict[str, Any]:
     """Commit of the project's checkout, and whether its tracked files differ from it."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(PACKAGE.parent), *arguments]
+        command = ["git", "-C", str(project()), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

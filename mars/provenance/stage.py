@@ -178,8 +178,10 @@ class Stage(Generic[SpecType]):
             takes.
         run: does the work. A top-level function that imports what is slow to import inside. It
             fills the folder ``job.output``, or writes files into it and returns these.
-        rule: the rule of the workflow and the verb that run it; several stages may share one.
+        rule: the rule of the workflow that runs it, where that has another name: stages may share
+            one.
         packages: what ``run`` needs and no import shows, as named in the lock.
+        online: whether ``run`` may use the network, where there is no mirror.
     """
 
     name: str
@@ -189,16 +191,7 @@ class Stage(Generic[SpecType]):
     inputs: Callable[..., list[str]] = no_inputs
     rule: str = ""
     packages: tuple[str, ...] = ()
-
-    @property
-    def verb(self) -> str:
-        """The rule of the workflow and the verb of the command line."""
-        return self.rule or self.name
-
-    @property
-    def summary(self) -> str:
-        """What the stage does, in the words of its ``run``."""
-        return (self.run.__doc__ or "").partition("\n")[0]
+    online: bool = False
 
     @property
     def reached(self) -> Reached:

@@ -14,8 +14,10 @@ import yaml
 from snakemake.cli import args_to_api, parse_args
 from waiting import run
 
-from mars.config.experiment import load_experiment
-from mars.stages import trained_models
+from mars.audit.jobs import specs_of
+from mars.config.experiment import load_experiment, read_experiment
+from mars.paper.artefacts import artefacts_of
+from mars.stages import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEFILE = ("-s", str(ROOT / "Snakefile"))
@@ -47,12 +49,13 @@ def test_a_fresh_directory_plans_every_model_once(name: str, tmp_path: Path):
     jobs = planned_jobs(said)
     experiment = load_experiment(config)
     trained = jobs["pretrain"] + jobs["train"]
-    assert trained == len(trained_models(experiment))
-    assert trained + jobs["import_base"] == len(experiment.models)
+    assert trained == len(experiment.trained_models())
+    assert trained + jobs["import_checkpoint"] == len(experiment.models)
     assert jobs["evaluate"] == len(experiment.evaluated_models())
-    makers = ("table", "speed_table", "hyperparameters", "findings")
-    makers += ("figure", "figure_1", "heat_map", "live_tau_figure")
-    assert sum(jobs[maker] for maker in makers) == len(experiment.artefacts)
+    assert jobs["table"] + jobs["figure"] == len(artefacts_of(experiment))
+    assert {rule: len(specs) for rule, specs in specs_of(experiment).items()} == {
+        rule: count for rule, count in jobs.items() if rule not in ("default", "all", "total")
+    }
     for name in ("report", "comparison", "claims"):
         assert jobs[name] == 1, name
 
@@ -62,24 +65,21 @@ def test_a_fresh_directory_plans_every_model_once(name: str, tmp_path: Path):
 PAPER = {
     (): {
         "train": 13,
-        "import_base": 2,
+        "import_checkpoint": 2,
         "tokenize": 2,
         "fetch_dataset": 7,
         "evaluate": 15,
-        "training_curves": 1,
     },
     ("0.5B",): {
         "train": 9,
-        "import_base": 1,
+        "import_checkpoint": 1,
         "tokenize": 1,
         "fetch_dataset": 7,
         "evaluate": 10,
-        "training_curves": 1,
     },
-    ("released",): {"import_released": 12, "import_base": 2, "fetch_dataset": 6, "evaluate": 14},
+    ("released",): {"import_checkpoint": 14, "fetch_dataset": 6, "evaluate": 14},
     ("0.5B", "released", "without-gpqa"): {
-        "import_released": 8,
-        "import_base": 1,
+        "import_checkpoint": 9,
         "fetch_dataset": 5,
         "evaluate": 9,
     },
@@ -94,9 +94,7 @@ def test_the_paper_is_planned_offline(overlays: tuple[str, ...], tmp_path: Path)
     done, said = snakemake("-n", *SNAKEFILE, *configs, cwd=tmp_path)
     assert done, said
     jobs = planned_jobs(said)
-    artefacts = load_experiment(*files).artefacts
-    numbered = [name for name in artefacts if name.startswith("table") and name != "table7"]
-    assert jobs["table"] + jobs["speed_table"] == len(numbered)
+    assert jobs["table"] + jobs["figure"] == len(artefacts_of(load_experiment(*files)))
     others = {name: count for name, count in jobs.items() if name in ALL_STAGES}
     assert others == PAPER[overlays]
 
@@ -113,7 +111,7 @@ def test_plain_snakemake_at_the_root_is_the_tiny_experiment(tmp_path: Path):
 
 
 def test_a_mistake_in_the_configuration_is_one_sentence(tmp_path: Path):
-    content = yaml.safe_load((ROOT / "config/ci.yaml").read_text())
+    content = read_experiment(ROOT / "config/ci.yaml")
     content["settings"]["tau-0.95"]["threshold"] = 2
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     done, said = snakemake("-n", *SNAKEFILE, "--configfile", "mine.yaml", cwd=tmp_path)
@@ -127,25 +125,26 @@ def test_lint_is_clean(tmp_path: Path):
     assert done, said
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "workflow/rules").glob("*.smk")), ids=str)
-def test_every_rule_has_the_spec_as_its_only_parameter(file: Path):
-    blocks = re.split(r"^ *rule (\w+):$", file.read_text(), flags=re.MULTILINE)[1:]
-    for name, body in zip(blocks[::2], blocks[1::2], strict=True):
+def rules() -> dict[str, str]:
+    """The text of each rule, by name."""
+    text = "".join(file.read_text() for file in sorted((ROOT / "workflow/rules").glob("*.smk")))
+    blocks = re.split(r"^(?:use rule \w+ as |rule )(\w+)(?: with)?:$", text, flags=re.MULTILINE)[1:]
+    return dict(zip(blocks[::2], blocks[1::2], strict=True))
+
+
+def test_every_rule_has_the_spec_as_its_only_parameter():
+    for name, body in rules().items():
         params = re.search(r"^( *)params:\n((?:\1 {4,}.*\n)+)", body, re.MULTILINE)
-        assert params, name
-        assert [line.split("=")[0].strip() for line in params[2].splitlines()] == ["spec"], name
-        shell = re.search(r"shell:\n((?: *\".*\"\n)+)", body)
-        assert shell, name
-        used = set(re.findall(r"\{(\w+)", shell[1]))
-        assert used <= {"params", "input", "output", "log", "threads", "resources"}, (name, used)
+        if name != "stage":
+            assert params, name
+            assert params[2].strip() == f'spec=spec_of("{name}"),', name
+        assert ("shell:" in body) is (name == "stage"), "one command for all"
+    assert set(rules()) - {"stage"} == {stage.rule or stage.name for stage in STAGES.values()}
 
 
-@pytest.mark.parametrize("name", ["speed_sweep", "speculative", "live_tau"])
-def test_measurements_of_speed_are_alone(name: str):
-    rules = (ROOT / "workflow/rules/benchmark.smk").read_text()
-    body = re.split(rf"^rule {name}:$", rules, flags=re.MULTILINE)[1].split("\nrule ")[0]
-    assert "threads: alone" in body
-    assert "slurm_extra=WHOLE_NODE" in body
+def test_measurements_of_speed_are_alone():
+    assert "threads: lambda wildcards: workflow.cores" in rules()["measure"]
+    assert 'slurm_extra="--exclusive"' in rules()["measure"]
 
 
 @pytest.mark.parametrize("profile", ["default", "gpu-node", "slurm"])
@@ -164,5 +163,5 @@ def test_a_job_asks_for_the_gpus_of_the_configuration_or_all_there_are(tmp_path:
             *("-n", "-p", *SNAKEFILE, *config, *gpus, "--", target), cwd=tmp_path
         )
         assert done, said
-        assert f"with-gpus --sharded {expected} train" in said
-        assert f"with-gpus --no-sharded {expected} train" not in said
+        assert f"with-gpus --sharded {expected} run" in said
+        assert f"with-gpus  {expected} run" not in said

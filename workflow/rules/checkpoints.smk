@@ -4,7 +4,7 @@
 
 use rule stage as import_checkpoint with:
     output:
-        manifest=f"{RESULTS}/checkpoints/{{model}}/manifest.json",
+        made=f"{RESULTS}/checkpoints/{{model}}/manifest.json",
         record=f"{RESULTS}/provenance/import_checkpoint/{{model}}.json",
     log:
         f"{RESULTS}/logs/import_checkpoint/{{model}}.log",
@@ -22,7 +22,7 @@ use rule stage as train with:
     input:
         inputs_of("train"),
     output:
-        manifest=f"{RESULTS}/checkpoints/{{model}}/manifest.json",
+        made=f"{RESULTS}/checkpoints/{{model}}/manifest.json",
         record=f"{RESULTS}/provenance/train/{{model}}.json",
     log:
         f"{RESULTS}/logs/train/{{model}}.log",
@@ -44,7 +44,7 @@ use rule stage as train with:
 
 use rule train as pretrain with:
     output:
-        manifest=f"{RESULTS}/checkpoints/{{model}}/manifest.json",
+        made=f"{RESULTS}/checkpoints/{{model}}/manifest.json",
         record=f"{RESULTS}/provenance/pretrain/{{model}}.json",
     log:
         f"{RESULTS}/logs/pretrain/{{model}}.log",

@@ -1,4 +1,4 @@
-# The experiment, what all rules share, and the rule that they vary.
+# The experiment, and where its files are. Only this file reads the configuration.
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -74,22 +74,3 @@ def training_resources(wildcards):
     """GPUs of a training, and whether the model is spread over them."""
     scale = EXPERIMENT.models[wildcards.model].scale
     return EXPERIMENT.resources.training.get(scale, TrainingResources(gpus=0))
-
-
-# Every rule is this one with files of its own: one verb of the command line, which is told the spec,
-# where the first output goes, and the inputs. Snakemake counts GPUs; `mars with-gpus` or the
-# scheduler says which ones they are.
-rule stage:
-    log:
-        f"{RESULTS}/logs/stage.log",
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        gpu=0,
-        launch="",
-        options="",
-    shell:
-        "OMP_NUM_THREADS={threads} python -m mars with-gpus {resources.launch} {resources.gpu} {rule}"
-        " --spec {params.spec:q} {resources.options} --output {output[0]} --record {output.record}"
-        " {input} > {log} 2>&1"

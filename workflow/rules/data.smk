@@ -3,7 +3,7 @@
 
 use rule stage as generate_data with:
     output:
-        manifest=f"{RESULTS}/data/hub/manifest.json",
+        made=f"{RESULTS}/data/hub/manifest.json",
         record=f"{RESULTS}/provenance/generate_data.json",
     log:
         f"{RESULTS}/logs/generate_data.log",
@@ -17,7 +17,7 @@ use rule stage as generate_data with:
 
 use rule stage as fetch_dataset with:
     output:
-        manifest=f"{RESULTS}/data/hub/{{repository}}/manifest.json",
+        made=f"{RESULTS}/data/hub/{{repository}}/manifest.json",
         record=f"{RESULTS}/provenance/fetch_dataset/{{repository}}.json",
     log:
         f"{RESULTS}/logs/fetch_dataset/{{repository}}.log",
@@ -35,7 +35,7 @@ use rule stage as train_tokenizer with:
     input:
         inputs_of("train_tokenizer"),
     output:
-        manifest=f"{RESULTS}/data/tokenizer/manifest.json",
+        made=f"{RESULTS}/data/tokenizer/manifest.json",
         record=f"{RESULTS}/provenance/train_tokenizer.json",
     log:
         f"{RESULTS}/logs/train_tokenizer.log",
@@ -51,7 +51,7 @@ use rule stage as tokenize with:
     input:
         inputs_of("tokenize"),
     output:
-        manifest=f"{RESULTS}/data/tokens/{{scale}}/{{kind}}/manifest.json",
+        made=f"{RESULTS}/data/tokens/{{scale}}/{{kind}}/manifest.json",
         record=f"{RESULTS}/provenance/tokenize/{{scale}}/{{kind}}.json",
     log:
         f"{RESULTS}/logs/tokenize/{{scale}}-{{kind}}.log",

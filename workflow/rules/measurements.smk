@@ -6,7 +6,7 @@ use rule stage as evaluate with:
     input:
         inputs_of("evaluate"),
     output:
-        manifest=f"{RESULTS}/evaluations/{{model}}/manifest.json",
+        made=f"{RESULTS}/evaluations/{{model}}/manifest.json",
         record=f"{RESULTS}/provenance/evaluate/{{model}}.json",
     log:
         f"{RESULTS}/logs/evaluate/{{model}}.log",
@@ -29,7 +29,7 @@ use rule evaluate as measure with:
     input:
         inputs_of("measure"),
     output:
-        manifest=f"{RESULTS}/speed/{{part}}/manifest.json",
+        made=f"{RESULTS}/speed/{{part}}/manifest.json",
         record=f"{RESULTS}/provenance/measure/{{part}}.json",
     log:
         f"{RESULTS}/logs/measure/{{part}}.log",

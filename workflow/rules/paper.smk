@@ -5,7 +5,7 @@ use rule stage as table with:
     input:
         inputs_of("table"),
     output:
-        csv=report(
+        made=report(
             f"{RESULTS}/tables/{{artefact}}.csv",
             caption="../report/table.rst",
             category="Tables",
@@ -31,7 +31,7 @@ use rule stage as figure with:
     input:
         inputs_of("figure"),
     output:
-        pdf=f"{RESULTS}/figures/{{artefact}}.pdf",
+        made=f"{RESULTS}/figures/{{artefact}}.pdf",
         png=report(
             f"{RESULTS}/figures/{{artefact}}.png",
             caption="../report/figure.rst",
@@ -62,7 +62,7 @@ use rule stage as comparison with:
     input:
         inputs_of("comparison"),
     output:
-        csv=f"{RESULTS}/comparison.csv",
+        made=f"{RESULTS}/comparison.csv",
         md=f"{RESULTS}/comparison.md",
         record=f"{RESULTS}/provenance/comparison.json",
     log:
@@ -79,7 +79,7 @@ use rule stage as claims with:
     input:
         inputs_of("claims"),
     output:
-        json=f"{RESULTS}/claims.json",
+        made=f"{RESULTS}/claims.json",
         md=f"{RESULTS}/claims.md",
         record=f"{RESULTS}/provenance/claims.json",
     log:
@@ -97,7 +97,7 @@ use rule stage as report with:
     input:
         inputs_of("report"),
     output:
-        page=report(
+        made=report(
             f"{RESULTS}/report.html",
             caption="../report/report.rst",
             category="The whole experiment",

@@ -57,7 +57,7 @@ def test_the_code_of_an_artefact_is_what_it_reaches_and_no_other_one():
 
 
 def test_titles_files_and_stages():
-    assert {one.stage.verb for one in ARTEFACTS.values()} == {"table", "figure"}
+    assert {one.stage.rule for one in ARTEFACTS.values()} == {"table", "figure"}
     assert ARTEFACTS["table2"].files == [
         f"tables/table2.{suffix}" for suffix in ("csv", "md", "tex")
     ]

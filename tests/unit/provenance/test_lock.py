@@ -30,7 +30,7 @@ torch==3.0
 def lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "requirements.lock"
     file.write_text(TEXT)
-    monkeypatch.setattr(lock, "LOCK", file)
+    monkeypatch.setattr(lock, "project", lambda: tmp_path)
     lock.forget()
     return file
 
