@@ -31,7 +31,7 @@ def project() -> Path:
 
 # Calls in a top-level assignment that only make a value, and decorators that only wrap.
 PURE = {
-    *dir(builtins),
+    *(set(dir(builtins)) - {"open", "exec", "eval", "input", "print", "setattr", "delattr"}),
     *("dataclass", "field", "cache", "lru_cache", "contextmanager", "wraps", "overload"),
     *("inference_mode", "no_grad", "runtime_checkable", "TypeVar", "compile", "getLogger"),
     *("Path", "parent", "with_name", "resolve", "Annotated", "Field", "Option", "Argument"),

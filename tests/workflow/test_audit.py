@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ci_experiment import change_function
 
-from mars.audit.audit import Records
 from mars.audit.cells import Tables
+from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all, audit_cell
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
@@ -25,7 +26,7 @@ CELL = ("table2", "0.5B MARS B=4", "GSM8K")
 
 
 def tables(run: Path, project: Path) -> Tables:
-    return Tables(Records(load_experiment(project / "config/ci.yaml"), run))
+    return Tables(RecordGraph(load_experiment(project / "config/ci.yaml"), run))
 
 
 def lines_of(table: Path) -> list[dict[str, str]]:
@@ -36,7 +37,7 @@ def lines_of(table: Path) -> list[dict[str, str]]:
 def test_a_finished_experiment_is_verified(finished: Path, edited: Path):
     found = tables(finished, edited)
     word, lines, plain = audit_all(found)
-    assert (word, plain["findings"]) == ("verified", [])
+    assert (word, plain["problems"]) == ("verified", [])
     written = {path.stem: lines_of(path) for path in (finished / RESULTS / "tables").glob("*.csv")}
     assert plain["cells"].keys() == written.keys() >= {"table2", "table7", "table8", "findings"}
     for table, cells in written.items():
@@ -47,8 +48,8 @@ def test_a_finished_experiment_is_verified(finished: Path, edited: Path):
     word, lines, plain = audit_cell(found, found.find(*CELL), samples=True)
     assert word == lines[-1] == "verified"
     chain = [link["job"] for link in plain["chain"]]
-    assert chain[:3] == ["table 2", "evaluate mars-b4-small", "train mars-b4-small"]
-    assert {"train ar-small", "train base-small", "generate_data"} < set(chain)
+    assert chain[:3] == ["table2", "evaluate mars-b4-small", "train mars-b4-small"]
+    assert {"train ar-small", "pretrain base-small", "generate_data"} < set(chain)
     assert "evaluate ar-small" not in chain
     assert plain["chain"][chain.index("generate_data")]["source"] == {"seed": 0}
     (file,) = plain["evaluations"]
@@ -121,8 +122,8 @@ def test_tampering_is_found_and_named(
         assert told == lines[-1] == word
         assert any(file in line for line in lines[:-1]), lines
         named = [
-            *plain["findings"],
-            *(f for link in plain.get("chain", []) for f in link["findings"]),
+            *plain["problems"],
+            *(f for link in plain.get("chain", []) for f in link["problems"]),
         ]
         assert any(file in finding["file"] and finding["word"] == word for finding in named)
 
@@ -188,7 +189,7 @@ def test_a_cost_is_traced_to_the_training_that_it_is_of(run: Path, edited: Path)
     word, _, plain = audit_cell(found, cell)
     chain = [link["job"] for link in plain["chain"]]
     assert word == "verified"
-    assert chain[:2] == ["hyperparameters", "train mars-b4-small"]
+    assert chain[:2] == ["table7", "train mars-b4-small"]
     assert "train ar-large" not in chain
     replace("provenance/train/mars-b4-small.json", '"steps": ', '"steps": 1')(run)
     found = tables(run, edited)
@@ -209,22 +210,21 @@ def test_a_table_or_an_experiment_that_is_not_there(run: Path, edited: Path):
 
 
 def test_code_packages_and_configuration_of_another_day_are_stale(run: Path, edited: Path):
-    with open(edited / "mars/decoding/acceptance.py", "a") as stream:
-        stream.write("x = 1\n")
+    change_function(edited / "mars/decoding/acceptance.py", "accepted_run")
     lock = edited / "requirements.lock"
     lock.write_text(re.sub(r"(?m)^numpy==.*$", "numpy==1.0", lock.read_text()))
     found = tables(run, edited)
     word, lines, plain = audit_cell(found, found.find(*CELL))
     assert word == "stale"
-    assert {finding["word"] for link in plain["chain"] for finding in link["findings"]} == {"stale"}
+    assert {finding["word"] for link in plain["chain"] for finding in link["problems"]} == {"stale"}
     told = "\n".join(lines)
     assert "provenance/evaluate/mars-b4-small.json: code: mars.decoding.acceptance" in told
-    assert "provenance/train/base-small.json: packages: numpy" in told
-    assert "provenance/train/base-small.json: code" not in told
+    assert "provenance/pretrain/base-small.json: packages: numpy" in told
+    assert "provenance/pretrain/base-small.json: code" not in told
 
 
 def test_a_job_run_by_code_edited_after_planning_is_stale(run: Path, edited: Path):
-    path = run / RESULTS / "provenance/train/base-small.json"
+    path = run / RESULTS / "provenance/pretrain/base-small.json"
     record = read_json(path)
     record["code"]["modules"]["mars.training.losses"] = "0" * 64
     write_json(path, sealed(record))
@@ -239,15 +239,15 @@ def test_an_input_made_again_leaves_its_users_stale(run: Path, edited: Path):
     content = read_json(run / manifest)
     content["files"]["model.safetensors"]["sha256"] = sha256_file(run / RESULTS / WEIGHTS)
     write_json(run / manifest, content)
-    path = run / RESULTS / "provenance/train/base-small.json"
+    path = run / RESULTS / "provenance/pretrain/base-small.json"
     record = read_json(path)
     record["outputs"][manifest] = sha256_file(run / manifest)
     write_json(path, sealed(record))
     word, lines, plain = audit_all(tables(run, edited))
     assert word == "stale"
     # Table 7 reads the record itself, which was written again too.
-    record_file = f"{RESULTS}/provenance/train/base-small.json"
-    assert {finding["file"] for finding in plain["findings"]} == {manifest, record_file}
+    record_file = f"{RESULTS}/provenance/pretrain/base-small.json"
+    assert {finding["file"] for finding in plain["problems"]} == {manifest, record_file}
     assert any("was made again since" in line for line in lines)
 
 

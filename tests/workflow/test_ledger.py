@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from ci_experiment import environment, snakemake
+from ci_experiment import change_function, environment, snakemake
 from waiting import run as run_command
 
-from mars.audit import ledger, plan
-from mars.audit.audit import Records
+from mars.audit import ledger
 from mars.audit.cells import Tables
 from mars.audit.plan import jobs
+from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all
 from mars.config.experiment import load_experiment
+from mars.provenance import fingerprint
 from mars.provenance.files import read_json, read_jsonl, sha256_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +68,8 @@ def test_a_clone_has_nothing_to_do_and_notices_a_change(
     in_git = command(repository, "git", "ls-files", "results").split()
     assert f"{RESULTS}/metrics.json" in in_git
     assert f"{RESULTS}/tables/table2.csv" in in_git
+    assert f"{RESULTS}/records.jsonl" in in_git
+    assert not any("provenance" in name for name in in_git)
     assert not any("checkpoints" in name or "samples" in name for name in in_git)
     dvc(repository, "remote", "add", "--default", "store", str(tmp_path / "store"))
     command(repository, "git", "commit", "--quiet", "--all", "--message", "remote")
@@ -74,15 +77,16 @@ def test_a_clone_has_nothing_to_do_and_notices_a_change(
     clone = tmp_path / "clone"
     command(tmp_path, "git", "clone", "--quiet", str(repository), str(clone))
     monkeypatch.setenv("PYTHONPATH", str(clone))
-    monkeypatch.setattr(plan, "PACKAGE", clone / "mars")
-    assert {"evaluate ar-small", "train base-small"} < planned(clone, clone), "tables are not all"
+    monkeypatch.setattr(fingerprint, "PACKAGE", clone / "mars")
+    assert {"evaluate ar-small", "pretrain base-small"} < planned(clone, clone), (
+        "tables are not all"
+    )
     dvc(clone, "pull", "--quiet")
     assert planned(clone, clone) == set()
     assert "Nothing to be done" in snakemake(clone, clone, "--dry-run")
     experiment = load_experiment(clone / "config/ci.yaml")
-    assert audit_all(Tables(Records(experiment, clone)))[0] == "verified"
-    with open(clone / "mars/paper/figures/training_curves.py", "a") as stream:
-        stream.write("x = 1\n")
+    assert audit_all(Tables(RecordGraph(experiment, clone)))[0] == "verified"
+    change_function(clone / "mars/paper/figures/training_curves.py", "plot_curves")
     assert planned(clone, clone) == {"training_curves", "report"}
 
 
@@ -99,8 +103,9 @@ def test_dvc_sees_the_scores_and_reruns_only_what_depends_on_a_change(repository
     assert "mars-b4-small.tau-0.95.gsm8k.tokens_per_forward" in shown
     dvc(repository, "plots", "show", "--out", str(repository / "plots"))
     assert "training_curves.png" in (repository / "plots/index.html").read_text()
-    with open(repository / "mars/paper/claims/claims.py", "a") as stream:
-        stream.write("x = 1\n")
+    change_function(repository / "mars/paper/claims/report.py", "write_claims")
+    assert {"claims", "report"} == planned(repository, repository)
+    assert "specs/paper.json" in dvc(repository, "status")
     weights = sorted((repository / RESULTS / "checkpoints").glob("*/model.safetensors"))
     before = list(map(sha256_file, weights))
     records = {

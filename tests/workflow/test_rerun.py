@@ -6,7 +6,6 @@ job before it runs. Real dry runs check that Snakemake comes to the same.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,16 @@ from typing import Any
 
 import pytest
 import yaml
+from ci_experiment import change_function
 
-from mars.audit.audit import Records
-from mars.audit.differences import differences, job_name
+from mars.audit.differences import differences, spec_of
 from mars.audit.plan import estimates, jobs, reason
-from mars.config.experiment import Experiment, load_experiment
+from mars.audit.record_graph import RecordGraph
+from mars.config.experiment import Experiment, load_experiment, read_experiment
+from mars.evaluation.stage import cell_spec
 from mars.provenance.files import read_json
-from mars.stages import cell_spec, datasets_of, spec
+from mars.provenance.stage import JobSpec
+from mars.stages import STAGES
 
 SMALL = {
     *("base-small", "ar-small", "block-diffusion-b4-small"),
@@ -29,31 +31,39 @@ SMALL = {
 MODELS = SMALL | {"base-large", "ar-large", "mars-b4-large"}
 # What is made from evaluations, and of which models.
 SHOWN = {
-    "table 2": MODELS - {"base-large", "mars-b8-no-sft-small"},
-    "table 3": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
-    "table 4": {"mars-b4-small", "mars-b4-large"},
-    "table 8": {"mars-b4-small", "mars-b8-no-sft-small", "mars-b4-large"},
-    "table 9": {"ar-small", "mars-b4-small"},
+    "table2": MODELS - {"base-large", "mars-b8-no-sft-small"},
+    "table3": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
+    "table4": {"mars-b4-small", "mars-b4-large"},
+    "table8": {"mars-b4-small", "mars-b8-no-sft-small", "mars-b4-large"},
+    "table9": {"ar-small", "mars-b4-small"},
     "findings": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
     "claims": MODELS - {"base-small", "base-large"},
-    "figure_1": {"mars-b4-small"},
-    "figure_3": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
-    "figure_6": {"mars-b4-small"},
+    "figure1": {"mars-b4-small"},
+    "figure3": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
+    "figure6": {"mars-b4-small"},
 }
 # What is timed, and of which models; the tables and figures of that.
 ALONE, PAIRS = {"mars-b4-large"}, {"ar-small", "mars-b4-small", "ar-large", "mars-b4-large"}
 TIMED = {
-    **{job: ALONE for job in ("speed_sweep", "speed_table 5", "figure_heat_map")},
-    **{job: PAIRS for job in ("speculative", "speed_table 6")},
-    **{job: ALONE for job in ("live_tau", "figure_live_tau")},
+    **{job: ALONE for job in ("measure_wall_clock", "table5", "heat_map")},
+    **{job: PAIRS for job in ("measure_speculative", "table6")},
+    **{job: ALONE for job in ("measure_live_tau", "live_tau")},
 }
-TRAIN = {f"train {model}" for model in MODELS}
+MEASURED = {job for job in TIMED if job.startswith("measure")}
+
+
+def trained(*models: str) -> set[str]:
+    """The jobs that train these models."""
+    return {f"{'pretrain' if m.startswith('base') else 'train'} {m}" for m in models}
+
+
+TRAIN = trained(*MODELS)
 EVALUATE = {f"evaluate {model}" for model in MODELS - {"base-large"}}
 # What is made from the records and curves of the trainings.
-TRAINED = {"training_curves", "hyperparameters", "report"}
-DATA = {"generate_data", "train_tokenizer"}
-# Once for both scales, which have the same tokenizer.
-DATA |= {f"tokenize {kind} small" for kind in ("instructions", "documents")}
+TRAINED = {"training_curves", "table7", "report"}
+# Tokens once for both scales, which have the same tokenizer.
+TOKENS = {f"tokenize {kind} small" for kind in ("instructions", "documents")}
+DATA = {"generate_data", "train_tokenizer"} | TOKENS
 
 
 def shown(*models: str) -> set[str]:
@@ -70,20 +80,21 @@ def timed(*models: str) -> set[str]:
 
 PAPER = shown(*MODELS)
 CURVES = {"training_curves", "report"}
-TABLES = {job for job in SHOWN if job.startswith("table")} | {"findings", "comparison", "report"}
-TABLES |= {"speed_table 5", "speed_table 6", "claims"}
-ALL = DATA | TRAIN | EVALUATE | PAPER | TRAINED | set(TIMED)
+TABLES = {job for job in (*SHOWN, *TIMED) if job.startswith("table")}
+TABLES |= {"findings", "claims", "comparison", "report"}
+AFTER_TRAINING = EVALUATE | PAPER | set(TIMED)
+ALL = DATA | TRAIN | TRAINED | AFTER_TRAINING
 
 
 def to_run(finished: Path, experiment: Experiment) -> set[str]:
     """The recorded jobs whose spec is another one now, and those that come after them."""
-    records = Records(experiment, finished)
-    names = {name: job_name(record["spec"]) for name, record in records.records.items()}
+    graph = RecordGraph(experiment, finished)
     return {
-        names[name]
-        for name in names
+        spec_of(record).job
+        for name, record in graph.records.items()
         if any(
-            differences(records.records[link.record], experiment) for link in records.chain(name)
+            differences(graph.records[link.record], experiment, finished)
+            for link in graph.chain(name)
         )
     }
 
@@ -97,7 +108,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def configure(project: Path, change: Callable[[dict[str, Any]], Any]) -> Experiment:
     """The experiment after ``change`` was applied to its configuration file."""
     path = project / "config/ci.yaml"
-    content = yaml.safe_load(path.read_text())
+    content = read_experiment(path)
     change(content)
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return load_experiment(path)
@@ -109,6 +120,25 @@ def append(module: str, text: str) -> Callable[[Path], None]:
             stream.write(text)
 
     return apply
+
+
+def change(module: str, name: str) -> Callable[[Path], None]:
+    return lambda project: change_function(project / "mars" / module, name)
+
+
+def reword(module: str) -> Callable[[Path], None]:
+    """The same errors in other words."""
+
+    def apply(project: Path) -> None:
+        path = project / "mars" / module
+        text, count = re.subn(r'(raise UserError\(\s*f?")', r"\1In other words: ", path.read_text())
+        assert count
+        path.write_text(text)
+
+    return apply
+
+
+HELPER = "\n\ndef an_unused_helper(path):\n    return path\n"
 
 
 def comment_every_module(project: Path) -> None:
@@ -132,25 +162,32 @@ def bump(package: str) -> Callable[[Path], None]:
     [
         pytest.param(lambda project: None, set(), id="nothing"),
         pytest.param(comment_every_module, set(), id="comments and docstrings everywhere"),
+        pytest.param(append("provenance/files.py", HELPER), set(), id="an unused helper"),
+        pytest.param(append("training/trainer.py", HELPER), set(), id="one in the trainer"),
+        pytest.param(reword("training/trainer.py"), set(), id="an error in other words"),
         pytest.param(
-            append("paper/figures/training_curves.py", "x = 1\n"), CURVES, id="only the figure"
+            change("paper/figures/training_curves.py", "plot_curves"), CURVES, id="only the figure"
         ),
-        pytest.param(append("paper/tables.py", "x = 1\n"), TABLES, id="only the tables"),
-        pytest.param(append("paper/claims.py", "x = 1\n"), {"claims", "report"}, id="claims"),
+        pytest.param(change("paper/tables/table.py", "Table.title"), TABLES, id="only the tables"),
         pytest.param(
-            append("decoding/acceptance.py", "x = 1\n"),
-            EVALUATE | PAPER | set(TIMED),
-            id="acceptance rule",
+            change("paper/claims/report.py", "write_claims"), {"claims", "report"}, id="claims"
         ),
         pytest.param(
-            append("training/losses.py", "x = 1\n"),
-            TRAIN | EVALUATE | PAPER | TRAINED | set(TIMED),
-            id="training loss",
+            change("decoding/acceptance.py", "accepted_run"), AFTER_TRAINING, id="acceptance rule"
         ),
-        pytest.param(append("data/generate.py", "x = 1\n"), ALL, id="corpus"),
-        pytest.param(append("provenance/audit.py", "x = 1\n"), set(), id="audit"),
-        pytest.param(append("cli/paper.py", "x = 1\n"), set(), id="command line"),
-        pytest.param(bump("torch"), ALL, id="torch in the lock"),
+        pytest.param(
+            change("training/trainer.py", "train"), TRAIN | TRAINED | AFTER_TRAINING, id="trainer"
+        ),
+        pytest.param(
+            change("training/stage.py", "run"),
+            TRAIN | TRAINED | AFTER_TRAINING,
+            id="what the stage decides",
+        ),
+        pytest.param(change("data/minibench/generate.py", "generate"), ALL, id="corpus"),
+        pytest.param(change("audit/record_graph.py", "worst"), set(), id="audit"),
+        pytest.param(change("cli/stages.py", "run"), set(), id="command line"),
+        pytest.param(bump("torch"), ALL - DATA, id="torch in the lock"),
+        pytest.param(bump("lm-eval"), AFTER_TRAINING, id="lm-eval in the lock"),
         pytest.param(bump("ruff"), set(), id="a tool in the lock"),
     ],
 )
@@ -162,7 +199,7 @@ def test_an_edit_reruns_what_uses_it(
 
 
 def of_model(*names: str) -> set[str]:
-    return {f"{stage} {name}" for stage in ("train", "evaluate") for name in names}
+    return trained(*names) | {f"evaluate {name}" for name in names}
 
 
 SLOWER = {"learning_rate": 1e-3}
@@ -199,15 +236,19 @@ ALL_BENCHMARKS = ("base-small", "ar-small", "mars-b4-small")
         pytest.param(lambda c: c["data"].update(seed=1), ALL, id="seed of the data"),
         pytest.param(
             lambda c: c["evaluation"].update(max_new_tokens=17),
-            EVALUATE | PAPER | {"hyperparameters"},
+            EVALUATE | PAPER | {"table7"},
             id="protocol",
         ),
         pytest.param(
             lambda c: c["scales"]["large"].update(stands_for="0.5B"),
-            TABLES | {"hyperparameters", "figure_3", "figure_6"},
+            TABLES | {"table7", "figure3", "figure6"},
             id="other rows of the tables",
         ),
-        pytest.param(lambda c: c["training"].update(checkpoint_minutes=1), set(), id="save often"),
+        pytest.param(
+            lambda c: c.setdefault("resources", {}).update(checkpoint_minutes=1),
+            set(),
+            id="save often",
+        ),
         pytest.param(lambda c: c.update(threads=2), set(), id="threads"),
         pytest.param(lambda c: c.update(description="x"), {"report"}, id="description"),
     ],
@@ -228,10 +269,15 @@ def test_swapped_values_change_both_models(edited: Path):
 
         return change
 
+    def planned(experiment: Experiment, model: str) -> JobSpec:
+        return STAGES["train"].planned(experiment, {"model": model})
+
     one, other = configure(edited, rates(0.001, 0.002)), configure(edited, rates(0.002, 0.001))
     for model in ("ar-small", "mars-b4-small"):
-        assert spec(one, "train", model=model) != spec(other, "train", model=model)
-    assert spec(one, "train", model="base-small") == spec(other, "train", model="base-small")
+        assert planned(one, model) != planned(other, model)
+    base = STAGES["pretrain"]
+    target = {"model": "base-small"}
+    assert base.planned(one, target) == base.planned(other, target)
 
 
 def test_a_new_revision_fetches_and_evaluates(edited: Path):
@@ -239,11 +285,13 @@ def test_a_new_revision_fetches_and_evaluates(edited: Path):
     benchmark = before.benchmarks["gsm8k"].model_copy(update={"revision": "abc"})
     benchmarks = {**before.benchmarks, "gsm8k": benchmark}
     after = before.model_copy(update={"benchmarks": benchmarks})
-    for repository in datasets_of(before):
-        pair = [spec(e, "fetch_dataset", repository=repository) for e in (before, after)]
+    fetch, evaluate = STAGES["fetch_dataset"], STAGES["evaluate"]
+    for repository in before.datasets():
+        pair = [fetch.planned(e, {"repository": repository}) for e in (before, after)]
         assert (pair[0] != pair[1]) is (repository == "openai/gsm8k")
     for model in before.evaluated_models():
-        assert spec(before, "evaluate", model=model) != spec(after, "evaluate", model=model)
+        pair = [evaluate.planned(e, {"model": model}) for e in (before, after)]
+        assert pair[0] != pair[1]
 
 
 def test_a_new_threshold_keeps_the_cells_that_are_there(finished: Path, edited: Path):
@@ -256,7 +304,7 @@ def test_a_new_threshold_keeps_the_cells_that_are_there(finished: Path, edited: 
         ),
     )
     record = read_json(path)
-    now = json.loads(spec(experiment, "evaluate", model="mars-b4-small"))
+    now = STAGES["evaluate"].planned(experiment, {"model": "mars-b4-small"})
     for setting in ("one-token", "tau-0.95"):
         for benchmark in experiment.benchmarks:
             cell = read_json(
@@ -270,7 +318,7 @@ def test_a_new_threshold_keeps_the_cells_that_are_there(finished: Path, edited: 
     [
         (lambda project: None, {}),
         (
-            append("decoding/acceptance.py", "x = 1\n"),
+            change("decoding/acceptance.py", "accepted_run"),
             {"evaluate ar-small": "code: mars.decoding.acceptance."},
         ),
         (
@@ -284,7 +332,7 @@ def test_a_new_threshold_keeps_the_cells_that_are_there(finished: Path, edited: 
         ),
         (
             bump("torch"),
-            {"tokenize small-documents": "packages: torch 2.13.0, the lock has 99.1."},
+            {"train ar-small": "packages: torch 2.13.0, the lock has 99.1."},
         ),
     ],
     ids=["nothing", "acceptance rule", "learning rate", "torch"],
@@ -296,9 +344,7 @@ def test_snakemake_plans_the_same_and_the_reason_is_told(
     config = edited / "config/ci.yaml"
     experiment = load_experiment(config)
     planned = {job.name: job for job in jobs([config], run) if job.runs}
-    records = {str(job.record.relative_to(run)) for job in planned.values()}
-    of_record = Records(experiment, run).records
-    assert {job_name(of_record[name]["spec"]) for name in records} == to_run(run, experiment)
+    assert set(planned) == to_run(run, experiment)
     for name, why in told.items():
         assert reason(planned[name], experiment, run) == f"{name}: {why}"
     table = estimates(list(planned.values()), experiment, run)

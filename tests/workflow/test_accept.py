@@ -1,0 +1,123 @@
+"""A change of code that changes no result is accepted once, and nothing runs again for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ci_experiment import change_function, forget
+
+from mars.audit.accept import accept, candidates, code_changes
+from mars.audit.cells import Tables
+from mars.audit.plan import jobs
+from mars.audit.record_graph import RecordGraph
+from mars.audit.report import audit_all, audit_cell
+from mars.config.experiment import Experiment, load_experiment, read_experiment
+from mars.errors import UserError
+from mars.provenance.accepted import read_accepted
+from mars.provenance.files import read_json, write_json
+from mars.provenance.record import sealed
+
+RESULTS = Path("results/ci")
+CELL = ("table2", "0.5B MARS B=4", "GSM8K")
+BECAUSE = "one name more, nothing else"
+
+
+@pytest.fixture
+def experiment(edited: Path) -> Experiment:
+    change_function(edited / "mars/training/trainer.py", "train")
+    forget()
+    return load_experiment(edited / "config/ci.yaml")
+
+
+def planned(run: Path, edited: Path, part: str = "") -> list:
+    return [job for job in jobs([edited / "config/ci.yaml"], run) if part in job.name]
+
+
+def names(run: Path, edited: Path) -> set[str]:
+    return {job.name for job in planned(run, edited) if job.runs}
+
+
+def test_after_it_the_plan_is_empty_and_the_audit_says_so(
+    run: Path, edited: Path, experiment: Experiment
+):
+    assert "train mars-b4-small" in names(run, edited)
+    chosen = candidates(planned(run, edited, "train"), experiment, run)
+    assert {one.job.name for one in chosen} == {
+        *(f"train {name}" for name in experiment.trained_models() if "base" not in name),
+        *("pretrain base-small", "pretrain base-large"),
+    }
+    assert all("mars.training.trainer" in one.modules for one in chosen)
+    accept(chosen, experiment, run, BECAUSE)
+    assert names(run, edited) == set()
+    found = Tables(RecordGraph(experiment, run))
+    word, lines, _ = audit_all(found)
+    assert (word, lines[-1]) == ("verified", f"verified (accepted: {BECAUSE})")
+    word, lines, plain = audit_cell(found, found.find(*CELL))
+    assert (word, lines[-1]) == ("verified", f"verified (accepted: {BECAUSE})")
+    links = {link["job"]: link["accepted"] for link in plain["chain"]}
+    assert links["train mars-b4-small"] == BECAUSE
+    assert links["evaluate mars-b4-small"] is None
+
+    (entry, *_) = read_accepted(run / RESULTS)
+    assert entry.was != entry.now
+    assert entry.because == BECAUSE
+    change_function(edited / "mars/training/trainer.py", "train")  # once more: not accepted
+    forget()
+    assert "train mars-b4-small" in names(run, edited)
+
+
+def test_what_is_no_change_of_code_is_refused(run: Path, edited: Path, experiment: Experiment):
+    train = planned(run, edited, "train mars-b4-small")
+    content = read_experiment(edited / "config/ci.yaml")
+    content["models"]["mars-b4-small"]["training"] = {"learning_rate": 1e-3}
+    (edited / "config/ci.yaml").write_text(yaml.safe_dump(content))
+    other = load_experiment(edited / "config/ci.yaml")
+    with pytest.raises(UserError, match=r"learning_rate .* Only a change of code can be accepted"):
+        candidates(train, other, run)
+    lock = edited / "requirements.lock"
+    lock.write_text(lock.read_text().replace("torch==", "torch==9"))
+    forget()
+    with pytest.raises(UserError, match="packages: torch"):
+        candidates(train, experiment, run)
+    lock.write_text(lock.read_text().replace("torch==9", "torch=="))
+    forget()
+    manifest = run / RESULTS / "checkpoints/ar-small/manifest.json"
+    write_json(manifest, {**read_json(manifest), "more": 1})
+    with pytest.raises(UserError, match=r"ar-small/manifest\.json has changed"):
+        candidates(train, experiment, run)
+    with pytest.raises(UserError, match="nothing to accept"):
+        candidates(planned(run, edited, "evaluate base"), experiment, run)
+
+
+def test_the_difference_is_that_since_the_record(
+    run: Path, edited: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+):
+    """In a repository whose only commit is the code before the edit."""
+    path = edited / "mars/training/trainer.py"
+    now = path.read_text()
+    path.write_text(now.replace("    changed = 1\n", "", 1))
+    for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "then")):
+        who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        subprocess.run(["git", *who, *words], cwd=edited, check=True, capture_output=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=edited, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    path.write_text(now)
+    for record in (run / RESULTS / "provenance/train").glob("*.json"):
+        content = read_json(record)
+        content["code"] |= {"commit": commit, "dirty": False}
+        write_json(record, sealed(content))
+    (one,) = candidates(planned(run, edited, "train mars-b4-small"), experiment, run)
+    assert "+    changed = 1" in code_changes(one)
+
+
+def test_the_command_refuses_in_a_sentence(run: Path, edited: Path):
+    command = [sys.executable, "-m", "mars", "accept", "table2", "--because", "x"]
+    command += ["--config", str(edited / "config/ci.yaml")]
+    done = subprocess.run(command, cwd=run, capture_output=True, text=True)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr == "mars: no such job has changed code, so there is nothing to accept.\n"
