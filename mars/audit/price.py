@@ -14,13 +14,21 @@ knows the paper's models and data; other experiments are planned by their record
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from mars.audit.plan import PlannedJob
-from mars.config.experiment import Experiment, HubBase, HubData
+from mars.config.experiment import (
+    Benchmark,
+    Experiment,
+    HubBase,
+    HubData,
+    LiveTau,
+    Speculative,
+    Speed,
+    WallClock,
+)
 from mars.provenance.files import readable_size
 from mars.provenance.record import read_record
 
@@ -94,11 +102,30 @@ Hours = Mapping[str, Mapping[str, float]]
 
 def price(job: PlannedJob, experiment: Experiment, published: Hours) -> Price | None:
     """What one job would cost; None if nothing here can tell."""
-    pricing: dict[str, Callable[[PlannedJob, Experiment], Price | None]] = {
-        **_PRICING,
-        "train": partial(_training, published=published),
-    }
-    return pricing[job.stage](job, experiment) if job.stage in pricing else FREE
+    match job.stage:
+        case "train":
+            return _training(job, experiment, published)
+        case "pretrain":
+            return None
+        case "evaluate":
+            return _evaluation(job.target["model"], experiment)
+        case "import_base" | "import_released":
+            parameters = _parameters(experiment, experiment.models[job.target["model"]].scale)
+            size = parameters and WEIGHT_BYTES * parameters
+            return Price(disk=size, download=size) if size else None
+        case "fetch_dataset":
+            data = experiment.data
+            trained_on = isinstance(data, HubData) and job.target["repository"] == data.dataset
+            size = EXAMPLES * EXAMPLE_BYTES if trained_on else BENCHMARK_BYTES
+            return Price(disk=size, download=size)
+        case "tokenize":
+            limit = experiment.data.limit if isinstance(experiment.data, HubData) else None
+            length = experiment.training.max_length
+            return Price(disk=(limit or EXAMPLES) * length * TOKEN_BYTES)
+        case measured if measured.startswith("measure_") and experiment.speed is not None:
+            steps = _steps(experiment.speed, measured.removeprefix("measure_"))
+            return Price(gpu_hours=steps * STEP_SECONDS / 3600)
+    return FREE
 
 
 def price_table(
@@ -140,8 +167,8 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 def _notes(scratch: float, experiment: Experiment) -> list[str]:
     rates = ", ".join(f"{rate} ({scale})" for scale, rate in TOKENS_PER_SECOND.items())
     notes = [
-        "published: H200-hours of the paper's Table 7, of the authors' code, which pads batches;",
-        "           ours are packed, so these hours are rather too many",
+        "published: H200-hours from the paper's Table 7, for the authors' code, which pads;",
+        "           ours are packed, so these hours are probably too many",
         f"estimated: evaluation at {rates} new tokens per second and GPU, all answers as long as",
         f"           may be; steps of {STEP_SECONDS} s where speed is measured; other trainings in",
         "           proportion to the published ones; disk, download",
@@ -228,80 +255,44 @@ def _measured(job: PlannedJob) -> float | None:
     return facts["seconds"] * facts["processes"] / 3600
 
 
-def _evaluation(job: PlannedJob, experiment: Experiment) -> Price | None:
-    name = job.target["model"]
-    scale = experiment.scales[experiment.models[name].scale]
-    answers = [
-        _questions(experiment, benchmark)
+def _evaluation(name: str, experiment: Experiment) -> Price | None:
+    model = experiment.models[name]
+    counts = [
+        _questions(experiment.benchmarks[benchmark])
         for chosen in experiment.evaluations_of(name).values()
         for benchmark in chosen
     ]
-    known = [count for count in answers if count is not None]
-    if _parameters(experiment, experiment.models[name].scale) is None or len(known) < len(answers):
+    if _parameters(experiment, model.scale) is None or None in counts:
         return None
-    tokens = sum(known) * experiment.evaluation.max_new_tokens
-    hours = tokens / TOKENS_PER_SECOND[scale.stands_for] / 3600
-    return Price(gpu_hours=hours, disk=sum(known) * SAMPLE_BYTES)
+    answers = sum(count or 0 for count in counts)
+    rate = TOKENS_PER_SECOND[experiment.scales[model.scale].stands_for]
+    hours = answers * experiment.evaluation.max_new_tokens / rate / 3600
+    return Price(gpu_hours=hours, disk=answers * SAMPLE_BYTES)
 
 
-def _questions(experiment: Experiment, name: str) -> int | None:
-    benchmark = experiment.benchmarks[name]
+def _questions(benchmark: Benchmark) -> int | None:
     if benchmark.task not in QUESTIONS:
         return None
     count, parts = QUESTIONS[benchmark.task]
     return count if benchmark.limit is None else min(count, benchmark.limit * parts)
 
 
-def _import(job: PlannedJob, experiment: Experiment) -> Price | None:
-    parameters = _parameters(experiment, experiment.models[job.target["model"]].scale)
-    if parameters is None:
-        return None
-    return Price(disk=WEIGHT_BYTES * parameters, download=WEIGHT_BYTES * parameters)
-
-
-def _dataset(job: PlannedJob, experiment: Experiment) -> Price:
-    repository = job.target["repository"]
-    trained_on = isinstance(experiment.data, HubData) and repository == experiment.data.dataset
-    size = EXAMPLES * EXAMPLE_BYTES if trained_on else BENCHMARK_BYTES
-    return Price(disk=size, download=size)
-
-
-def _tokens(job: PlannedJob, experiment: Experiment) -> Price:
-    limit = experiment.data.limit if isinstance(experiment.data, HubData) else None
-    return Price(disk=(limit or EXAMPLES) * experiment.training.max_length * TOKEN_BYTES)
-
-
-def _wall_clock(job: PlannedJob, experiment: Experiment) -> Price | None:
-    """Every method and granularity at every batch size, in rounds after one to warm up."""
-    speed = experiment.speed
-    if speed is None or speed.wall_clock is None:
-        return None
-    part = speed.wall_clock
-    granular = {"block_cache": part.cache_blocks, "block_cache-authors": part.authors_cache_blocks}
-    methods = 2 + sum(len(granular.get(method, [method])) for method in part.methods)
-    batches = sum((rounds + 1) / batch for batch, rounds in part.rounds.items())
-    return _timed(methods * batches * part.questions * speed.max_new_tokens)
-
-
-def _speculative(job: PlannedJob, experiment: Experiment) -> Price | None:
-    speed = experiment.speed
-    if speed is None or speed.speculative is None:
-        return None
-    part = speed.speculative
-    return _timed(len(part.pairs) * (part.rounds + 1) * part.questions * speed.max_new_tokens)
-
-
-def _live_tau(job: PlannedJob, experiment: Experiment) -> Price | None:
-    speed = experiment.speed
-    if speed is None or speed.live_tau is None:
-        return None
-    part = speed.live_tau
+def _steps(speed: Speed, name: str) -> float:
+    """Steps of one token of a measurement, its round to warm up included."""
+    part = speed.parts()[name]
+    if isinstance(part, WallClock):  # every method and granularity at every batch size
+        granular = {
+            "block_cache": part.cache_blocks,
+            "block_cache-authors": part.authors_cache_blocks,
+        }
+        methods = 2 + sum(len(granular.get(method, [method])) for method in part.methods)
+        batches = sum((rounds + 1) / batch for batch, rounds in part.rounds.items())
+        return methods * batches * part.questions * speed.max_new_tokens
+    if isinstance(part, Speculative):
+        return len(part.pairs) * (part.rounds + 1) * part.questions * speed.max_new_tokens
+    assert isinstance(part, LiveTau)
     policies = 3  # tau of 1, a low tau, tau by the load
-    return _timed(policies * part.requests * speed.max_new_tokens / part.slots / part.quiet_load)
-
-
-def _timed(steps: float) -> Price:
-    return Price(gpu_hours=steps * STEP_SECONDS / 3600)
+    return policies * part.requests * speed.max_new_tokens / part.slots / part.quiet_load
 
 
 def _parameters(experiment: Experiment, scale: str) -> int | None:
@@ -310,21 +301,6 @@ def _parameters(experiment: Experiment, scale: str) -> int | None:
     return PARAMETERS.get(base.repository) if isinstance(base, HubBase) else None
 
 
-def _unknown(job: PlannedJob, experiment: Experiment) -> None:
-    return None
-
-
-_PRICING: dict[str, Callable[[PlannedJob, Experiment], Price | None]] = {
-    "fetch_dataset": _dataset,
-    "import_base": _import,
-    "import_released": _import,
-    "tokenize": _tokens,
-    "pretrain": _unknown,
-    "evaluate": _evaluation,
-    "measure_wall_clock": _wall_clock,
-    "measure_speculative": _speculative,
-    "measure_live_tau": _live_tau,
-}
 HEAD = ("stage", "jobs", "GPU-hours", "on 1 GPU", "on 8 GPUs", "disk", "download", "hours are")
 ORDER = (
     *("fetch_dataset", "import_base", "import_released", "tokenize", "pretrain", "train"),

@@ -27,7 +27,7 @@ BECAUSE = "one name more, nothing else"
 
 
 @pytest.fixture
-def experiment(edited: Path) -> Experiment:
+def now(edited: Path) -> Experiment:
     change_function(edited / "mars/training/trainer.py", "train")
     forget()
     return load_experiment(edited / "config/ci.yaml")
@@ -45,15 +45,15 @@ def test_after_it_the_plan_is_empty_and_the_audit_says_so(
     run: Path, edited: Path, experiment: Experiment
 ):
     assert "train mars-b4-small" in names(run, edited)
-    chosen = candidates(planned(run, edited, "train"), experiment, run)
+    chosen = candidates(planned(run, edited, "train"), now, run)
     assert {one.job.name for one in chosen} == {
-        *(f"train {name}" for name in experiment.trained_models() if "base" not in name),
+        *(f"train {name}" for name in now.trained_models() if "base" not in name),
         *("pretrain base-small", "pretrain base-large"),
     }
     assert all("mars.training.trainer" in one.modules for one in chosen)
-    accept(chosen, experiment, run, BECAUSE)
+    accept(chosen, now, run, BECAUSE)
     assert names(run, edited) == set()
-    found = Tables(RecordGraph(experiment, run))
+    found = Tables(RecordGraph(now, run))
     word, lines, _ = audit_all(found)
     assert (word, lines[-1]) == ("verified", f"verified (accepted: {BECAUSE})")
     word, lines, plain = audit_cell(found, found.find(*CELL))
@@ -70,7 +70,7 @@ def test_after_it_the_plan_is_empty_and_the_audit_says_so(
     assert "train mars-b4-small" in names(run, edited)
 
 
-def test_what_is_no_change_of_code_is_refused(run: Path, edited: Path, experiment: Experiment):
+def test_what_is_no_change_of_code_is_refused(run: Path, edited: Path, now: Experiment):
     train = planned(run, edited, "train mars-b4-small")
     content = read_experiment(edited / "config/ci.yaml")
     content["models"]["mars-b4-small"]["training"] = {"learning_rate": 1e-3}
@@ -82,36 +82,36 @@ def test_what_is_no_change_of_code_is_refused(run: Path, edited: Path, experimen
     lock.write_text(lock.read_text().replace("torch==", "torch==9"))
     forget()
     with pytest.raises(UserError, match="packages: torch"):
-        candidates(train, experiment, run)
+        candidates(train, now, run)
     lock.write_text(lock.read_text().replace("torch==9", "torch=="))
     forget()
     manifest = run / RESULTS / "checkpoints/ar-small/manifest.json"
     write_json(manifest, {**read_json(manifest), "more": 1})
     with pytest.raises(UserError, match=r"ar-small/manifest\.json has changed"):
-        candidates(train, experiment, run)
+        candidates(train, now, run)
     with pytest.raises(UserError, match="nothing to accept"):
-        candidates(planned(run, edited, "evaluate base"), experiment, run)
+        candidates(planned(run, edited, "evaluate base"), now, run)
 
 
 def test_the_difference_is_that_since_the_record(
-    run: Path, edited: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+    run: Path, edited: Path, now: Experiment, monkeypatch: pytest.MonkeyPatch
 ):
     """In a repository whose only commit is the code before the edit."""
     path = edited / "mars/training/trainer.py"
-    now = path.read_text()
-    path.write_text(now.replace("    changed = 1\n", "", 1))
+    changed = path.read_text()
+    path.write_text(changed.replace("    changed = 1\n", "", 1))
     for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "then")):
         who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
         subprocess.run(["git", *who, *words], cwd=edited, check=True, capture_output=True)
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=edited, check=True, capture_output=True, text=True
     ).stdout.strip()
-    path.write_text(now)
+    path.write_text(changed)
     for record in (run / RESULTS / "provenance/train").glob("*.json"):
         content = read_json(record)
         content["code"] |= {"commit": commit, "dirty": False}
         write_json(record, sealed(content))
-    (one,) = candidates(planned(run, edited, "train mars-b4-small"), experiment, run)
+    (one,) = candidates(planned(run, edited, "train mars-b4-small"), now, run)
     assert "+    changed = 1" in code_changes(one)
 
 

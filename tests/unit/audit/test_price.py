@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from mars.audit.plan import Job
+from mars.audit.plan import PlannedJob
 from mars.audit.price import price, price_table
 from mars.config.experiment import Experiment, load_experiment
 from mars.paper.published import training_hours
 from mars.provenance.files import write_json
-from mars.stages import trained_models
 
 ROOT = Path(__file__).resolve().parents[3]
 HOURS = training_hours()
@@ -22,8 +21,9 @@ def paper() -> Experiment:
     return load_experiment(ROOT / "config/paper.yaml")
 
 
-def job(stage: str, name: str, folder: Path = Path("missing")) -> Job:
-    return Job(stage, folder / "provenance" / stage / f"{name}.json", True, "")
+def job(stage: str, name: str, folder: Path = Path("missing")) -> PlannedJob:
+    target = {"repository" if stage == "fetch_dataset" else "model": name}
+    return PlannedJob(stage, target, folder / "provenance" / stage / f"{name}.json", True, "")
 
 
 def test_trainings_as_published_cost_what_the_paper_says(paper):
@@ -48,7 +48,7 @@ def test_a_training_that_ran_on_gpus_costs_what_it_did(paper, tmp_path):
 
 def test_what_the_papers_hours_do_not_fit_has_no_price(paper):
     smollm2 = load_experiment(ROOT / "config/smollm2.yaml")
-    model = trained_models(smollm2)[0]
+    model = smollm2.trained_models()[0]
     assert price(job("train", model), smollm2, HOURS) is None
     assert price_table([job("table", "table2"), job("train", model)], smollm2, HOURS) == []
 
@@ -79,7 +79,7 @@ def test_more_questions_and_settings_cost_more(paper):
 
 
 def test_the_table_adds_up_and_says_where_each_line_is_from(paper):
-    models = trained_models(paper)
+    models = paper.trained_models()
     planned = [*(job("train", model) for model in models), job("table", "table2")]
     lines = price_table(planned, paper, HOURS)
     table = {tuple(line.split()[:2]): line for line in lines[: lines.index("")]}
@@ -95,7 +95,7 @@ def test_the_whole_paper_has_a_price(name, paper):
     overlays = [ROOT / f"config/overlays/{name}.yaml"] * (name != "paper")
     experiment = load_experiment(ROOT / "config/paper.yaml", *overlays)
     planned = [job("evaluate", model) for model in experiment.evaluated_models()]
-    planned += [job("train", model) for model in trained_models(experiment)]
+    planned += [job("train", model) for model in experiment.trained_models()]
     assert price_table(planned, experiment, HOURS)
 
 
@@ -103,6 +103,6 @@ def test_more_to_measure_costs_more():
     tiny = load_experiment(ROOT / "config/tiny.yaml")
     longer = tiny.speed.model_copy(update={"max_new_tokens": 2 * tiny.speed.max_new_tokens})
     doubled = tiny.model_copy(update={"speed": longer})
-    for stage in ("speed_sweep", "speculative", "live_tau"):
+    for stage in ("measure_wall_clock", "measure_speculative", "measure_live_tau"):
         once = price(job(stage, stage), tiny, HOURS).gpu_hours
         assert price(job(stage, stage), doubled, HOURS).gpu_hours == pytest.approx(2 * once)
