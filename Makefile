@@ -120,8 +120,9 @@ audit: known-experiment install
 
 # From what is there; `make reproduce` writes it too, after everything it shows.
 report: known-experiment install
-	@$(BIN)/mars report --spec "$$($(BIN)/mars spec report $(addprefix --config ,$(CONFIG) $(OVERLAY)))" \
-	  --output results/$(EXPERIMENT)/report.html --record results/$(EXPERIMENT)/provenance/report.json
+	@$(BIN)/mars run --spec "$$($(BIN)/mars spec report $(addprefix --config ,$(CONFIG) $(OVERLAY)))" \
+	  --output results/$(EXPERIMENT)/report.html --record results/$(EXPERIMENT)/provenance/report.json \
+	  $(wildcard $(addprefix results/$(EXPERIMENT)/,claims.json comparison.csv tables/*.jsonl figures/*.png))
 	@echo "results/$(EXPERIMENT)/report.html is written; open it in a browser."
 
 known-experiment:

@@ -42,7 +42,7 @@ def names(run: Path, edited: Path) -> set[str]:
 
 
 def test_after_it_the_plan_is_empty_and_the_audit_says_so(
-    run: Path, edited: Path, experiment: Experiment
+    run: Path, edited: Path, now: Experiment
 ):
     assert "train mars-b4-small" in names(run, edited)
     chosen = candidates(planned(run, edited, "train"), now, run)
