@@ -13,6 +13,7 @@ from ci_experiment import change_function, forget
 from mars.audit.accept import accept, candidates, code_changes
 from mars.audit.cells import Tables
 from mars.audit.plan import jobs
+from mars.audit.proof import prove
 from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all, audit_cell
 from mars.config.experiment import Experiment, load_experiment, read_experiment
@@ -41,9 +42,7 @@ def names(run: Path, edited: Path) -> set[str]:
     return {job.name for job in planned(run, edited) if job.runs}
 
 
-def test_after_it_the_plan_is_empty_and_the_audit_says_so(
-    run: Path, edited: Path, now: Experiment
-):
+def test_after_it_the_plan_is_empty_and_the_audit_says_so(run: Path, edited: Path, now: Experiment):
     assert "train mars-b4-small" in names(run, edited)
     chosen = candidates(planned(run, edited, "train"), now, run)
     assert {one.job.name for one in chosen} == {
@@ -93,26 +92,49 @@ def test_what_is_no_change_of_code_is_refused(run: Path, edited: Path, now: Expe
         candidates(planned(run, edited, "evaluate base"), now, run)
 
 
-def test_the_difference_is_that_since_the_record(
-    run: Path, edited: Path, now: Experiment, monkeypatch: pytest.MonkeyPatch
-):
-    """In a repository whose only commit is the code before the edit."""
-    path = edited / "mars/training/trainer.py"
-    changed = path.read_text()
-    path.write_text(changed.replace("    changed = 1\n", "", 1))
+def commit(project: Path) -> str:
+    """Make the project a repository with one commit, or commit what has changed."""
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "then")):
-        who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-        subprocess.run(["git", *who, *words], cwd=edited, check=True, capture_output=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=edited, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    path.write_text(changed)
+        subprocess.run(["git", *who, *words], cwd=project, check=True, capture_output=True)
+    words = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(words, cwd=project, check=True, capture_output=True, text=True).stdout[
+        :-1
+    ]
+
+
+def test_the_difference_is_that_since_the_record(run: Path, edited: Path):
+    path = edited / "mars/training/trainer.py"
+    then = commit(edited)
+    change_function(path, "train")
+    forget()
     for record in (run / RESULTS / "provenance/train").glob("*.json"):
         content = read_json(record)
-        content["code"] |= {"commit": commit, "dirty": False}
+        content["code"] |= {"commit": then, "dirty": False}
         write_json(record, sealed(content))
-    (one,) = candidates(planned(run, edited, "train mars-b4-small"), now, run)
+    experiment = load_experiment(edited / "config/ci.yaml")
+    (one,) = candidates(planned(run, edited, "train mars-b4-small"), experiment, run)
     assert "+    changed = 1" in code_changes(one)
+
+
+@pytest.mark.slow
+def test_a_proof_runs_the_stage_under_both_commits(edited: Path):
+    then = commit(edited)
+    path = edited / "mars/data/tokenizer.py"
+    change_function(path, "train_from_folder")
+    forget()
+    assert prove("train_tokenizer", then) == {
+        **{"experiment": "ci", "stage": "train_tokenizer", "result": "identical"},
+        "files": 4,
+    }
+    text = path.read_text()
+    assert "vocab_size=" in text
+    path.write_text(text.replace("vocab_size=", "vocab_size=-8 + "))
+    forget()
+    with pytest.raises(UserError, match="is not the same under both commits"):
+        prove("train_tokenizer", then)
+    with pytest.raises(UserError, match="are times"):
+        prove("measure_live_tau", then)
 
 
 def test_the_command_refuses_in_a_sentence(run: Path, edited: Path):
