@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mars.audit.differences import spec_of
 from mars.audit.record_graph import Link, Problem, RecordGraph, worst
 from mars.errors import UserError
 from mars.evaluation.stage import cell_spec
@@ -222,7 +223,7 @@ class Tables:
         record, evaluation = self.records.records[maker], self._read[file]
         where = (evaluation["setting"], evaluation["benchmark"])
         try:
-            wanted = cell_spec(record["spec"], record["inputs"], *where)
+            wanted = cell_spec(spec_of(record), record["inputs"], *where)
         except KeyError:
             return [Problem("stale", file, "is no cell of the job that lists it")]
         same = canonical_json(wanted) == canonical_json(evaluation["cell_spec"])

@@ -61,13 +61,16 @@ def restore(results: Path) -> None:
 def restore_records(results: Path) -> None:
     """Write the records that are not there as the files that their jobs wrote.
 
-    One that is there gives way if the packed one is of the outputs that are there: git brought
-    both.
+    One that is there gives way if it is not of the outputs that are there, and the packed one is:
+    git brought both.
     """
     packed = results / RECORDS
     for row in read_jsonl(packed) if packed.is_file() else []:
         file, record = results / row["file"], row["record"]
-        if not file.exists() or (read_json(file) != record and _made_what_is_there(record)):
+        known = read_json(file) if file.exists() else None
+        if known is None or (
+            known != record and not _made_what_is_there(known) and _made_what_is_there(record)
+        ):
             write_json(file, record)
 
 

@@ -8,6 +8,7 @@ there now, and by the code, configuration and packages of today? The answer is o
 
 from __future__ import annotations
 
+from collections import ChainMap
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -124,7 +125,9 @@ class RecordGraph:
         """One job, checked."""
         record = self.records[name]
         files = [file for output in record["outputs"] for file in (output, *self._listed(output))]
-        described = {**record["spec"]["config"], **record.get("facts", {})}
+        config = record["spec"]["config"]
+        sections = [section for section in config.values() if isinstance(section, dict)]
+        described = ChainMap(record["facts"], config, *sections)
         keys = ("repository", "package", "file", "revision", "seed")
         code = record["code"]
         return Link(

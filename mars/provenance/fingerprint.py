@@ -37,7 +37,7 @@ PURE = {
     *("Path", "parent", "with_name", "resolve", "Annotated", "Field", "Option", "Argument"),
     *("items", "keys", "values", "join", "split", "format"),
 }
-_DOCUMENTED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 VALIDATORS = ("field_validator", "model_validator")
 
 
@@ -367,7 +367,10 @@ class _Walk:
             for file in files:
                 skipped = (".pyc", ".md") if found else (".py", ".pyc", ".md")
                 if file.is_file() and file.suffix not in skipped:
-                    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+                    content = file.read_bytes()
+                    if file.suffix == ".py":
+                        content = "".join(_text(ast.parse(content))).encode()
+                    digest = hashlib.sha256(content).hexdigest()
                     relative = file.relative_to(self.source.package)
                     self.parts[module.name].add(f"{relative}\0{digest}")
 

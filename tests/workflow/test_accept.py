@@ -108,6 +108,7 @@ def test_the_difference_is_that_since_the_record(run: Path, edited: Path):
     then = commit(edited)
     change_function(path, "train")
     forget()
+    (run / RESULTS / "records.jsonl").unlink()
     for record in (run / RESULTS / "provenance/train").glob("*.json"):
         content = read_json(record)
         content["code"] |= {"commit": then, "dirty": False}

@@ -70,7 +70,7 @@ def test_a_clone_has_nothing_to_do_and_notices_a_change(
     assert f"{RESULTS}/tables/table2.csv" in in_git
     assert f"{RESULTS}/records.jsonl" in in_git
     assert not any("provenance" in name for name in in_git)
-    assert not any("checkpoints" in name or "samples" in name for name in in_git)
+    assert not any("checkpoints/" in name or "samples" in name for name in in_git)
     dvc(repository, "remote", "add", "--default", "store", str(tmp_path / "store"))
     command(repository, "git", "commit", "--quiet", "--all", "--message", "remote")
     dvc(repository, "push", "--quiet")
