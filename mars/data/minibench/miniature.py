@@ -4,15 +4,83 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from mars.data.minibench.examples import Example, generator
-from mars.data.minibench.hub_layout import Configurations
+from mars.errors import UserError
+
+Message = dict[str, str]
+Passage = tuple[str, str]
+"""A document in two parts: what is given, and what follows from it."""
+Configurations = Mapping[str, Mapping[str, pa.Table]]
+"""The rows of a data set by configuration and split."""
 
 OTHERS = 5  # questions of each part in the split that lm-eval does not test on
+PATIENCE = 2000  # draws in a row that bring nothing new before the questions count as used up
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question with its worked answer.
+
+    Attributes:
+        key: what makes the question what it is; training and test examples share no key.
+        messages: the conversation as lm-eval sends it, ending with the assistant's answer.
+        document: the row of the benchmark's data set on the hub.
+        plain: the question and its answer as a short passage, for the documents of pre-training.
+        part: sub-task or category inside the benchmark.
+    """
+
+    key: str
+    messages: tuple[Message, ...]
+    document: dict[str, Any]
+    plain: Passage
+    part: str
+
+    def after(self, shots: Iterable[Example]) -> Example:
+        """The same question after worked examples, as turns between system and user message."""
+        turns = [message for shot in shots for message in shot.messages[-2:]]
+        return replace(self, messages=(*self.messages[:-2], *turns, *self.messages[-2:]))
+
+
+def conversation(prompt: str, answer: str, system: str = "") -> tuple[Message, ...]:
+    """Messages of one question and its answer; ``system`` is lm-eval's task description."""
+    turns = {"system": system, "user": prompt, "assistant": answer}
+    return tuple({"role": role, "content": text} for role, text in turns.items() if text)
+
+
+def generator(seed: int, *names: str) -> random.Random:
+    """A random generator of its own for each named part: the same in every process."""
+    return random.Random("/".join([str(seed), *names]))
+
+
+def draw(
+    sample: Callable[[], Example], count: int, excluded: Iterable[str], distinct: bool = True
+) -> list[Example]:
+    """``count`` examples whose keys are not in ``excluded`` (and differ, if ``distinct``).
+
+    Raises:
+        UserError: the generator has fewer such questions than asked for.
+    """
+    drawn: list[Example] = []
+    taken = set(excluded)
+    misses = 0
+    while len(drawn) < count:
+        example = sample()
+        if example.key not in taken:
+            misses = 0
+            drawn.append(example)
+            if distinct:
+                taken.add(example.key)
+        elif (misses := misses + 1) > PATIENCE:
+            raise UserError(
+                f"{count} questions of the kind {example.part!r} were asked for but only about "
+                f"{len(drawn)} exist; choose a smaller `data.benchmark_documents`."
+            )
+    return drawn
 
 
 class Miniature(ABC):
@@ -29,7 +97,7 @@ class Miniature(ABC):
     """
 
     repository: ClassVar[str]
-    parts: ClassVar[tuple[str, ...]]
+    parts: tuple[str, ...]
     corpus_share: ClassVar[int]
     documents_share: ClassVar[int]
     configuration: ClassVar[str] = "default"
