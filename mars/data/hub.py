@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from datasets import Dataset, load_dataset
 
@@ -61,14 +61,18 @@ def fetch(
     return {"repository": repository, "source": "mirror" if given else "hub", "revision": commit}
 
 
+def fetched(mirror: Path) -> dict[str, Any]:
+    """What `mars fetch` wrote down of each repository, nothing in a mirror that it did not fill."""
+    return read_json(mirror / FETCHED) if (mirror / FETCHED).is_file() else {}
+
+
 def mirrored_commit(mirror: Path, repository: str, revision: str | None) -> str | None:
     """The commit at which a mirror holds a repository, or ``revision`` if it keeps no record.
 
     Raises:
         UserError: `mars fetch` has not finished the repository, or fetched another commit.
     """
-    record = mirror / FETCHED
-    entry = read_json(record).get(repository) if record.is_file() else None
+    entry = fetched(mirror).get(repository)
     if entry is None:
         return revision
     if not entry["complete"]:
@@ -79,16 +83,6 @@ def mirrored_commit(mirror: Path, repository: str, revision: str | None) -> str 
             f"{revision}; run `mars fetch` again."
         )
     return entry["revision"]
-
-
-def hub_root(manifest: Path) -> Path:
-    """The hub folder (``<root>/<owner>/<name>``) that a data manifest belongs to.
-
-    A fetched data set has a manifest of its own, which names its repository; generated data has
-    one manifest at the root.
-    """
-    owned = "repository" in read_json(manifest)
-    return manifest.parent.parent.parent if owned else manifest.parent
 
 
 def read_dataset(folder: Path, configuration: str | None, split: str) -> Dataset:
