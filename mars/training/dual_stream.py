@@ -65,9 +65,7 @@ def target_count(lengths: np.ndarray, prompt_lengths: np.ndarray) -> np.ndarray:
 def autoregressive_stream(document: np.ndarray, prompt_length: int) -> Stream:
     """The clean stream alone: ordinary next-token prediction of the response.
 
-    Args:
-        document: (L,) token ids.
-        prompt_length: leading tokens without loss.
+    ``document`` is (L,) token ids, of which the first ``prompt_length`` carry no loss.
     """
     positions = np.arange(len(document) - 1)
     labels = positions[max(prompt_length, 1) - 1 :]
@@ -90,23 +88,18 @@ def mars_stream(
 ) -> Stream:
     """Clean tokens 0..L-2, then masks at P..L-2; position t predicts token t+1 in both.
 
-    Args:
-        document: (L,) token ids.
-        prompt_length: leading tokens P without loss.
-        block_size: tokens B of one block.
-        mask_token_id: id of [MASK].
+    ``document`` is (L,) token ids, of which the first ``prompt_length``, P, carry no loss.
     """
     clean = autoregressive_stream(document, prompt_length)
     positions = np.arange(prompt_length, len(document) - 1)
     blocks = positions // block_size
+    visible = np.maximum(blocks * block_size, prompt_length)
     first = clean.labels == prompt_length - 1  # the first response token: noisy term = clean term
     return Stream(
         tokens=np.concatenate([clean.tokens, np.full_like(positions, mask_token_id)]),
         positions=np.concatenate([clean.positions, positions]),
         blocks=np.concatenate([clean.blocks, blocks]),
-        clean_limits=np.concatenate(
-            [clean.clean_limits, np.maximum(blocks * block_size, prompt_length)]
-        ),
+        clean_limits=np.concatenate([clean.clean_limits, visible]),
         noisy_limits=np.concatenate([clean.noisy_limits, positions + 1]),
         labels=np.concatenate([clean.labels, len(clean) + np.arange(len(positions))]),
         targets=np.concatenate([clean.targets, document[positions + 1]]),
