@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mars.checkpoints.base import multi_token
 from mars.checkpoints.describe import describe
+from mars.checkpoints.load import multi_token
 from mars.errors import UserError
 from mars.provenance.files import read_json, write_atomic, write_json, write_jsonl
 from mars.provenance.manifest import new_folder
@@ -37,7 +37,9 @@ def export(
     Raises:
         UserError: the number of parameters changed.
     """
-    dtype = _stored_type(parent)
+    stored = read_json(parent / "config.json") if (parent / "config.json").is_file() else {}
+    name = stored.get("dtype") or stored.get("torch_dtype") or "float32"
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
     model.generation_config = _generation_config(model, tokenizer, settings["block_size"])
     # In another type a tied tensor would be a second one beside the one it is tied to.
     tied = model.all_tied_weights_keys
@@ -59,15 +61,6 @@ def export(
         write_atomic(folder / "README.md", _model_card(output.name, settings, summary))
         if settings["method"] == "mars":
             add_custom_generate(folder)
-
-
-def _stored_type(parent: Path) -> torch.dtype:
-    """Type of the parent's weights, so that a bfloat16 checkpoint stays one."""
-    if not (parent / "config.json").is_file():
-        return torch.float32
-    config = read_json(parent / "config.json")
-    name = config.get("dtype") or config.get("torch_dtype")
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
 
 
 def _generation_config(
@@ -102,8 +95,7 @@ def _model_card(name: str, settings: dict[str, Any], summary: dict[str, Any]) ->
     if settings["method"] == "mars":
         facts["weight of the AR loss"] = settings["ar_weight"]
     facts["loss normalised per"] = settings["normalisation"]
-    facts |= {key.replace("_", " "): value for key, value in training.items()}
-    facts |= {key.replace("_", " "): value for key, value in summary.items()}
+    facts |= {key.replace("_", " "): value for key, value in (training | summary).items()}
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return (
         f"# {name}\n\nTrained by {_METHODS[settings['method']]}. A plain checkpoint: "

@@ -28,7 +28,7 @@ def resolve_base(experiment: Experiment, model: str) -> BaseSpec:
 
 def run_import_base(spec: BaseSpec, job: Job) -> dict[str, Any]:
     """Write a ready base model (package or hub) as a checkpoint with a mask token."""
-    from mars.checkpoints.base import import_base
+    from mars.checkpoints.ready import import_base
 
     with new_folder(job.output) as folder:
         return import_base(spec.base, folder)
@@ -57,7 +57,7 @@ def resolve_released(experiment: Experiment, model: str) -> ReleasedSpec:
 
 def run_import_released(spec: ReleasedSpec, job: Job) -> dict[str, Any]:
     """Write a checkpoint that the authors released as a plain one; their code is never run."""
-    from mars.checkpoints.released import import_released
+    from mars.checkpoints.ready import import_released
 
     with new_folder(job.output) as folder:
         return import_released(spec, folder)
