@@ -20,7 +20,6 @@ def export(
     state: dict[str, torch.Tensor],
     tokenizer: PreTrainedTokenizerBase,
     output: Path,
-    *,
     parent: Path,
     settings: dict[str, Any],
     log: list[dict[str, Any]],
@@ -29,13 +28,10 @@ def export(
     """Write the checkpoint folder, which appears when it is whole.
 
     Weights are stored in the type of the parent's (float32 for a new model). ``summary`` gains the
-    parameter count of what was written; it must equal ``summary["parameters_before"]``.
-
-    Args:
-        settings: what was trained, as ``training_summary.json`` shows it.
+    parameter count of what was written. ``training_summary.json`` shows ``settings`` and summary.
 
     Raises:
-        UserError: the number of parameters changed.
+        UserError: the count is not ``summary["parameters_before"]``.
     """
     stored = read_json(parent / "config.json") if (parent / "config.json").is_file() else {}
     name = stored.get("dtype") or stored.get("torch_dtype") or "float32"

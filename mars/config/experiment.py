@@ -54,9 +54,6 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# --- data ---------------------------------------------------------------------------------------
-
-
 class GeneratedData(Strict):
     """A corpus and miniature benchmarks, written by `mars/data` from a seed without a network."""
 
@@ -82,9 +79,6 @@ class HubData(Strict):
 Data = Annotated[GeneratedData | HubData, Field(discriminator="source")]
 
 
-# --- models -------------------------------------------------------------------------------------
-
-
 class Architecture(Strict):
     """A Qwen2 model trained from scratch."""
 
@@ -108,11 +102,9 @@ class Training(Strict):
     batch_size: PositiveInt = Field(384, description="examples per optimiser step, on all devices")
     max_length: PositiveInt = Field(512, description="tokens; longer examples are cut at the end")
     row_length: PositiveInt = Field(
-        2048, description="tokens of a packed row; changes speed and memory, not the loss"
+        2048, description="tokens of a packed row; the loss is the same"
     )
-    rows_per_forward: PositiveInt = Field(
-        1, description="packed rows in one forward of one device; as `row_length`"
-    )
+    rows_per_forward: PositiveInt = Field(1, description="packed rows of one forward; as above")
     precision: Precision = Field("bfloat16", description="bfloat16 is autocast")
     normalisation: Literal["sequence", "token"] | None = Field(
         None, description="averages the loss; null: as published, AR per token, others per sequence"
@@ -182,12 +174,8 @@ class Model(Strict):
     source: Literal["train", "released"] = Field(
         "train", description="train it here, or import the checkpoint that the authors released"
     )
-    released: Released | None = Field(
-        None, description="the authors' checkpoint; used with `source: released`"
-    )
-    parent: Name | None = Field(
-        None, description="model it continues from; none for `base`, not read if released"
-    )
+    released: Released | None = Field(None, description="the authors' checkpoint")
+    parent: Name | None = Field(None, description="what it continues from; none for base")
     block_size: PositiveInt | None = Field(None, description="B, for mars and block_diffusion")
     ar_weight: NonNegativeFloat = Field(
         1.0, description="weight of the AR (SFT) loss beside the mask loss; 0: 'w/o SFT loss'"
@@ -211,9 +199,6 @@ class Model(Strict):
         return self
 
 
-# --- evaluation ---------------------------------------------------------------------------------
-
-
 class Benchmark(Strict):
     """One stock lm-eval task, and which of its scores the tables show."""
 
@@ -224,13 +209,9 @@ class Benchmark(Strict):
     metric: str = Field(description="the score the tables show; the records keep all")
     filter: str = Field("none", description="lm-eval's filter of that score")
     num_fewshot: int = Field(0, description="worked examples in the prompt")
-    limit: PositiveInt | None = Field(
-        None, description="first N questions (per sub-task of a group)"
-    )
+    limit: PositiveInt | None = Field(None, description="first N questions (of each subtask)")
     subtasks: list[str] | None = Field(None, description="parts of a group; null: all")
-    unsafe_code: bool = Field(
-        False, description="allow running code the model wrote, in a limited process, offline"
-    )
+    unsafe_code: bool = Field(False, description="run code the model wrote, confined, offline")
 
 
 class Setting(Strict):
@@ -287,9 +268,7 @@ class Evaluation(Strict):
     """Protocol shared by all evaluations."""
 
     max_new_tokens: PositiveInt = Field(256, description="of one answer")
-    slots: PositiveInt = Field(
-        16, description="sequences decoded side by side, halved when a GPU's memory runs out"
-    )
+    slots: PositiveInt = Field(16, description="side by side; halved if memory runs out")
     precision: Precision = Field("bfloat16", description="of the weights while decoding")
     code_timeout: PositiveInt = Field(10, description="seconds one generated program may run")
 
@@ -300,9 +279,6 @@ class Evaluated(Strict):
     models: list[Name] = Field(description="of `models`")
     settings: list[Name] = Field(description="of `settings`")
     benchmarks: list[Name] | None = Field(None, description="of `benchmarks`; null: all")
-
-
-# --- speed --------------------------------------------------------------------------------------
 
 
 class WallClock(Strict):
@@ -317,9 +293,7 @@ class WallClock(Strict):
         description="beside transformers' `generate` and the engine's AR decoding"
     )
     cache_blocks: list[PositiveInt] = Field(description="B_cache of `block_cache`")
-    authors_cache_blocks: list[PositiveInt] = Field(
-        [], description="B_cache of `block_cache-authors` (A5)"
-    )
+    authors_cache_blocks: list[PositiveInt] = Field([], description="of `block_cache-authors` (A5)")
 
 
 class DraftAndTarget(Strict):
@@ -345,9 +319,7 @@ class LiveTau(Strict):
     questions: PositiveInt = Field(256, description="first N of the benchmark")
     requests: PositiveInt = Field(description="each asks one of the questions")
     slots: PositiveInt = Field(16, description="sequences decoded side by side")
-    quiet_load: PositiveFloat = Field(
-        0.4, description="rate of requests at both ends, over what tau = 1 can serve"
-    )
+    quiet_load: PositiveFloat = Field(0.4, description="at both ends, over what tau = 1 serves")
     peak_load: PositiveFloat = Field(1.6, description="the same in the middle")
     low: Fraction = Field(0.6, description="tau of the low policy, lowest of the adaptive one")
     seed: int = Field(0, description="of the arrivals")
@@ -380,9 +352,6 @@ class Speed(Strict):
         return found
 
 
-# --- the machine --------------------------------------------------------------------------------
-
-
 class TrainingResources(Strict):
     """What one training takes of the machine."""
 
@@ -395,12 +364,7 @@ class Resources(Strict):
 
     training: dict[Name, TrainingResources] = Field({}, description="by scale; default: no GPU")
     evaluation_gpus: Literal[0, 1] = Field(0, description="of one evaluation or measurement")
-    checkpoint_minutes: PositiveFloat = Field(
-        15, description="of a training, between two saves to resume from"
-    )
-
-
-# --- the experiment -----------------------------------------------------------------------------
+    checkpoint_minutes: PositiveFloat = Field(15, description="between saves of a training")
 
 
 def _artefacts() -> dict[str, Any]:
@@ -420,9 +384,7 @@ class Experiment(Strict):
 
     experiment: Name = Field(description="its name; results go to `results/<experiment>/`")
     description: str = Field(description="one line for readers")
-    threads: PositiveInt = Field(
-        1, description="CPU threads of one training or evaluation job; part of no spec"
-    )
+    threads: PositiveInt = Field(1, description="of the CPU, for one job; part of no spec")
     resources: Resources = Field(Resources(), description="GPUs, and how often trainings save")
     data: Data = Field(description="where instructions, and generated benchmarks, come from")
     scales: dict[Name, Scale] = Field(description="the base models")
@@ -434,7 +396,7 @@ class Experiment(Strict):
     evaluate: list[Evaluated] = Field(description="which models run under which settings")
     speed: Speed | None = Field(None, description="wall-clock measurements; null: none")
     artefacts: list[Annotated[str, Field(json_schema_extra=_registered)]] = Field(
-        description="tables and figures; comparison, claims and report are always made"
+        description="tables and figures to make, beside comparison, claims and report"
     )
 
     @field_validator("artefacts")

@@ -107,14 +107,11 @@ TRAIN_TOKENIZER = Stage(
 
 
 class TokenizeSpec(Spec):
-    """Instructions in chat format, or plain documents for pre-training.
+    """Instructions in chat format, or plain documents for pre-training, of a repository.
 
     Attributes:
-        dataset: repository of the rows.
-        configuration, split: which part of it.
-        limit: only the first so many examples after the shuffle.
+        limit: only the first so many examples after the shuffle by ``seed``.
         max_length: tokens after which an example is cut, or a document split.
-        seed: of the shuffle.
     """
 
     kind: Literal["instructions", "documents"]
@@ -132,9 +129,8 @@ def resolve_tokens(experiment: Experiment, scale: str, kind: str) -> TokenizeSpe
         source = experiment.data.model_dump(exclude={"source", "revision"})
     else:
         source = {"dataset": f"mars-generated/{'instruct' if kind == 'instructions' else kind}"}
-    training = experiment.training
-    lengths = {"max_length": training.max_length, "seed": training.seed}
-    return TokenizeSpec.model_validate({"kind": kind, **source, **lengths})
+    training = experiment.training.model_dump(include={"max_length", "seed"})
+    return TokenizeSpec.model_validate({"kind": kind, **source, **training})
 
 
 def tokenize_inputs(experiment: Experiment, scale: str, kind: str) -> list[str]:

@@ -33,14 +33,9 @@ NO_DEVICE = {"", "-1", "NoDevFiles"}  # how CUDA_VISIBLE_DEVICES says that there
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """The devices that may be used: those of CUDA_VISIBLE_DEVICES, else all of the machine."""
     assigned = environment.get("CUDA_VISIBLE_DEVICES")
-    if assigned is None:
-        return _installed()
-    return [device for device in map(str.strip, assigned.split(",")) if device not in NO_DEVICE]
-
-
-def _installed() -> list[str]:
-    """Indices of the machine's NVIDIA GPUs, in the order of their bus."""
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    if assigned is not None:
+        return [device for device in map(str.strip, assigned.split(",")) if device not in NO_DEVICE]
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]  # in the order of the bus
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
     except (OSError, subprocess.CalledProcessError):
@@ -58,10 +53,7 @@ def take(count: int, pool: Sequence[str], folder: Path) -> list[str]:
 
     The locks pass to the program that this process turns into (``exec``), not to its children.
     Processes that wait are served one after the other, so that none that needs many devices is
-    overtaken for ever by those that need one.
-
-    Returns:
-        The devices, in the pool's order.
+    overtaken for ever by those that need one. Returns the devices in the pool's order.
     """
     if count > len(pool):
         raise UserError(f"{count} GPUs are wanted and there are {len(pool)}; ask for fewer.")
@@ -93,10 +85,7 @@ def _lock(folder: Path, device: str) -> bool:
 def launch_command(verb: Sequence[str], gpus: int, sharded: bool) -> list[str]:
     """How to start ``mars <verb>``: training on several GPUs is one process for each of them.
 
-    Args:
-        verb: verb and arguments.
-        gpus: devices that the command has.
-        sharded: spread the model over them (FSDP) instead of a copy on each (DDP).
+    ``sharded`` spreads the model over them (FSDP) instead of a copy on each (DDP).
     """
     mars = ["-m", "mars", *verb]
     if gpus < 2 or verb[0] not in ("pretrain", "train"):

@@ -26,16 +26,8 @@ def dense_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention of T tokens with H query heads in K groups, in the type of ``attention_mask``.
 
-    Args:
-        module: the attention layer; not used.
-        query: (R, H, T, D).
-        key: (R, K, T, D).
-        value: (R, K, T, D).
-        attention_mask: (R, 1, T, T), added to the scores.
-        scaling: factor of the scores.
-
-    Returns:
-        (R, T, H, D), and None for the attention weights.
+    ``query`` is (R, H, T, D), ``key`` and ``value`` are (R, K, T, D), ``attention_mask``
+    (R, 1, T, T) is added to the scores. Returns (R, T, H, D), and None for the attention weights.
     """
     rows, heads, length, size = query.shape
     groups = key.shape[1]

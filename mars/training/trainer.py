@@ -141,56 +141,45 @@ def train(
     summary: dict[str, Any] = {}
     if accelerator.is_main_process:
         summary = {**run.summary(), "parameters_before": parameters}
-        export(
-            model,
-            state,
-            tokenizer,
-            output,
-            parent=parent,
-            settings=settings,
-            log=run.progress.log,
-            summary=summary,
-        )
+        log = run.progress.log
+        export(model, state, tokenizer, output, parent, settings, log, summary)
     accelerator.wait_for_everyone()
     return summary
 
 
+@dataclass
 class TrainingRun:
     """One training run: model, optimiser, schedule and how far it is."""
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: PreTrainedModel,
-        examples: Examples,
-        spec: TrainSpec,
-        settings: dict[str, Any],
-        work: Path,
-        checkpoint_minutes: float,
-    ) -> None:
-        training = spec.training
-        self.accelerator, self.examples = accelerator, examples
-        self.spec, self.settings = spec, settings
-        self.work, self.checkpoint_minutes = work, checkpoint_minutes
-        self.steps = steps_of_run(len(examples), training.epochs, training.batch_size)
+    accelerator: Accelerator
+    model: Any
+    examples: Examples
+    spec: TrainSpec
+    settings: dict[str, Any]
+    work: Path
+    checkpoint_minutes: float
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        training, config = self.spec.training, self.model.config
+        self.steps = steps_of_run(len(self.examples), training.epochs, training.batch_size)
         if self.steps == 0:
             raise UserError("`training.epochs` is too small for a single step; raise it.")
-        self.ar_weight = 1.0 if spec.ar_weight is None else spec.ar_weight
-        self.fixed_shape = model.config._attn_implementation == "flex_attention"
+        self.ar_weight = 1.0 if self.spec.ar_weight is None else self.spec.ar_weight
+        self.fixed_shape = config._attn_implementation == "flex_attention"
         weight = MEAN_INVERSE_RATE if training.inverse_t_weighting else 1.0
-        self.guess = weight * math.log(model.config.vocab_size)  # loss of a uniform guess
-        packed = PackedModel(model, self.ar_weight)
+        self.guess = weight * math.log(config.vocab_size)  # loss of a uniform guess
+        packed = PackedModel(self.model, self.ar_weight)
         optimizer = torch.optim.AdamW(
             _parameter_groups(packed, training.weight_decay),
             lr=training.learning_rate,
             betas=(0.9, training.adam_beta2),
             fused=True,
         )
-        self.model, self.optimizer = accelerator.prepare(packed, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(packed, optimizer)
         self.scheduler = get_cosine_schedule_with_warmup(
             self.optimizer, math.ceil(training.warmup_ratio * self.steps), self.steps
         )
-        self.progress = Progress()
 
     def train(self) -> None:
         """Run all steps that are not done yet."""
@@ -319,8 +308,6 @@ class TrainingRun:
         progress.log.append(line)
         progress.pending = []
 
-    # --- checkpoints ----------------------------------------------------------------------------
-
     def due(self, saved: float) -> bool:
         """Whether it is time for a checkpoint; the main process decides for all."""
         due = time.monotonic() - saved >= 60 * self.checkpoint_minutes
@@ -368,8 +355,6 @@ class TrainingRun:
         self.accelerator.load_state(str(newest))
         self.scheduler.load_state_dict(torch.load(newest / "schedule.pt", weights_only=True))
         self.progress = Progress(**state["progress"])
-
-    # --- results --------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Weights of the wrapped model, gathered from all processes."""
