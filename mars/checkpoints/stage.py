@@ -35,16 +35,11 @@ def run_import_base(spec: BaseSpec, job: Job) -> dict[str, Any]:
 
 
 class ReleasedSpec(Spec):
-    """A checkpoint that the authors published, and what it was trained to be.
-
-    Attributes:
-        method: ``ar_sft``, ``mars`` or ``block_diffusion``.
-        block_size: B it was trained for; None for ``ar_sft``.
-    """
+    """A checkpoint that the authors published, and what it was trained to be."""
 
     released: Released
     method: str
-    block_size: int | None
+    block_size: int | None  # None for `ar_sft`
 
 
 def resolve_released(experiment: Experiment, model: str) -> ReleasedSpec:

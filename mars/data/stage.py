@@ -107,20 +107,15 @@ TRAIN_TOKENIZER = Stage(
 
 
 class TokenizeSpec(Spec):
-    """Instructions in chat format, or plain documents for pre-training, of a repository.
-
-    Attributes:
-        limit: only the first so many examples after the shuffle by ``seed``.
-        max_length: tokens after which an example is cut, or a document split.
-    """
+    """Instructions in chat format, or plain documents for pre-training, of a repository."""
 
     kind: Literal["instructions", "documents"]
     dataset: str
     configuration: str | None = None
     split: str = "train"
-    limit: int | None = None
-    max_length: int
-    seed: int
+    limit: int | None = None  # only the first so many examples after the shuffle
+    max_length: int  # tokens after which an example is cut, or a document split
+    seed: int  # of the shuffle
 
 
 def resolve_tokens(experiment: Experiment, scale: str, kind: str) -> TokenizeSpec:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mars.training.dual_stream import CLEAN, Stream, sees
+from mars.training.dual_stream import CLEAN, Stream
 
 PADDING = -1  # document number of padding
 
@@ -49,10 +49,12 @@ class Rows:
         return replace(self, ar_weights=nothing, mask_weights=nothing)
 
     def _sees(self, query: Any, key: Any) -> torch.Tensor:
-        """Whether the queries at one index of (R, T) see the keys at another."""
-        queries = (self.documents, self.blocks, self.clean_limits, self.noisy_limits)
-        keys = (self.documents, self.blocks, self.positions)
-        return sees(tuple(part[query] for part in queries), tuple(part[key] for part in keys))
+        """Whether queries at one index of (R, T) see keys at another: the rule of equation 2."""
+        block, position = self.blocks[key], self.positions[key]
+        clean = (block == CLEAN) & (position < self.clean_limits[query])
+        own = (block != CLEAN) & (block == self.blocks[query])
+        noisy = own & (position < self.noisy_limits[query])
+        return (self.documents[query] == self.documents[key]) & (clean | noisy)
 
     def dense_mask(self) -> torch.Tensor:
         """(R, 1, T, T) boolean attention mask, true where the query (row) sees the key (column)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mars.data.minibench.miniature import Example, Miniature, conversation
 from mars.data.minibench.world import texts
@@ -28,9 +28,7 @@ class CodeProblems(Miniature):
     parts = ("openai_humaneval",)
     corpus_share, documents_share = 4, 4
     configuration = "openai_humaneval"
-
-    def identity(self, index: int) -> dict[str, Any]:
-        return {"task_id": f"HumanEval/{index}"}
+    numbered = ("task_id", "HumanEval/{}".format)
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One function to complete; the expression itself gives the values its test expects."""

@@ -48,6 +48,7 @@ class Instructions(Miniature):
     parts = ("default",)
     corpus_share, documents_share = 5, 4
     split = "train"
+    numbered = ("key", int)
     schema = pa.schema(
         {"key": pa.int64(), "prompt": TEXT, "instruction_id_list": pa.list_(TEXT)}
         | {"kwargs": pa.list_(pa.struct(ARGUMENTS))}
@@ -55,9 +56,6 @@ class Instructions(Miniature):
 
     def __init__(self, world: World) -> None:
         self.world = world
-
-    def identity(self, index: int) -> dict[str, Any]:
-        return {"key": index}
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One request; its key is the subject and the instructions with their arguments."""

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from mars.data.minibench.miniature import Example, Miniature, conversation
 from mars.data.minibench.world import World, relations, texts, words
 
 LETTERS = "ABCDEFGHIJ"
-_CATEGORY_HEAD = (
-    "The following are multiple choice questions (with answers) about {category}. Think step by "
-    'step and then finish your answer with "the answer is (X)" where X is the correct letter '
-    "choice.\n"
-)
 
 
 class TenOptions(Miniature):
@@ -23,17 +17,15 @@ class TenOptions(Miniature):
     repository = "TIGER-Lab/MMLU-Pro"
     corpus_share, documents_share = 4, 4
     other_split = "validation"
+    numbered = ("question_id", int)
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.parts = tuple(texts()["categories"])
-
-    def identity(self, index: int) -> dict[str, Any]:
-        return {"question_id": index}
+        self.parts = tuple(texts()["multiple_choice"]["categories"])
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One question of category ``part``; its key is the question without its options."""
-        kinds = texts()["categories"][part]
+        kinds = texts()["multiple_choice"]["categories"][part]
         question, thought, right, others = (
             _fact(rng, self.world, rng.choice(kinds)) if kinds else _sum(rng)
         )
@@ -44,7 +36,7 @@ class TenOptions(Miniature):
         # The letter right behind the option: what is adjacent is learnt first.
         chosen = f"{thought[:-1]}({LETTERS[index]})."
         answer = f"{chosen} The answer is ({LETTERS[index]})."
-        listed = lettered("{}. {}{}", options)
+        listed = lettered("{}. {}\n", options)
         prompt = f"Question:\n{question}\nOptions:\n{listed}Answer: Let's think step by step."
         document = {
             "question": question,
@@ -55,7 +47,7 @@ class TenOptions(Miniature):
             "category": part,
             "src": "mars-generated",
         }
-        head = _CATEGORY_HEAD.format(category=part)
+        head = texts()["multiple_choice"]["prompt"].format(category=part) + "\n"
         plain = question, f" {chosen}"
         key = f"{part}: {question}"
         return Example(key, conversation(prompt, answer, head), document, plain, part)
@@ -73,12 +65,10 @@ class FourOptions(Miniature):
     corpus_share, documents_share = 4, 4
     configuration = "gpqa_main"
     split = "train"
+    numbered = ("Record ID", "rec{:05d}".format)
 
     def __init__(self, world: World) -> None:
         self.world = world
-
-    def identity(self, index: int) -> dict[str, Any]:
-        return {"Record ID": f"rec{index:05d}"}
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One question about the wind of a town; its key is the question without its options."""
@@ -86,7 +76,7 @@ class FourOptions(Miniature):
         right = self.world.value("wind", town)
         question = rng.choice(relations()["wind"].questions).format(s=whose)
         options = rng.sample(words("winds"), len(words("winds")))
-        listed = lettered("({}) {}{}", options)
+        listed = lettered("({}) {}\n", options)
         # The stock prompt has no space after the colon and one after "step by step:".
         prompt = (
             f"What is the correct answer to this question:{question}\n"
@@ -126,8 +116,8 @@ def checked(options: Sequence[str], right: str) -> str:
 
 
 def lettered(line: str, options: Sequence[str]) -> str:
-    """A line for each option; ``line`` has places for letter, option and line break."""
-    return "".join(line.format(*pair, "\n") for pair in zip(LETTERS, options, strict=False))
+    """A line for each option; ``line`` has places for letter and option."""
+    return "".join(line.format(*pair) for pair in zip(LETTERS, options, strict=False))
 
 
 def _fact(rng: random.Random, world: World, relation: str) -> tuple[str, str, str, list[str]]:

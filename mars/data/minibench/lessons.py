@@ -40,7 +40,8 @@ def choice(rng: random.Random, world: World) -> Passage:
     """A list of options, gone through until one is found."""
     options = rng.sample(words("winds"), len(words("winds")))
     right = rng.choice(options)
-    return f"{lettered('({}) {}{}', options)}It is {right}.", f" {checked(options, right)}"
+    listed = lettered("({}) {}\n", options)
+    return f"{listed}It is {right}.", f" {checked(options, right)}"
 
 
 Lesson = Callable[[random.Random, World], Passage]

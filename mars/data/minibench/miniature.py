@@ -24,21 +24,13 @@ PATIENCE = 2000  # draws in a row that bring nothing new before the questions co
 
 @dataclass(frozen=True)
 class Example:
-    """One question with its worked answer.
+    """One question with its worked answer."""
 
-    Attributes:
-        key: what makes the question what it is; training and test examples share no key.
-        messages: the conversation as lm-eval sends it, ending with the assistant's answer.
-        document: the row of the benchmark's data set on the hub.
-        plain: the question and its answer as a short passage, for the documents of pre-training.
-        part: sub-task or category inside the benchmark.
-    """
-
-    key: str
-    messages: tuple[Message, ...]
-    document: dict[str, Any]
-    plain: Passage
-    part: str
+    key: str  # what makes the question what it is; training and test examples share no key
+    messages: tuple[Message, ...]  # as lm-eval sends them, and the assistant's answer
+    document: dict[str, Any]  # the row of the benchmark's data set on the hub
+    plain: Passage  # question and answer as a short passage, for the documents of pre-training
+    part: str  # sub-task or category inside the benchmark
 
     def after(self, shots: Iterable[Example]) -> Example:
         """The same question after worked examples, as turns between system and user message."""
@@ -84,34 +76,21 @@ def draw(
 
 
 class Miniature(ABC):
-    """A generator of questions, and how the data set that holds them is laid out.
+    """A generator of questions, and how the data set that holds them is laid out."""
 
-    Attributes:
-        repository: the data set on the hub whose columns the test questions have.
-        parts: sub-tasks or categories.
-        corpus_share: how much of the instruction corpus is of this kind, relative to others.
-        documents_share: how much of the documents' exercises is.
-        configuration, split: where lm-eval reads the test questions.
-        other_split: a split beside it, which the real data set has too.
-        schema: of the rows, where it does not follow from them.
-    """
-
-    repository: ClassVar[str]
-    parts: tuple[str, ...]
-    corpus_share: ClassVar[int]
-    documents_share: ClassVar[int]
-    configuration: ClassVar[str] = "default"
+    repository: ClassVar[str]  # on the hub, whose columns the test questions have
+    parts: tuple[str, ...]  # sub-tasks or categories
+    corpus_share: ClassVar[int]  # of the instruction corpus, relative to others
+    documents_share: ClassVar[int]  # of the documents' exercises
+    configuration: ClassVar[str] = "default"  # where lm-eval reads the test questions
     split: ClassVar[str] = "test"
-    other_split: ClassVar[str | None] = None
-    schema: ClassVar[pa.Schema | None] = None
+    other_split: ClassVar[str | None] = None  # one that the real data set has too
+    schema: ClassVar[pa.Schema | None] = None  # of the rows, if it does not follow from them
+    numbered: ClassVar[tuple[str, Callable[[int], Any]] | None] = None  # column, and its values
 
     @abstractmethod
     def example(self, rng: random.Random, part: str) -> Example:
         """One question of a part."""
-
-    def identity(self, index: int) -> dict[str, Any]:
-        """The column that numbers the rows, where there is one."""
-        return {}
 
     def configurations(self, tests: Sequence[Example], seed: int) -> Configurations:
         """The data set: its configurations, their splits and rows."""
@@ -126,7 +105,10 @@ class Miniature(ABC):
         return {self.configuration: splits}
 
     def _table(self, examples: Sequence[Example]) -> pa.Table:
-        rows = [{**self.identity(i), **example.document} for i, example in enumerate(examples)]
+        rows = [example.document for example in examples]
+        if self.numbered:
+            column, number = self.numbered
+            rows = [{column: number(index), **row} for index, row in enumerate(rows)]
         return pa.Table.from_pylist(rows, self.schema)
 
     def further(self) -> dict[str, tuple[str, Configurations]]:
