@@ -337,8 +337,8 @@ class Speed(Strict):
 
     def parts(self) -> dict[str, WallClock | Speculative | LiveTau | None]:
         """The measurements, by key."""
-        timed = {"wall_clock": self.wall_clock, "speculative": self.speculative}
-        return {**timed, "live_tau": self.live_tau}
+        keys = ("wall_clock", "speculative", "live_tau")
+        return dict(zip(keys, (self.wall_clock, self.speculative, self.live_tau), strict=True))
 
     def models(self) -> dict[str, str]:
         """The models named here, by the key that names them."""

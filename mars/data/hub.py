@@ -29,13 +29,11 @@ UNWANTED = ("*.py", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.
 def fetch(
     repository: str, kind: Literal["dataset", "model"], revision: str | None, output: Path
 ) -> dict[str, str | None]:
-    """Copy one repository (``owner/name``) into ``output``; returns where it came from.
+    """Copy one repository (``owner/name``) into ``output``.
 
     With ``MARS_HUB_MIRROR`` set the source is ``$MARS_HUB_MIRROR/<owner>/<name>``, a folder laid
     out like a snapshot of the repository; otherwise a mirror of it alone, filled from the hub.
-
-    Returns:
-        ``{"repository", "source": "mirror" | "hub", "revision": commit or None}``
+    Returns ``{"repository", "source": "mirror" | "hub", "revision": commit or None}``.
 
     Raises:
         UserError: the mirror lacks the repository, or the hub refused or could not be reached.

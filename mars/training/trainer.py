@@ -41,10 +41,9 @@ from mars.checkpoints.export import export
 from mars.errors import UserError
 from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.provenance.files import read_json, write_json
-from mars.training.dense_attention import DENSE
 from mars.training.dual_stream import Stream, target_count
 from mars.training.methods import MEAN_INVERSE_RATE, Layout, layout
-from mars.training.packed_model import PackedModel
+from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import Rows, batches, pack, steps_of_run
 
 if TYPE_CHECKING:
@@ -170,8 +169,11 @@ class TrainingRun:
         weight = MEAN_INVERSE_RATE if training.inverse_t_weighting else 1.0
         self.guess = weight * math.log(config.vocab_size)  # loss of a uniform guess
         packed = PackedModel(self.model, self.ar_weight)
+        trained = [p for p in packed.parameters() if p.requires_grad]
+        matrices = {"params": [p for p in trained if p.ndim >= 2]}
+        vectors = {"params": [p for p in trained if p.ndim < 2]}  # biases and norms
         optimizer = torch.optim.AdamW(
-            _parameter_groups(packed, training.weight_decay),
+            [matrices | {"weight_decay": training.weight_decay}, vectors | {"weight_decay": 0.0}],
             lr=training.learning_rate,
             betas=(0.9, training.adam_beta2),
             fused=True,
@@ -476,12 +478,3 @@ def _check_tokenizer(
             f"{parent}: beside a {model.config.model_type} model, AutoTokenizer would load this "
             f"tokenizer as {type(loaded).__name__} and split text differently; build it as one."
         )
-
-
-def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices, none on biases and norms."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]

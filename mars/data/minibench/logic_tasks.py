@@ -65,14 +65,13 @@ class LogicTasks(Miniature):
 
     def further(self) -> dict[str, tuple[str, Configurations]]:
         """`input` and worked `target`, as the samples of a `fewshot_config`."""
-        rows = {
-            part: [{**shot.document, "target": shot.messages[-1]["content"]} for shot in shots]
-            for part, shots in self.shots.items()
-        }
+        tables = {}
+        for part, shots in self.shots.items():
+            rows = [{**shot.document, "target": shot.messages[-1]["content"]} for shot in shots]
+            tables[part] = {"train": pa.Table.from_pylist(rows)}
         title = (
             "Worked examples for the generated miniature of BBH: one configuration per sub-task."
         )
-        tables = {part: {"train": pa.Table.from_pylist(shots)} for part, shots in rows.items()}
         return {FEWSHOT: (title, tables)}
 
 
@@ -81,13 +80,9 @@ def _example(rng: random.Random, part: str) -> Example:
     worked = f"{thought} So the answer is {answer}."
     prompt = f"Q: {question}\nA: Let's think step by step.\n"
     system = texts()["logic_tasks"]["descriptions"][part] + "\n\n"
-    return Example(
-        f"{part}: {question}",
-        conversation(prompt, worked, system),
-        {"input": question, "target": answer},
-        (premises, f" {worked}"),
-        part,
-    )
+    messages = conversation(prompt, worked, system)
+    document = {"input": question, "target": answer}
+    return Example(f"{part}: {question}", messages, document, (premises, f" {worked}"), part)
 
 
 def _boolean(rng: random.Random) -> Puzzle:
