@@ -23,16 +23,9 @@ RENAMED = {
 def with_defaults(content: Any, file: str | Path, whole: bool = True) -> Any:
     """An experiment completed from ``config/default.yaml``.
 
-    A section that it leaves out is the default's. Under `benchmarks` and `settings`, a list of
-    names chooses from the default's entries; what it defines itself is taken as it stands.
-
-    Args:
-        content: of a YAML file.
-        file: its name, for errors.
-        whole: False for an overlay, which may leave out what it likes.
-
-    Raises:
-        UserError: a name that the default does not have.
+    A section that it leaves out is the default's, unless it is an overlay and not ``whole``. Under
+    `benchmarks` and `settings`, a list of names chooses from the default's entries; UserError for
+    a name that the default does not have. What it defines itself is taken as it stands.
     """
     if not isinstance(content, dict):
         return content

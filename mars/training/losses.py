@@ -59,8 +59,7 @@ def weighted_cross_entropy(
     Args:
         hidden: (N, hidden size) at the labelled positions; its type is that of the products.
         weight: (vocabulary, hidden size) output embedding.
-        targets: (N,) token ids.
-        label_weights: (N,) weight of every label.
+        targets, label_weights: (N,) token ids, and their weights.
         chunk_logits: logits held in memory at once.
 
     Returns:

@@ -129,10 +129,9 @@ def pack(
     ar_weight: float,
     fixed_shape: bool = False,
 ) -> list[Rows]:
-    """Pack the documents of one optimiser step into rows, and rows into forward passes.
+    """Pack all documents of one optimiser step into rows, and rows into forward passes.
 
     Args:
-        streams: all documents of the optimiser step, over all devices.
         normalisation: ``sequence``: mean over documents of their mean over predicted tokens;
             ``token``: mean over all predicted tokens of the step.
         ar_weight: weight of the AR loss. Labels that weigh nothing are left out.

@@ -106,21 +106,18 @@ def train(
     output: Path,
     checkpoint_minutes: float = 15,
 ) -> dict[str, Any]:
-    """Train one checkpoint and export it.
+    """Train one checkpoint and export it, whole, to ``output``.
 
     Args:
-        parent: checkpoint folder to start from; for ``pretrain`` a folder with a tokenizer.
-        dataset: folder of a saved ``datasets.Dataset`` with columns ``input_ids`` and
-            ``prompt_length`` (leading tokens without loss).
-        work: folder for checkpoints; a run that finds its own there goes on from the newest.
-        output: folder of the export; it appears whole, at the end.
+        parent: checkpoint to start from; for ``pretrain`` a folder with a tokenizer.
+        dataset: a saved ``datasets.Dataset``: ``input_ids``, and ``prompt_length`` without loss.
+        work: folder for checkpoints; a run that finds its own there resumes from the newest.
 
     Returns:
-        ``training_summary.json``; of several processes, only the main one returns it.
+        The content of ``training_summary.json``; in processes other than the main one nothing.
 
     Raises:
-        UserError: a checkpoint without mask token, an unusable data set, a diverging loss, a work
-            folder of another run.
+        UserError: no mask token, an unusable data set, a diverging loss, work of another run.
     """
     accelerator = _accelerator(spec.training.precision)
     tokenizer = AutoTokenizer.from_pretrained(parent)

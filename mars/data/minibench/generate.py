@@ -150,9 +150,7 @@ def passages(
 
 
 def assert_disjoint(
-    tests: dict[str, list[Example]],
-    corpus: list[tuple[str, Example]],
-    documents: list[Passage],
+    tests: dict[str, list[Example]], corpus: list[tuple[str, Example]], documents: list[Passage]
 ) -> None:
     """No test question is trained on: neither by its key nor by its text.
 
@@ -174,12 +172,7 @@ def assert_disjoint(
 
 
 def write_dataset(folder: Path, title: str, configurations: Configurations) -> None:
-    """Write a data set, ``<output>/<owner>/<name>``, so that ``datasets.load_dataset`` reads it.
-
-    Args:
-        title: one sentence for the README.
-        configurations: the first one is the default.
-    """
+    """Write a data set so that ``datasets.load_dataset`` reads it; ``title`` is for its README."""
     entries: list[dict[str, object]] = []
     for name, splits in configurations.items():
         files = []
