@@ -1,4 +1,4 @@
-"""The exported checkpoint: a plain folder that ``AutoModelForCausalLM`` loads, and its papers."""
+"""The exported checkpoint: a plain folder that ``AutoModelForCausalLM`` loads, with its logs."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def export(
 ) -> None:
     """Write the checkpoint folder, which appears when it is whole.
 
-    Weights are stored in the type of the parent's (float32 for a new model). ``summary`` gains the
-    parameter count of what was written. ``training_summary.json`` shows ``settings`` and summary.
+    Weights keep the type of the parent's (float32 for a new model). ``summary`` gains the number of
+    parameters written; ``training_summary.json`` holds ``settings`` and ``summary``.
 
     Raises:
-        UserError: the count is not ``summary["parameters_before"]``.
+        UserError: that number is not ``summary["parameters_before"]``.
     """
     stored = read_json(parent / "config.json") if (parent / "config.json").is_file() else {}
     name = stored.get("dtype") or stored.get("torch_dtype") or "float32"
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
     model.generation_config = _generation_config(model, tokenizer, settings["block_size"])
-    # In another type a tied tensor would be a second one beside the one it is tied to.
+    # Converted, a tied tensor would be stored a second time.
     tied = model.all_tied_weights_keys
     own = {name: value.to(dtype) for name, value in state.items() if name not in tied}
     with new_folder(output) as folder:
         model.save_pretrained(folder, state_dict=own)
-        # `save_pretrained` writes the type of the weights in memory.
+        # `save_pretrained` notes the type that the weights have in memory.
         config = read_json(folder / "config.json")
         write_json(folder / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
         tokenizer.save_pretrained(folder)

@@ -51,7 +51,7 @@ def plain_greedy(inherited: GenerationConfig, **further: Any) -> GenerationConfi
 
 
 def multi_token(tokenizer: PreTrainedTokenizerBase, block_size: int | None) -> dict[str, Any]:
-    """What a generation config says to multi-token decoding; nothing of an autoregressive model."""
+    """What a generation config tells multi-token decoding; nothing for an autoregressive model."""
     if block_size is None:
         return {}
     return {"mars_block_size": block_size, "mars_mask_token_id": tokenizer.mask_token_id}

@@ -69,7 +69,7 @@ def import_released(spec: ReleasedSpec, output: Path) -> dict[str, Any]:
     Returns where it came from: ``{"source", "repository", "revision", "origin", ...}``.
 
     Raises:
-        UserError: the repository holds something else than Qwen2 weights with that mask.
+        UserError: the repository holds something other than Qwen2 weights with that mask.
     """
     repository, mask_token = spec.released.repository, spec.released.mask_token
     with _downloaded(spec.released, output) as (folder, origin):
@@ -114,7 +114,7 @@ def _save(
     block_size: int | None,
     output: Path,
 ) -> None:
-    """Write a plain checkpoint; ``mask_token`` is a token it has, or takes a spare embedding row.
+    """Write a plain checkpoint whose mask is ``mask_token``, known or new in a spare row.
 
     Qwen2.5 has more embedding rows than tokens, so a new token takes a spare row; a model
     without spare rows names a special token of its vocabulary that text never uses.

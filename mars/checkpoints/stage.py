@@ -22,7 +22,7 @@ def resolve_base(experiment: Experiment, model: str) -> BaseSpec:
     """UserError for a model that is trained here, or is no base."""
     base = experiment.scales[experiment.models[model].scale].base
     if experiment.models[model].method != "base" or isinstance(base, ScratchBase):
-        raise UserError(f"{model} is no ready base model; there is nothing to import.")
+        raise UserError(f"{model} is not a ready base model; there is nothing to import.")
     return BaseSpec(base=base)
 
 

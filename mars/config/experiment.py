@@ -1,6 +1,6 @@
 """The one typed model of an experiment: what `config/<experiment>.yaml` may say, and nothing else.
 
-Stages see of it what their spec holds, so an edit here reruns only the stages whose values change.
+A stage sees only what its spec holds, so an edit here reruns only stages whose values change.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ else:
 
 
 class Strict(BaseModel):
-    """Every section: unknown keys are errors, values do not change after loading."""
+    """Base of every section: unknown keys are errors, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,8 +70,8 @@ class HubData(Strict):
 
     source: Literal["hub"] = Field("hub", description=KIND)
     dataset: str = Field(description="repository, `owner/name`, with a `messages` column")
-    configuration: str | None = Field(None, description="which one of the data set")
-    split: str = Field("train", description="which one of the configuration")
+    configuration: str | None = Field(None, description="of the data set; null: its only one")
+    split: str = Field("train", description="of the configuration")
     revision: str | None = Field(None, description=REVISION)
     limit: PositiveInt | None = Field(None, description="first N examples after a seeded shuffle")
 
@@ -91,7 +91,7 @@ class Architecture(Strict):
 
 
 class Training(Strict):
-    """Hyper-parameters of a stage of training. Defaults are the paper's Table 7 where it says."""
+    """Hyper-parameters of one training. Defaults are from the paper's Table 7 where it has them."""
 
     epochs: PositiveFloat = Field(5, description="passes over the data")
     learning_rate: PositiveFloat = Field(5e-6, description="peak after warm-up; cosine to zero")
@@ -102,18 +102,19 @@ class Training(Strict):
     batch_size: PositiveInt = Field(384, description="examples per optimiser step, on all devices")
     max_length: PositiveInt = Field(512, description="tokens; longer examples are cut at the end")
     row_length: PositiveInt = Field(
-        2048, description="tokens of a packed row; the loss is the same"
+        2048, description="tokens of a packed row; the loss does not depend on it"
     )
-    rows_per_forward: PositiveInt = Field(1, description="packed rows of one forward; as above")
-    precision: Precision = Field("bfloat16", description="bfloat16 is autocast")
+    rows_per_forward: PositiveInt = Field(1, description="packed rows in one forward; likewise")
+    precision: Precision = Field("bfloat16", description="bfloat16: autocast over float32 weights")
     normalisation: Literal["sequence", "token"] | None = Field(
-        None, description="averages the loss; null: as published, AR per token, others per sequence"
+        None, description="what the loss is averaged over; null: tokens for AR, else sequences (B3)"
     )
     eos_to_block: bool = Field(
-        True, description="pad responses with EOS to a multiple of B, as the authors' code (B6)"
+        True, description="pad responses with EOS to a multiple of B, as the authors do (B6)"
     )
     inverse_t_weighting: bool = Field(
-        False, description="weigh each sequence by 1/t, t ~ U(0.001, 1), as the authors' code (B2)"
+        False,
+        description="weight sequences by 1/t, t ~ U(0.001, 1), as the authors' code does (B2)",
     )
     seed: int = Field(0, description="of shuffling and initialisation")
 
@@ -152,7 +153,7 @@ Base = Annotated[ScratchBase | HubBase | PackageBase, Field(discriminator="sourc
 class Scale(Strict):
     """One base model, and the scale of the paper that it stands for."""
 
-    stands_for: Literal["0.5B", "7B"] = Field(description="whose published numbers are beside ours")
+    stands_for: Literal["0.5B", "7B"] = Field(description="scale of the paper to compare with")
     base: Base = Field(description="the base model")
 
 
@@ -175,7 +176,7 @@ class Model(Strict):
         "train", description="train it here, or import the checkpoint that the authors released"
     )
     released: Released | None = Field(None, description="the authors' checkpoint")
-    parent: Name | None = Field(None, description="what it continues from; none for base")
+    parent: Name | None = Field(None, description="model it continues from; none for base")
     block_size: PositiveInt | None = Field(None, description="B, for mars and block_diffusion")
     ar_weight: NonNegativeFloat = Field(
         1.0, description="weight of the AR (SFT) loss beside the mask loss; 0: 'w/o SFT loss'"
@@ -211,26 +212,27 @@ class Benchmark(Strict):
     num_fewshot: int = Field(0, description="worked examples in the prompt")
     limit: PositiveInt | None = Field(None, description="first N questions (of each subtask)")
     subtasks: list[str] | None = Field(None, description="parts of a group; null: all")
-    unsafe_code: bool = Field(False, description="run code the model wrote, confined, offline")
+    unsafe_code: bool = Field(False, description="allow running code that the model wrote")
 
 
 class Setting(Strict):
     """How a model decodes; `{}` is one token per forward, and one setting must be that."""
 
     metric: Literal["probability", "entropy", "margin"] = Field(
-        "probability", description="confidence; margin is over the second-best, entropy in nats"
+        "probability",
+        description="confidence; margin is that over the second-best token, entropy is in nats",
     )
     threshold: NonNegativeFloat | None = Field(
-        None, description="tau, at most (entropy) or at least; null: one token per forward"
+        None, description="tau: confidence is at least this, entropy at most; null: one token"
     )
     method: SettingMethod | None = Field(
         None, description="null: the engine, or what the model was trained for"
     )
     block_size: PositiveInt | None = Field(
-        None, description="B of the decoder; null: as trained (jacobi: one guess less per forward)"
+        None, description="B of the decoder; null: as trained (jacobi guesses one token fewer)"
     )
-    lossless: bool = Field(False, description="greedy AR output at any tau: an extension")
-    extra_mask: bool = Field(False, description="B masks, B + 1 predictions: an extension")
+    lossless: bool = Field(False, description="output of greedy AR at any tau (an extension)")
+    extra_mask: bool = Field(False, description="B masks, B + 1 predictions (an extension)")
     cache_block: PositiveInt | None = Field(None, description="of block_cache: Table 5's B_cache")
     authors_window: bool = Field(False, description="of block_cache: as the authors' code (A5)")
     repetition_penalty: PositiveFloat = Field(
@@ -254,7 +256,7 @@ class Setting(Strict):
         return self
 
     def options(self, stated: bool = False) -> dict[str, Any]:
-        """The options of decoding methods; ``stated``: those that are not as by default."""
+        """Options of decoding methods; with ``stated`` only those that differ from the default."""
         general = {"threshold", "method", "block_size"}
         return self.model_dump(exclude=general, exclude_defaults=stated)
 
@@ -268,7 +270,7 @@ class Evaluation(Strict):
     """Protocol shared by all evaluations."""
 
     max_new_tokens: PositiveInt = Field(256, description="of one answer")
-    slots: PositiveInt = Field(16, description="side by side; halved if memory runs out")
+    slots: PositiveInt = Field(16, description="sequences at a time; fewer if memory is short")
     precision: Precision = Field("bfloat16", description="of the weights while decoding")
     code_timeout: PositiveInt = Field(10, description="seconds one generated program may run")
 
@@ -285,7 +287,7 @@ class WallClock(Strict):
     """Table 5 and the heat map: decoding methods, batch sizes, granularities of the block cache."""
 
     model: Name = Field(description="a MARS model; its one-token mode is the AR baseline")
-    questions: PositiveInt = Field(256, description="at least as many as a batch has room for")
+    questions: PositiveInt = Field(256, description="first N of the benchmark, or a whole batch")
     rounds: dict[int, PositiveInt] = Field(
         description="timed rounds of each batch size, after one to warm up; Table 5: 4, 8 and 16"
     )
@@ -313,22 +315,22 @@ class Speculative(Strict):
 
 
 class LiveTau(Strict):
-    """One running engine under a load that rises and falls, tau fixed and tau adapted to it."""
+    """One engine under a load that rises and falls, with tau fixed or adapted to the load."""
 
     model: Name = Field(description="a MARS model")
     questions: PositiveInt = Field(256, description="first N of the benchmark")
     requests: PositiveInt = Field(description="each asks one of the questions")
     slots: PositiveInt = Field(16, description="sequences decoded side by side")
-    quiet_load: PositiveFloat = Field(0.4, description="at both ends, over what tau = 1 serves")
-    peak_load: PositiveFloat = Field(1.6, description="the same in the middle")
+    quiet_load: PositiveFloat = Field(0.4, description="rate at both ends; 1: what tau = 1 serves")
+    peak_load: PositiveFloat = Field(1.6, description="rate in the middle")
     low: Fraction = Field(0.6, description="tau of the low policy, lowest of the adaptive one")
     seed: int = Field(0, description="of the arrivals")
 
 
 class Speed(Strict):
-    """What is timed; each job takes the whole machine and comes after what is not timed."""
+    """What is timed. Each job has the whole machine and runs after everything that is not timed."""
 
-    benchmark: Name = Field(description="whose questions; a single lm-eval task that generates")
+    benchmark: Name = Field(description="whose questions are decoded; a single lm-eval task")
     tau: Fraction = Field(0.95, description="where several tokens are decoded per forward")
     max_new_tokens: PositiveInt = Field(256, description="of one answer")
     wall_clock: WallClock | None = Field(None, description="null: not measured")
@@ -353,18 +355,18 @@ class Speed(Strict):
 
 
 class TrainingResources(Strict):
-    """What one training takes of the machine."""
+    """What one training may use of the machine."""
 
     gpus: NonNegativeInt = Field(1, description="at most; one process on each")
     sharded: bool = Field(False, description="FSDP: the model is spread over the GPUs; else DDP")
 
 
 class Resources(Strict):
-    """What the jobs take of the machine; it changes no result and is part of no spec."""
+    """What the jobs may use of the machine; no result and no spec depends on it."""
 
     training: dict[Name, TrainingResources] = Field({}, description="by scale; default: no GPU")
     evaluation_gpus: Literal[0, 1] = Field(0, description="of one evaluation or measurement")
-    checkpoint_minutes: PositiveFloat = Field(15, description="between saves of a training")
+    checkpoint_minutes: PositiveFloat = Field(15, description="between two saves of a training")
 
 
 def _artefacts() -> dict[str, Any]:
@@ -375,20 +377,20 @@ def _artefacts() -> dict[str, Any]:
 
 
 def _registered(schema: dict[str, Any]) -> None:
-    """Let the schema of an artefact's name list those that there are."""
+    """Let the JSON schema list the names of the artefacts."""
     schema["enum"] = list(_artefacts())
 
 
 class Experiment(Strict):
-    """All that one experiment is: `config/<experiment>.yaml`."""
+    """Everything about one experiment: `config/<experiment>.yaml`."""
 
     experiment: Name = Field(description="its name; results go to `results/<experiment>/`")
     description: str = Field(description="one line for readers")
-    threads: PositiveInt = Field(1, description="of the CPU, for one job; part of no spec")
+    threads: PositiveInt = Field(1, description="CPU threads of one job; part of no spec")
     resources: Resources = Field(Resources(), description="GPUs, and how often trainings save")
     data: Data = Field(description="where instructions, and generated benchmarks, come from")
     scales: dict[Name, Scale] = Field(description="the base models")
-    training: Training = Field(description="of every stage, unless a model overrides it")
+    training: Training = Field(description="for all models, unless one overrides it")
     models: dict[Name, Model] = Field(description="the checkpoints")
     benchmarks: dict[Name, Benchmark] = Field(description="the lm-eval tasks")
     evaluation: Evaluation = Field(description="the protocol that all evaluations share")
@@ -434,7 +436,7 @@ class Experiment(Strict):
         return self
 
     def _check_parents(self, name: str) -> None:
-        """They are of the same scale, and the chain of them comes back to no model in it."""
+        """A model's parents are of its scale, and their chain does not lead back into itself."""
         where, chain = f"`models.{name}.parent`", [name]
         while (parent := self.models[chain[-1]].parent) is not None:
             if self.models[parent].scale != self.models[name].scale:
@@ -463,7 +465,7 @@ class Experiment(Strict):
                 raise ValueError(f"`speed.{key}` is {name!r}; it must be a model trained by mars")
 
     def training_of(self, name: str) -> Training:
-        """The training section as it holds for one model: defaults, overrides, epochs factor."""
+        """The training section for one model: defaults, overrides, epochs factor."""
         model = self.models[name]
         overrides = dict(model.training)
         base = self.scales[model.scale].base
@@ -477,18 +479,18 @@ class Experiment(Strict):
 
     @property
     def generated(self) -> bool:
-        """Whether the data are this project's own, written from a seed."""
+        """Whether this project writes the data itself, from a seed."""
         return isinstance(self.data, GeneratedData)
 
     def datasets(self) -> dict[str, str | None]:
-        """The data sets of the hub that are used, or stood in for: revisions by repository."""
+        """Revisions, by repository, of the data sets of the hub that are used, or imitated here."""
         found = {item.dataset: item.revision for item in self.benchmarks.values()}
         if isinstance(self.data, HubData):
             found[self.data.dataset] = self.data.revision
         return found
 
     def trained_models(self) -> list[str]:
-        """The models that are trained here, bases that are pre-trained included."""
+        """The models that are trained here, pre-trained bases included."""
         return [
             name
             for name, model in self.models.items()
@@ -497,7 +499,7 @@ class Experiment(Strict):
         ]
 
     def released_models(self) -> list[str]:
-        """The models whose checkpoint is the one that the authors released."""
+        """The models whose checkpoint the authors released."""
         return [name for name, model in self.models.items() if model.source == "released"]
 
     def evaluations_of(self, name: str) -> dict[str, list[str]]:
@@ -509,7 +511,7 @@ class Experiment(Strict):
         }
 
     def evaluated_models(self) -> list[str]:
-        """The models that are evaluated at all, in the experiment's order."""
+        """The models that are evaluated, in the experiment's order."""
         return [name for name in self.models if self.evaluations_of(name)]
 
 
@@ -531,7 +533,7 @@ def load_experiment(path: str | Path, *overlays: str | Path) -> Experiment:
 
 
 def read_experiment(path: str | Path, *overlays: str | Path) -> Any:
-    """What the files say together, not yet checked: over the defaults the file, then overlays."""
+    """The files merged but not yet checked: the defaults, then the file, then the overlays."""
     content = with_defaults(_read_yaml(Path(path)), path)
     for file in map(Path, overlays):
         overlay = with_defaults(_read_yaml(file), file, whole=False)

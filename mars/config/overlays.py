@@ -1,4 +1,4 @@
-"""Configurations merged over each other, key by key, before the whole is checked."""
+"""Defaults and overlays, merged key by key before the whole is checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mars.errors import UserError
 DEFAULT = Path(__file__).resolve().parents[2] / "config" / "default.yaml"
 """What experiments share."""
 
-# Keys that have got another name or place, by their old name.
+# Keys that were renamed or moved, by their old name.
 RENAMED = {
     "checkpoint_minutes": "resources.checkpoint_minutes",
     "sweep": "wall_clock",
@@ -23,9 +23,9 @@ RENAMED = {
 def with_defaults(content: Any, file: str | Path, whole: bool = True) -> Any:
     """An experiment completed from ``config/default.yaml``.
 
-    A section that it leaves out is the default's, unless it is an overlay and not ``whole``. Under
-    `benchmarks` and `settings`, a list of names chooses from the default's entries; UserError for
-    a name that the default does not have. What it defines itself is taken as it stands.
+    A ``whole`` experiment gets the sections that it leaves out; an overlay does not. Under
+    `benchmarks` and `settings`, a list of names chooses from the default's entries (UserError for
+    a name that is not there), and a mapping is taken as it stands.
     """
     if not isinstance(content, dict):
         return content
@@ -71,11 +71,11 @@ def expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
 
 
 def without_removed(content: Any) -> Any:
-    """The experiment without the entries that are null: an overlay's way to remove one.
+    """The experiment without the entries that an overlay has set to null.
 
-    The models and resources of a removed scale go with it, `evaluate` goes on with what is left,
-    and what is timed on a removed model goes with its artefacts. A model whose parent was removed
-    stays, and is a mistake that validation names.
+    A removed scale takes its models and resources with it, `evaluate` keeps what is left, and
+    measurements of removed models go together with their artefacts. A model whose parent was
+    removed stays, and validation reports it.
     """
     from mars.paper.artefacts import ARTEFACTS
 
@@ -113,7 +113,7 @@ def _without(entries: Any, gone: set[str]) -> Any:
 
 
 def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:
-    """The section `speed` without what names a model that is gone."""
+    """The section `speed` without measurements of models that are gone."""
     left = dict(speed)
     for part in ("wall_clock", "live_tau"):
         if isinstance(speed.get(part), dict) and speed[part].get("model") in gone:

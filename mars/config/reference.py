@@ -1,4 +1,4 @@
-"""What the typed model says of its keys: the JSON schema, and the tables of config/README.md."""
+"""What the typed model says about its keys: the JSON schema, and the tables of config/README.md."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def tokenize_conversation(
 
     The response ends with its first end-of-turn token, which is part of the loss; what a chat
     template puts after it (a line break) is not, because decoding stops there. Longer examples
-    are cut on the right; None if no response token is left or the last message is not the
+    are cut at the end; None if no response token is left or the last message is not the
     assistant's.
     """
     if not messages or messages[-1]["role"] != "assistant":
@@ -83,10 +83,10 @@ def tokenize_instructions(
 def tokenize_documents(
     spec: TokenizeSpec, dataset: Path, tokenizer: PreTrainedTokenizerBase, output: Path
 ) -> None:
-    """Tokenise plain documents for pre-training: column `text`, after what is `given`.
+    """Tokenise plain documents for pre-training: column `text`, preceded by column `given`.
 
-    What is given carries no loss: lists and stories are drawn by chance, so there is nothing in
-    them to learn, and their noise would slow a small model down.
+    What is given carries no loss: lists and stories are random, so there is nothing in them to
+    learn, and their noise would slow a small model down.
     """
     max_length = spec.max_length
 

@@ -22,7 +22,7 @@ MIRROR_VARIABLE = "MARS_HUB_MIRROR"
 FETCHED = "fetched.json"
 """In a mirror that `mars fetch` filled: the commit and the files of each repository."""
 
-# Code is never run and other formats of the same weights are never read.
+# Code is never run, and other formats of the same weights are never read.
 UNWANTED = ("*.py", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf", ".git*")
 
 
@@ -60,7 +60,7 @@ def fetch(
 
 
 def fetched(mirror: Path) -> dict[str, Any]:
-    """What `mars fetch` wrote down of each repository, nothing in a mirror that it did not fill."""
+    """What `mars fetch` recorded about each repository; empty if it did not fill this mirror."""
     return read_json(mirror / FETCHED) if (mirror / FETCHED).is_file() else {}
 
 
@@ -86,8 +86,8 @@ def mirrored_commit(mirror: Path, repository: str, revision: str | None) -> str 
 def read_dataset(folder: Path, configuration: str | None, split: str) -> Dataset:
     """One split of a data set folder in hub layout, read anew.
 
-    ``datasets`` keys its cache by the folder's name and not by its path, so that it would return
-    another folder's rows; a cache of its own, removed at exit, keeps every reading apart.
+    ``datasets`` keys its cache by the folder's name, not its path, and might return the rows of
+    another folder; so each reading has a cache of its own, which is removed at exit.
     """
     cache = tempfile.mkdtemp(prefix="mars-datasets-")
     atexit.register(shutil.rmtree, cache, ignore_errors=True)

@@ -1,9 +1,9 @@
 """Filling a mirror: all repositories of an experiment in one folder, each file checked.
 
 A mirror holds ``<owner>/<name>/...`` and the record ``fetched.json``: the commit of each
-repository, and size and sha256 of each of its files. A repository is complete, and of use, when
-all its files have the hash that the hub states. A fetch that was killed goes on with the files
-that are not there yet.
+repository, and size and sha256 of each of its files. A repository is complete, and can be used,
+once all its files have the hash that the hub states. After a kill, the next fetch continues with
+the files that are missing.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from mars.data.hub import FETCHED, MIRROR_VARIABLE, UNWANTED, fetched
 from mars.errors import UserError
 from mars.provenance.files import readable_size, sha256_file, write_json
 
-ATTEMPTS = 4  # beside those that the hub library makes for each request
+ATTEMPTS = 4  # on top of those that the hub library makes for each request
 FIRST_WAIT = 1.0  # seconds; doubled after every failed attempt
 SPLITTER = "punkt_tab"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A repository that an experiment needs; ``benchmark`` names what could do without it.
+    """A repository that an experiment needs, perhaps only for a ``benchmark``.
 
     ``revision`` is a commit, tag or branch; None for the newest.
     """
@@ -78,7 +78,7 @@ def wanted_by(experiment: Experiment) -> list[Wanted]:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository; ``digest`` is its sha256, or of a small file Git's blob hash."""
+    """A file of a repository; ``digest`` is its sha256, or Git's blob hash if it is small."""
 
     path: str
     size: int
@@ -99,11 +99,11 @@ class NotAvailableError(Exception):
 
 
 def fill(mirror: Path, wanted: Iterable[Wanted]) -> list[str]:
-    """Fetch what is missing of the repositories; one sentence for each that cannot be had.
+    """Fetch what is missing; returns one sentence for each repository that cannot be had.
 
-    What is there is hashed and fetched again if it is not what the record or the hub says. A
-    repository whose record is complete stays at its commit, and the hub is not asked about it.
-    A folder that no fetch made is the user's own and left as it is.
+    Files that are there are hashed, and fetched again if record or hub disagree. A repository
+    whose record is complete stays at its commit, and the hub is not asked about it. A folder
+    that no fetch made is the user's own and is left as it is.
 
     Raises:
         UserError: the hub cannot be reached, the disk is too small, or another fetch is running.
@@ -143,9 +143,9 @@ def fill(mirror: Path, wanted: Iterable[Wanted]) -> list[str]:
 
 
 def _listing(mirror: Path, record: dict[str, Any], item: Wanted) -> list[RemoteFile]:
-    """The files wanted of a repository, from the record or the hub.
+    """The files of a repository that are wanted, from the record or the hub.
 
-    The commit is written down before the first file, so that a fetch goes on where it began.
+    The commit is written down before the first file, so that a later fetch takes the same one.
     """
     old = record.get(item.repository, {"files": {}, "complete": False})
     same = "revision" in old and item.revision in (None, old["asked"], old["revision"])
@@ -175,7 +175,7 @@ def _listing(mirror: Path, record: dict[str, Any], item: Wanted) -> list[RemoteF
 
 
 def _download(mirror: Path, record: dict[str, Any], item: Wanted, files: list[RemoteFile]) -> None:
-    """Fetch these files, which are all that a repository lacks; it can be used from then on."""
+    """Fetch the files that a repository lacks, after which it can be used."""
     folder, entry = mirror / item.repository, record[item.repository]
 
     def attempt() -> None:
@@ -203,14 +203,14 @@ def _download(mirror: Path, record: dict[str, Any], item: Wanted, files: list[Re
 
 
 def _patiently(item: Wanted, action: Callable[[], Any]) -> Any:
-    """Try again after what passes by itself; what does not is one sentence.
+    """Retry what may pass by itself; anything else becomes one sentence.
 
     Raises:
         NotAvailableError: this repository cannot be had.
         UserError: nothing can be had now.
     """
     name, overlay = item.repository, f"`benchmarks: {{{item.benchmark}: null}}`"
-    without = f"; or go on without it, its cells saying 'not run', with an overlay: {overlay}"
+    without = f"; or do without it, its cells saying 'not run', with the overlay {overlay}"
     otherwise = without if item.benchmark else ""
     for attempt in range(ATTEMPTS):
         try:
@@ -233,18 +233,18 @@ def _patiently(item: Wanted, action: Callable[[], Any]) -> Any:
                 cause = error.__cause__ or error
                 reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
                 raise UserError(
-                    f"{name} could not be fetched ({reason}); check the connection and try again, "
-                    f"it goes on where it was; or set {MIRROR_VARIABLE} to a mirror that holds it."
+                    f"{name} could not be fetched ({reason}); check the connection and try again "
+                    f"(it resumes where it stopped), or set {MIRROR_VARIABLE} to a mirror with it."
                 ) from None
             time.sleep(FIRST_WAIT * 2**attempt)
     raise AssertionError("unreachable")
 
 
 def fetch_splitter(mirror: Path) -> str | None:
-    """NLTK's sentence splitter, which IFEval counts with, into ``mirror/nltk_data``.
+    """Fetch NLTK's sentence splitter, which IFEval needs, into ``mirror/nltk_data``.
 
     Returns:
-        None, or one sentence that says what it means that it cannot be had.
+        None, or one sentence that says what follows if it cannot be had.
     """
     import nltk
 

@@ -1,4 +1,4 @@
-"""Tokenizers: that of a checkpoint, and that of the embedded experiment, trained on its corpus."""
+"""Tokenizers: a checkpoint's, and the one trained on the generated corpus."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
 
 
 def checkpoint_folder(checkpoint: str | Path) -> Path:
-    """The folder, if something that we can load is in it."""
+    """The folder, if there is something to load in it."""
     folder = Path(checkpoint)
     if not (folder / "tokenizer_config.json").is_file():
         raise UserError(f"{folder}: there is no checkpoint here; give a folder with a saved model.")

@@ -1,6 +1,6 @@
-"""What a processor computes fast: PyTorch has no fast bfloat16 product without instructions for it.
+"""What a processor computes fast: PyTorch is slow in bfloat16 without special instructions.
 
-Without them a training takes ten times as long as in float32, and looks as if it hung.
+Without them a training takes ten times as long as in float32 and seems to hang.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def slow_bfloat16(key: str, environment: Mapping[str, str] = os.environ) -> str 
 
 
 def warn_of_slow_bfloat16(key: str) -> None:
-    """Print that sentence, if there is one to say."""
+    """Print that sentence, if there is one."""
     if sentence := slow_bfloat16(key):
         print(f"Note: {sentence}", file=sys.stderr, flush=True)
 
 
 def _flags() -> set[str]:
-    """What the processor can do, in the kernel's words; nothing where the kernel does not say."""
+    """What the processor can do, in the kernel's words; nothing if the kernel does not say."""
     text = CPUINFO.read_text() if CPUINFO.is_file() else ""
     lines = (line.partition(":") for line in text.splitlines())
     named = (value for name, _, value in lines if name.strip() in ("flags", "Features"))

@@ -25,8 +25,8 @@ def block_diffusion_stream(
 ) -> Stream:
     """Lay out one document: clean blocks that are needed as context, noisy blocks with a mask.
 
-    A noisy block without a masked token predicts nothing and is seen by no other block; the clean
-    tokens of the last noisy block, and what follows, are seen by nothing that predicts.
+    A noisy block without a masked token predicts nothing and no other block sees it; nothing that
+    predicts sees the clean tokens of the last noisy block, or what follows.
 
     Args:
         document: (L,) token ids, of which the first ``prompt_length``, P, are never masked.

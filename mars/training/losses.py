@@ -10,8 +10,8 @@ CHUNK_LOGITS = 2**25  # logits held at once: 128 MiB in float32
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Weighted sum of cross-entropies; the gradient is formed chunk by chunk in the forward pass.
 
-    So the logits of one chunk exist at a time, and are never computed twice. The result can be
-    differentiated once: the gradients are scaled in place and handed over.
+    Only one chunk's logits exist at a time, and none are computed twice. The result can be
+    differentiated once, because the gradients are scaled in place.
     """
 
     @staticmethod

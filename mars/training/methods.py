@@ -24,9 +24,9 @@ Layout = Callable[[np.ndarray, int, np.random.Generator], Stream]
 def layout(spec: TrainSpec, mask_token_id: int | None, eos_token_id: int) -> Layout:
     """The function that turns (document, prompt length, random generator) into a stream.
 
-    ``training.inverse_t_weighting`` weighs the mask loss of every document by 1/t, t uniform, as
-    the authors' code does for MARS although its masking is full. Block diffusion is always
-    weighted so: there it is the objective. The autoregressive methods need no mask token.
+    ``training.inverse_t_weighting`` weights each document's mask loss by 1/t, t uniform, as the
+    authors' code does for MARS although its masking is full. Block diffusion always has these
+    weights, which are its objective. The autoregressive methods need no mask token.
     """
     method, block_size = spec.method, spec.block_size
     if method in ("pretrain", "ar_sft"):

@@ -15,7 +15,7 @@ DENSE = "mars_dense"
 
 
 class PackedModel(nn.Module):
-    """Wraps any Llama- or Qwen2-architecture ``AutoModelForCausalLM``; adds no parameter.
+    """Wraps any ``AutoModelForCausalLM`` of the Llama or Qwen2 architecture; adds no parameter.
 
     The loss is computed inside ``forward`` so that data-parallel wrappers see one module whose
     gradients are complete when its output is differentiated.

@@ -44,7 +44,7 @@ class Rows:
         return Rows(**moved)
 
     def silent(self) -> Rows:
-        """The same rows with no weight: work for a device that has no rows of its own left."""
+        """The same rows without weight, for a device that has no rows of its own left."""
         nothing = torch.zeros_like(self.ar_weights)
         return replace(self, ar_weights=nothing, mask_weights=nothing)
 
@@ -86,8 +86,8 @@ def batches(
 ) -> Iterator[list[tuple[int, int]]]:
     """The batches of a run as (epoch, example) pairs, from step ``first_step`` on.
 
-    Every epoch is a fresh shuffle that depends on the seed and the epoch alone; epochs follow each
-    other without a break, the last may be partial, and only the last batch may be short.
+    Every epoch is a new shuffle that depends only on seed and epoch. Epochs follow each other
+    without a break; the last one may be partial, and only the last batch may be short.
     """
     total = round(examples * epochs)
 
@@ -155,11 +155,11 @@ def pack(
 
 
 def _rows(rows: list[list[tuple[Stream, float]]], length: int, ar_weight: float) -> Rows:
-    """Write documents (with their share of the loss) behind each other into rows of ``length``."""
+    """Write documents (with their share of the loss) one after another into rows of ``length``."""
     shape = (len(rows), length)
     positions = np.tile(np.arange(length), (len(rows), 1))  # padding is causal among itself
     grid = {
-        "tokens": np.zeros(shape, dtype=int),  # of padding: any; nothing sees it
+        "tokens": np.zeros(shape, dtype=int),  # padding may be any token; nothing sees it
         "positions": positions,
         "documents": np.full(shape, PADDING, dtype=np.int32),
         "blocks": np.full(shape, CLEAN, dtype=np.int32),

@@ -1,4 +1,4 @@
-"""The stages that train: base models from random weights, and what is fine-tuned from a parent."""
+"""The stages that train: base models from random weights, other models from a parent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrainSpec(Spec):
 
     @property
     def normalisation(self) -> str:
-        """As published, unless set: per sequence for dual streams, per token for AR (B3)."""
+        """As published unless set: per sequence for dual streams, per token for AR (B3)."""
         published = "sequence" if self.method in ("mars", "block_diffusion") else "token"
         return self.training.normalisation or published
 
@@ -60,9 +60,9 @@ def inputs(experiment: Experiment, model: str) -> list[str]:
 
 
 def run(spec: TrainSpec, job: Job) -> dict[str, Any]:
-    """Train one model; started again after a kill it goes on where it was.
+    """Train one model; started again after a kill, it resumes where it stopped.
 
-    Of several processes each calls this; the first one writes the checkpoint.
+    Each of several processes calls this; the first one writes the checkpoint.
     """
     from mars.machine.gpus import end_with_parent
     from mars.training.trainer import train

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 CHECKPOINTS_KEPT = 2
 LOG_LINES = 2000  # at most this many lines in training.jsonl
 DIVERGED = 3.0  # times the loss of the first step, or of a uniform guess if that is more
-LOSSES_WATCHED = 16  # their median decides: a single batch may weigh a lot (1/t weights)
+LOSSES_WATCHED = 16  # their median decides, since a single batch may weigh a lot (1/t weights)
 
 
 @dataclass
@@ -114,7 +114,7 @@ def train(
         work: folder for checkpoints; a run that finds its own there resumes from the newest.
 
     Returns:
-        The content of ``training_summary.json``; in processes other than the main one nothing.
+        The content of ``training_summary.json``; nothing in processes other than the main one.
 
     Raises:
         UserError: no mask token, an unusable data set, a diverging loss, work of another run.
@@ -285,7 +285,7 @@ class TrainingRun:
         if len(progress.recent_losses) == LOSSES_WATCHED and recent > bound:
             raise UserError(
                 f"training stopped: at step {step} of {self.steps} the loss is {recent:.2f}, over "
-                f"{DIVERGED:.0f} times where it started and what guessing costs; lower "
+                f"{DIVERGED:.0f} times its start and the cost of guessing; lower "
                 f"`training.learning_rate` ({where})."
             )
 
@@ -320,7 +320,7 @@ class TrainingRun:
         return {int(path.name.split("-")[1]): path for path in self.work.glob("checkpoint-*")}
 
     def save(self) -> None:
-        """Write a checkpoint beside the others, rename it when it is whole, prune old ones."""
+        """Write a checkpoint beside the others, rename it once it is whole, remove old ones."""
         accelerator = self.accelerator
         temporary = self.work / f".checkpoint-{self.progress.step}"
         if accelerator.is_main_process:
@@ -341,7 +341,7 @@ class TrainingRun:
         accelerator.wait_for_everyone()
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
+        """Resume from the newest checkpoint, if there is one."""
         if not (found := self.checkpoints()):
             return
         newest = found[max(found)]
@@ -382,7 +382,7 @@ class TrainingRun:
 
 
 def _accelerator(precision: str) -> Accelerator:
-    """This process among those that were launched."""
+    """The part of this process in the launched group."""
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
     launched = int(os.environ.get("WORLD_SIZE", 1))
@@ -398,7 +398,7 @@ def _accelerator(precision: str) -> Accelerator:
 
 
 def _columns(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All tokens behind each other, where each document starts (and the last ends), prompt lengths.
+    """All tokens in a row, where each document starts (and the last ends), prompt lengths.
 
     Views of the Arrow file, which stays on disk: no document is held in memory.
     """
@@ -417,7 +417,7 @@ def _columns(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _load_model(
     spec: TrainSpec, parent: Path, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> PreTrainedModel:
-    """The parent in float32 (master weights; bfloat16 is the type of the computation only)."""
+    """The parent in float32: master weights, since bfloat16 is only the type of the computation."""
     attention = "flex_attention" if device.type == "cuda" else DENSE
     architecture = spec.architecture
     if architecture is None:
@@ -448,7 +448,7 @@ def _load_model(
 def _check_tokenizer(
     method: str, parent: Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> None:
-    """Special tokens that the method needs, within the embedding; and that it can be loaded again.
+    """Check that the special tokens exist and fit the model, and that the tokenizer reloads.
 
     For some model types, Qwen2 among them, ``AutoTokenizer`` ignores the class in the tokenizer's
     files and substitutes the type's own, with other splitting rules.

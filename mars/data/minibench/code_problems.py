@@ -86,7 +86,7 @@ def _on_list(rng: random.Random) -> Function:
             verb, call = rng.choice(list(texts()["code_problems"]["totals"].items()))
             description, expression = f"{verb} {which}", f"{call}([x {kept}])"
     name = rng.choice(["pick", "build", "select"])
-    # 1 and 12 in every list: no comparison with 2..9 leaves nothing to take the largest of.
+    # 1 and 12 are in every list, so that no comparison with 2..6 leaves it empty.
     inputs = tuple([1, *rng.sample(range(2, 12), 4), 12] for _ in range(3))
     return Function(name, "xs", description, expression, inputs)
 

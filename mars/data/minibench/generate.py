@@ -37,7 +37,7 @@ DOCUMENTS = "mars-generated/documents"
 
 Miniatures = Mapping[str, Miniature]
 
-# Share of the exercises that the documents write out as the benchmark does, without a chat's frame.
+# Share of the documents' exercises that are worded as in the benchmark, without the chat format.
 WRITTEN_OUT = 0.3
 
 
@@ -104,7 +104,7 @@ def draw_tests(kind: Miniature, seed: int, count: int) -> list[Example]:
 def _spread(
     kind: Miniature, seed: int, use: str, count: int, excluded: Iterable[str], distinct: bool = True
 ) -> list[Example]:
-    """``count`` questions of a kind for one use, as many of each part."""
+    """``count`` questions of a kind for one use, spread evenly over its parts."""
     examples: list[Example] = []
     for index, part in enumerate(kind.parts):
         share = count // len(kind.parts) + (index < count % len(kind.parts))
@@ -155,7 +155,7 @@ def assert_disjoint(
     """No test question is trained on: neither by its key nor by its text.
 
     Raises:
-        AssertionError: names the question; the generators are wrong then, not the user.
+        AssertionError: names the question; it is a mistake of the generators, not of the user.
     """
     trained = {(name, example.key) for name, example in corpus}
     prompts = {message["content"] for _, e in corpus for message in e.messages[:-1]}

@@ -1,4 +1,4 @@
-"""Instructions whose following can be checked (the miniature of IFEval)."""
+"""Instructions that can be checked automatically (the miniature of IFEval)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 from mars.data.minibench.miniature import Example, Miniature, conversation
 from mars.data.minibench.world import World, texts, words
 
-# What a list says of its subject, in this order: a response has nothing arbitrary in it, so that
-# a model that has learnt the instruction is sure of every token.
+# What a list says about its subject, in this order: nothing in a response is arbitrary, so a model
+# that has learnt the instruction is sure of every token.
 _TOLD = ("job", "pet", "food", "friend")
 
 TEXT = pa.string()
@@ -26,7 +26,7 @@ ARGUMENTS = {
 
 @dataclass
 class Draft:
-    """A response under way: what each instruction adds to or changes in it."""
+    """A response being written; each instruction adds to it or changes it."""
 
     subject: str
     world: World

@@ -29,11 +29,11 @@ class TenOptions(Miniature):
         question, thought, right, others = (
             _fact(rng, self.world, rng.choice(kinds)) if kinds else _sum(rng)
         )
-        # The ten values of a relation, always in the same order: a question of memory, since a
-        # model of this size does not learn to find an option anywhere among ten.
+        # The ten values of a relation are always in the same order: a model of this size can
+        # remember them, but does not learn to find an option among ten.
         options = sorted([right, *others])
         index = options.index(right)
-        # The letter right behind the option: what is adjacent is learnt first.
+        # The letter comes right after the option: what is adjacent is learnt first.
         chosen = f"{thought[:-1]}({LETTERS[index]})."
         answer = f"{chosen} The answer is ({LETTERS[index]})."
         listed = lettered("{}. {}\n", options)
@@ -56,8 +56,8 @@ class TenOptions(Miniature):
 class FourOptions(Miniature):
     """One to four facts in a row, and the four winds in any order to choose from (GPQA).
 
-    A model of this size does not learn to find an option anywhere in a list. It does learn to go
-    through a list and to compare, where there are few words to compare.
+    A model of this size does not learn to find an option at any place in a list. It does learn to
+    go through a list and compare, if there are few words to compare.
     """
 
     repository = "Idavidrein/gpqa"
@@ -96,7 +96,7 @@ class FourOptions(Miniature):
         return Example(question, conversation(prompt, answer), document, plain, part)
 
     def _town(self, rng: random.Random) -> tuple[str, str, list[str]]:
-        """A town, how the question speaks of it, and the facts that lead to it."""
+        """A town, what the question calls it, and the facts that lead to it."""
         hops = rng.randint(0, 3)
         whose = subject = rng.choice(words("people" if hops else "towns"))
         steps = []

@@ -1,4 +1,4 @@
-"""Plain documents about no question: a small model learns from them the steps of the exercises."""
+"""Plain documents without a question, which teach a small model the steps of the exercises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mars.data.minibench.world import World, relations, texts, words
 
 
 def echo(rng: random.Random, world: World) -> Passage:
-    """Words said three times in the same order: to look back, and copy."""
+    """Words said three times in the same order, which teach looking back and copying."""
     known = [word for kind in texts()["words"] if kind != "winds" for word in words(kind)]
     known += [str(number) for number in range(2, 10)]
     said = " ".join(rng.sample(known, rng.randint(4, 10)))
@@ -20,7 +20,7 @@ def echo(rng: random.Random, world: World) -> Passage:
 
 
 def portrait(rng: random.Random, world: World) -> Passage:
-    """All facts of one person and their town, in any order: to know them by heart."""
+    """All facts about one person and their town in any order, to be learnt by heart."""
     person = rng.choice(words("people"))
     town = world.value("town", person)
     facts = [

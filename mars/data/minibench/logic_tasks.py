@@ -22,7 +22,7 @@ from mars.data.minibench.world import texts, words
 
 FEWSHOT = "mars-generated/bbh-fewshot"
 SHOTS = 3
-# Part of the training examples that come after worked examples, as the test questions do.
+# Share of the training examples that follow worked examples, as the test questions do.
 _WITH_SHOTS = 0.5
 
 

@@ -19,7 +19,7 @@ Configurations = Mapping[str, Mapping[str, pa.Table]]
 """The rows of a data set by configuration and split."""
 
 OTHERS = 5  # questions of each part in the split that lm-eval does not test on
-PATIENCE = 2000  # draws in a row that bring nothing new before the questions count as used up
+PATIENCE = 2000  # draws in a row without a new question before the questions count as used up
 
 
 @dataclass(frozen=True)
@@ -112,5 +112,5 @@ class Miniature(ABC):
         return pa.Table.from_pylist(rows, self.schema)
 
     def further(self) -> dict[str, tuple[str, Configurations]]:
-        """Data sets that the benchmark needs beside its own: title and content by repository."""
+        """Further data sets that the benchmark needs: title and content by repository."""
         return {}

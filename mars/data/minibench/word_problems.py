@@ -56,7 +56,7 @@ def _story(
         key = [str(total)]
     for _ in range(rng.randint(1, 2)):
         gains = total < MOST and (total == 1 or rng.random() < 0.5)
-        # What is left is never nothing: "0" would be a rare answer.
+        # Something is always left: "0" would be a rare answer.
         number = rng.choice([n for n in NUMBERS if n <= (MOST - total if gains else total - 1)])
         verb = rng.choice(texts()["word_problems"]["gains" if gains else "losses"])
         before, total = total, total + number if gains else total - number

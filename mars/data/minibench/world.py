@@ -48,7 +48,7 @@ class World:
 
     @classmethod
     def of(cls, seed: int) -> World:
-        """Values differ between subjects, but for the winds; nobody is their own friend."""
+        """Subjects have different values, except for winds; nobody is their own friend."""
         rng = generator(seed, "world")
         facts: dict[str, dict[str, str]] = {}
         for name, kind in relations().items():
@@ -67,5 +67,5 @@ class World:
         return self.facts[relation][subject]
 
     def statement(self, relation: str, subject: str) -> str:
-        """The sentence of one fact. No name begins it: there, a name would be another token."""
+        """The sentence of one fact. No name begins it, because there it would be another token."""
         return f"The {relation} of {subject} is {self.value(relation, subject)}."

@@ -104,7 +104,9 @@ def test_errors_breaks_and_wrong_bytes_are_overcome(here: Hub, tmp_path: Path):
 
 def test_a_server_that_never_recovers_is_one_sentence(here: Hub, tmp_path: Path):
     here.failing |= {BIG: 1000}
-    with pytest.raises(UserError, match=r"could not be fetched \(.*503.*it goes on where it was"):
+    with pytest.raises(
+        UserError, match=r"could not be fetched \(.*503.*it resumes where it stopped"
+    ):
         fill(tmp_path / "mirror", WANTED)
     here.failing.clear()
     assert fill(tmp_path / "mirror", WANTED) == []
