@@ -26,9 +26,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from mars.training.dense_attention import DENSE
 from mars.training.dual_stream import autoregressive_stream, mars_stream
-from mars.training.packed_model import PackedModel
+from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import pack
 
 MASK, PAD = 1, 0

@@ -1,4 +1,4 @@
-"""What a checkpoint is to who loads it: its tensors, their parameters, its configuration."""
+"""What a checkpoint is to whoever loads it: its tensors, their parameters, its configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from mars.provenance.files import read_json
 
-# Of config.json: what says how the model was saved, not what it is.
+# Keys of config.json that say how the model was saved, not what it is.
 _OF_THE_FILE = ("_name_or_path", "transformers_version", "auto_map", "dtype", "torch_dtype")
 
 

@@ -1,4 +1,4 @@
-"""The exported checkpoint: a plain folder that ``AutoModelForCausalLM`` loads, and its papers."""
+"""The exported checkpoint: a plain folder that ``AutoModelForCausalLM`` loads, with its logs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mars.checkpoints.base import multi_token
 from mars.checkpoints.describe import describe
+from mars.checkpoints.load import multi_token
 from mars.errors import UserError
 from mars.provenance.files import read_json, write_atomic, write_json, write_jsonl
 from mars.provenance.manifest import new_folder
@@ -20,7 +20,6 @@ def export(
     state: dict[str, torch.Tensor],
     tokenizer: PreTrainedTokenizerBase,
     output: Path,
-    *,
     parent: Path,
     settings: dict[str, Any],
     log: list[dict[str, Any]],
@@ -28,23 +27,22 @@ def export(
 ) -> None:
     """Write the checkpoint folder, which appears when it is whole.
 
-    Weights are stored in the type of the parent's (float32 for a new model). ``summary`` gains the
-    parameter count of what was written; it must equal ``summary["parameters_before"]``.
-
-    Args:
-        settings: what was trained, as ``training_summary.json`` shows it.
+    Weights keep the type of the parent's (float32 for a new model). ``summary`` gains the number of
+    parameters written; ``training_summary.json`` holds ``settings`` and ``summary``.
 
     Raises:
-        UserError: the number of parameters changed.
+        UserError: that number is not ``summary["parameters_before"]``.
     """
-    dtype = _stored_type(parent)
+    stored = read_json(parent / "config.json") if (parent / "config.json").is_file() else {}
+    name = stored.get("dtype") or stored.get("torch_dtype") or "float32"
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
     model.generation_config = _generation_config(model, tokenizer, settings["block_size"])
-    # In another type a tied tensor would be a second one beside the one it is tied to.
+    # Converted, a tied tensor would be stored a second time.
     tied = model.all_tied_weights_keys
     own = {name: value.to(dtype) for name, value in state.items() if name not in tied}
     with new_folder(output) as folder:
         model.save_pretrained(folder, state_dict=own)
-        # `save_pretrained` writes the type of the weights in memory.
+        # `save_pretrained` notes the type that the weights have in memory.
         config = read_json(folder / "config.json")
         write_json(folder / "config.json", config | {"dtype": str(dtype).removeprefix("torch.")})
         tokenizer.save_pretrained(folder)
@@ -59,15 +57,6 @@ def export(
         write_atomic(folder / "README.md", _model_card(output.name, settings, summary))
         if settings["method"] == "mars":
             add_custom_generate(folder)
-
-
-def _stored_type(parent: Path) -> torch.dtype:
-    """Type of the parent's weights, so that a bfloat16 checkpoint stays one."""
-    if not (parent / "config.json").is_file():
-        return torch.float32
-    config = read_json(parent / "config.json")
-    name = config.get("dtype") or config.get("torch_dtype")
-    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(name, torch.float32)
 
 
 def _generation_config(
@@ -102,8 +91,7 @@ def _model_card(name: str, settings: dict[str, Any], summary: dict[str, Any]) ->
     if settings["method"] == "mars":
         facts["weight of the AR loss"] = settings["ar_weight"]
     facts["loss normalised per"] = settings["normalisation"]
-    facts |= {key.replace("_", " "): value for key, value in training.items()}
-    facts |= {key.replace("_", " "): value for key, value in summary.items()}
+    facts |= {key.replace("_", " "): value for key, value in (training | summary).items()}
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     return (
         f"# {name}\n\nTrained by {_METHODS[settings['method']]}. A plain checkpoint: "

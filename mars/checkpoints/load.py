@@ -1,11 +1,17 @@
-"""Loading checkpoints: ordinary Qwen2 or Llama folders, to which nothing here adds a parameter."""
+"""Loading checkpoints, ordinary Qwen2 or Llama folders, and what their generation config says."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from mars.data.tokenizer import checkpoint_folder
 
@@ -31,3 +37,21 @@ def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return sorted({i for i in [*ids, tokenizer.eos_token_id] if i is not None})
+
+
+def plain_greedy(inherited: GenerationConfig, **further: Any) -> GenerationConfig:
+    """Greedy decoding with only the special ids kept: no repetition penalty, no sampling (A1)."""
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=inherited.bos_token_id,
+        eos_token_id=inherited.eos_token_id,
+        pad_token_id=inherited.pad_token_id,
+        **further,
+    )
+
+
+def multi_token(tokenizer: PreTrainedTokenizerBase, block_size: int | None) -> dict[str, Any]:
+    """What a generation config tells multi-token decoding; nothing for an autoregressive model."""
+    if block_size is None:
+        return {}
+    return {"mars_block_size": block_size, "mars_mask_token_id": tokenizer.mask_token_id}

@@ -22,29 +22,24 @@ def resolve_base(experiment: Experiment, model: str) -> BaseSpec:
     """UserError for a model that is trained here, or is no base."""
     base = experiment.scales[experiment.models[model].scale].base
     if experiment.models[model].method != "base" or isinstance(base, ScratchBase):
-        raise UserError(f"{model} is no ready base model; there is nothing to import.")
+        raise UserError(f"{model} is not a ready base model; there is nothing to import.")
     return BaseSpec(base=base)
 
 
 def run_import_base(spec: BaseSpec, job: Job) -> dict[str, Any]:
     """Write a ready base model (package or hub) as a checkpoint with a mask token."""
-    from mars.checkpoints.base import import_base
+    from mars.checkpoints.ready import import_base
 
     with new_folder(job.output) as folder:
         return import_base(spec.base, folder)
 
 
 class ReleasedSpec(Spec):
-    """A checkpoint that the authors published, and what it was trained to be.
-
-    Attributes:
-        method: ``ar_sft``, ``mars`` or ``block_diffusion``.
-        block_size: B it was trained for; None for ``ar_sft``.
-    """
+    """A checkpoint that the authors published, and what it was trained to be."""
 
     released: Released
     method: str
-    block_size: int | None
+    block_size: int | None  # None for `ar_sft`
 
 
 def resolve_released(experiment: Experiment, model: str) -> ReleasedSpec:
@@ -57,7 +52,7 @@ def resolve_released(experiment: Experiment, model: str) -> ReleasedSpec:
 
 def run_import_released(spec: ReleasedSpec, job: Job) -> dict[str, Any]:
     """Write a checkpoint that the authors released as a plain one; their code is never run."""
-    from mars.checkpoints.released import import_released
+    from mars.checkpoints.ready import import_released
 
     with new_folder(job.output) as folder:
         return import_released(spec, folder)

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from mars.cli.common import Configs, app
-from mars.config.experiment import Experiment, json_schema, load_experiment
+from mars.config.experiment import Experiment, load_experiment
+from mars.config.reference import json_schema, key_reference
 from mars.errors import UserError
 from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.machine.gpus import run_with_gpus, visible_gpus
@@ -39,10 +40,12 @@ def bfloat16_keys(experiment: Experiment) -> list[str]:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    markdown: Annotated[bool, typer.Option(help="the key reference of config/README.md")] = False,
+) -> None:
     """Print the JSON schema of an experiment (config/schema.json)."""
 
-    print(json_schema(), end="")
+    print(key_reference() if markdown else json_schema(), end="")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

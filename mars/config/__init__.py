@@ -1,1 +1,1 @@
-"""What an experiment may say, and overlays of it."""
+"""The typed model of an experiment, its overlays, and its key reference."""

@@ -1,12 +1,11 @@
 """The one typed model of an experiment: what `config/<experiment>.yaml` may say, and nothing else.
 
-Stages see of it what their spec holds, so an edit here reruns only the stages whose values change.
+A stage sees only what its spec holds, so an edit here reruns only stages whose values change.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -15,6 +14,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -32,9 +35,12 @@ from mars.config.overlays import (
 from mars.decoding.methods import COMPARED_METHODS, METHODS, SETTING_METHODS
 from mars.errors import UserError
 
+KIND = "which kind of section this is"
+REVISION = "commit; null: the newest, which is recorded"
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+Precision = Literal["float32", "bfloat16"]
 if TYPE_CHECKING:  # names that are registered are checked when a configuration is read
     SettingMethod: TypeAlias = str
     ComparedMethod: TypeAlias = str
@@ -43,96 +49,99 @@ else:
 
 
 class Strict(BaseModel):
-    """Every section: unknown keys are errors, values do not change after loading."""
+    """Base of every section: unknown keys are errors, values do not change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# --- data ---------------------------------------------------------------------------------------
-
-
 class GeneratedData(Strict):
-    """Corpus and miniature benchmarks written by :mod:`mars.data` from a seed, no network."""
+    """A corpus and miniature benchmarks, written by `mars/data` from a seed without a network."""
 
-    source: Literal["generated"] = "generated"
-    seed: int = 0
-    instructions: Positive = Field(description="instruction examples in the training corpus")
-    pretraining_documents: Positive = Field(description="plain documents the base models read")
-    benchmark_documents: Positive = Field(description="test documents per benchmark")
-    vocabulary: Positive = Field(description="size of the tokenizer trained on the corpus")
+    source: Literal["generated"] = Field("generated", description=KIND)
+    seed: int = Field(0, description="of corpus and benchmarks")
+    instructions: PositiveInt = Field(description="instruction examples in the training corpus")
+    pretraining_documents: PositiveInt = Field(description="plain documents the base models read")
+    benchmark_documents: PositiveInt = Field(description="test questions of each benchmark")
+    vocabulary: PositiveInt = Field(description="size of the tokenizer trained on the corpus")
 
 
 class HubData(Strict):
     """An instruction data set of the Hugging Face hub, or of a mirror folder in hub layout."""
 
-    source: Literal["hub"] = "hub"
+    source: Literal["hub"] = Field("hub", description=KIND)
     dataset: str = Field(description="repository, `owner/name`, with a `messages` column")
-    configuration: str | None = None
-    split: str = "train"
-    revision: str | None = Field(None, description="commit of the data set; null: newest, recorded")
-    limit: Positive | None = Field(None, description="first N examples after a seeded shuffle")
+    configuration: str | None = Field(None, description="of the data set; null: its only one")
+    split: str = Field("train", description="of the configuration")
+    revision: str | None = Field(None, description=REVISION)
+    limit: PositiveInt | None = Field(None, description="first N examples after a seeded shuffle")
 
 
 Data = Annotated[GeneratedData | HubData, Field(discriminator="source")]
 
 
-# --- models -------------------------------------------------------------------------------------
-
-
 class Architecture(Strict):
     """A Qwen2 model trained from scratch."""
 
-    hidden_size: Positive
-    layers: Positive
-    heads: Positive
-    kv_heads: Positive
-    intermediate_size: Positive
-    max_positions: Positive = 2048
+    hidden_size: PositiveInt = Field(description="width of the hidden states")
+    layers: PositiveInt = Field(description="transformer blocks")
+    heads: PositiveInt = Field(description="query heads of each")
+    kv_heads: PositiveInt = Field(description="key and value heads of each")
+    intermediate_size: PositiveInt = Field(description="width of the feed-forward layers")
+    max_positions: PositiveInt = Field(2048, description="longest sequence, in tokens")
 
 
 class Training(Strict):
-    """How one stage is trained. Defaults are the paper's Table 7 where it says."""
+    """Hyper-parameters of one training. Defaults are from the paper's Table 7 where it has them."""
 
-    epochs: Annotated[float, Field(gt=0)] = 5
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-6
-    warmup_ratio: Fraction = 0.03
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    adam_beta2: Fraction = 0.999
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    batch_size: Positive = Field(384, description="examples per optimiser step, over all devices")
-    max_length: Positive = Field(512, description="tokens; longer examples are cut on the right")
-    row_length: Positive = Field(2048, description="tokens of one packed row")
-    rows_per_forward: Positive = Field(1, description="packed rows in one forward of one device")
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    normalisation: Literal["sequence", "token"] | None = Field(
-        None, description="loss averaged per sequence or per token; null: as published"
+    epochs: PositiveFloat = Field(5, description="passes over the data")
+    learning_rate: PositiveFloat = Field(5e-6, description="peak after warm-up; cosine to zero")
+    warmup_ratio: Fraction = Field(0.03, description="share of steps with rising learning rate")
+    weight_decay: NonNegativeFloat = Field(0.0, description="of AdamW; not in the paper")
+    adam_beta2: Fraction = Field(0.999, description="of AdamW; not in the paper")
+    max_grad_norm: PositiveFloat = Field(1.0, description="clipping; not in the paper")
+    batch_size: PositiveInt = Field(384, description="examples per optimiser step, on all devices")
+    max_length: PositiveInt = Field(512, description="tokens; longer examples are cut at the end")
+    row_length: PositiveInt = Field(
+        2048, description="tokens of a packed row; the loss does not depend on it"
     )
-    eos_to_block: bool = Field(True, description="pad responses with EOS to a multiple of B (B6)")
-    inverse_t_weighting: bool = Field(False, description="the authors' 1/t weights (B2)")
-    seed: int = 0
+    rows_per_forward: PositiveInt = Field(1, description="packed rows in one forward; likewise")
+    precision: Precision = Field("bfloat16", description="bfloat16: autocast over float32 weights")
+    normalisation: Literal["sequence", "token"] | None = Field(
+        None, description="what the loss is averaged over; null: tokens for AR, else sequences (B3)"
+    )
+    eos_to_block: bool = Field(
+        True, description="pad responses with EOS to a multiple of B, as the authors do (B6)"
+    )
+    inverse_t_weighting: bool = Field(
+        False,
+        description="weight sequences by 1/t, t ~ U(0.001, 1), as the authors' code does (B2)",
+    )
+    seed: int = Field(0, description="of shuffling and initialisation")
 
 
 class ScratchBase(Strict):
     """A base model pre-trained here on the generated documents."""
 
-    source: Literal["scratch"] = "scratch"
-    architecture: Architecture
+    source: Literal["scratch"] = Field("scratch", description=KIND)
+    architecture: Architecture = Field(description="its shape")
     training: dict[str, Any] = Field({}, description="overrides of the experiment's `training`")
 
 
 class HubBase(Strict):
     """An instruct model of the hub, or of a mirror folder in hub layout."""
 
-    source: Literal["hub"] = "hub"
-    repository: str
-    revision: str | None = None
-    mask_token: str = "<|mask|>"
+    source: Literal["hub"] = Field("hub", description=KIND)
+    repository: str = Field(description="on the hub, `owner/name`")
+    revision: str | None = Field(None, description=REVISION)
+    mask_token: str = Field(
+        "<|mask|>", description="takes a spare embedding row where the vocabulary lacks it"
+    )
 
 
 class PackageBase(Strict):
     """A GGUF file shipped inside an installed Python package."""
 
-    source: Literal["package"] = "package"
+    source: Literal["package"] = Field("package", description=KIND)
     package: str = Field(description="importable package that holds the file")
     file: str = Field(description="path of the .gguf file inside the package")
     mask_token: str = Field(description="special token of the vocabulary that text never uses")
@@ -144,33 +153,37 @@ Base = Annotated[ScratchBase | HubBase | PackageBase, Field(discriminator="sourc
 class Scale(Strict):
     """One base model, and the scale of the paper that it stands for."""
 
-    stands_for: Literal["0.5B", "7B"]
-    base: Base
+    stands_for: Literal["0.5B", "7B"] = Field(description="scale of the paper to compare with")
+    base: Base = Field(description="the base model")
 
 
 class Released(Strict):
     """Where the authors published their own checkpoint of a model."""
 
     repository: str = Field(description="on the hub, `owner/name`")
-    revision: str | None = Field(None, description="commit; null: newest, recorded")
-    mask_token: str = "<|mask|>"
+    revision: str | None = Field(None, description=REVISION)
+    mask_token: str = Field("<|mask|>", description="the mask it was trained with")
 
 
 class Model(Strict):
     """One checkpoint: a base as it is, or a fine-tuning stage on top of a parent."""
 
-    scale: Name
-    method: Literal["base", "ar_sft", "mars", "block_diffusion"]
-    source: Literal["train", "released"] = Field(
-        "train", description="train it here, or take the checkpoint that the authors released"
+    scale: Name = Field(description="its base model, one of `scales`")
+    method: Literal["base", "ar_sft", "mars", "block_diffusion"] = Field(
+        description="`base`: the base model as it is, pre-trained here if it starts from scratch"
     )
-    released: Released | None = Field(None, description="the authors' checkpoint of this model")
-    parent: Name | None = None
-    block_size: Positive | None = None
-    ar_weight: Annotated[float, Field(ge=0)] = Field(
+    source: Literal["train", "released"] = Field(
+        "train", description="train it here, or import the checkpoint that the authors released"
+    )
+    released: Released | None = Field(None, description="the authors' checkpoint")
+    parent: Name | None = Field(None, description="model it continues from; none for base")
+    block_size: PositiveInt | None = Field(None, description="B, for mars and block_diffusion")
+    ar_weight: NonNegativeFloat = Field(
         1.0, description="weight of the AR (SFT) loss beside the mask loss; 0: 'w/o SFT loss'"
     )
-    epochs_factor: Positive = Field(1, description="2: the paper's compute-matched AR SFT")
+    epochs_factor: PositiveInt = Field(
+        1, description="multiplies `training.epochs`; 2: the paper's compute-matched AR SFT"
+    )
     training: dict[str, Any] = Field({}, description="overrides of the experiment's `training`")
 
     @model_validator(mode="after")
@@ -187,42 +200,42 @@ class Model(Strict):
         return self
 
 
-# --- evaluation ---------------------------------------------------------------------------------
-
-
 class Benchmark(Strict):
     """One stock lm-eval task, and which of its scores the tables show."""
 
     task: str = Field(description="lm-eval's task or group")
     title: str = Field(description="column title, as in the paper's tables")
     dataset: str = Field(description="repository on the hub, `owner/name`")
-    revision: str | None = Field(None, description="commit of the data set; null: newest, recorded")
-    metric: str
-    filter: str = "none"
-    num_fewshot: int = 0
-    limit: Positive | None = Field(None, description="first N questions (per sub-task of a group)")
+    revision: str | None = Field(None, description=REVISION)
+    metric: str = Field(description="the score the tables show; the records keep all")
+    filter: str = Field("none", description="lm-eval's filter of that score")
+    num_fewshot: int = Field(0, description="worked examples in the prompt")
+    limit: PositiveInt | None = Field(None, description="first N questions (of each subtask)")
     subtasks: list[str] | None = Field(None, description="parts of a group; null: all")
     unsafe_code: bool = Field(False, description="allow running code that the model wrote")
 
 
 class Setting(Strict):
-    """How a model decodes in one evaluation."""
+    """How a model decodes; `{}` is one token per forward, and one setting must be that."""
 
-    metric: Literal["probability", "entropy", "margin"] = "probability"
-    threshold: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="tau; null: one token per forward (tau = 1.0)"
+    metric: Literal["probability", "entropy", "margin"] = Field(
+        "probability",
+        description="confidence; margin is that over the second-best token, entropy is in nats",
+    )
+    threshold: NonNegativeFloat | None = Field(
+        None, description="tau: confidence is at least this, entropy at most; null: one token"
     )
     method: SettingMethod | None = Field(
         None, description="null: the engine, or what the model was trained for"
     )
-    block_size: Positive | None = Field(
-        None, description="B of the decoder; null: as trained (jacobi: one guess less per forward)"
+    block_size: PositiveInt | None = Field(
+        None, description="B of the decoder; null: as trained (jacobi guesses one token fewer)"
     )
-    lossless: bool = Field(False, description="greedy AR output at any tau: an extension")
-    extra_mask: bool = Field(False, description="B masks, B + 1 predictions: an extension")
-    cache_block: Positive | None = Field(None, description="of block_cache: B_cache of Table 5")
+    lossless: bool = Field(False, description="output of greedy AR at any tau (an extension)")
+    extra_mask: bool = Field(False, description="B masks, B + 1 predictions (an extension)")
+    cache_block: PositiveInt | None = Field(None, description="of block_cache: Table 5's B_cache")
     authors_window: bool = Field(False, description="of block_cache: as the authors' code (A5)")
-    repetition_penalty: Annotated[float, Field(gt=0)] = Field(
+    repetition_penalty: PositiveFloat = Field(
         1.0, description="of transformers: what the authors' AR rows inherit (A1)"
     )
 
@@ -243,7 +256,7 @@ class Setting(Strict):
         return self
 
     def options(self, stated: bool = False) -> dict[str, Any]:
-        """The options of decoding methods; ``stated``: those that are not as by default."""
+        """Options of decoding methods; with ``stated`` only those that differ from the default."""
         general = {"threshold", "method", "block_size"}
         return self.model_dump(exclude=general, exclude_defaults=stated)
 
@@ -256,81 +269,78 @@ class Setting(Strict):
 class Evaluation(Strict):
     """Protocol shared by all evaluations."""
 
-    max_new_tokens: Positive = 256
-    slots: Positive = Field(16, description="sequences decoded side by side")
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    code_timeout: Positive = Field(10, description="seconds one generated program may run")
+    max_new_tokens: PositiveInt = Field(256, description="of one answer")
+    slots: PositiveInt = Field(16, description="sequences at a time; fewer if memory is short")
+    precision: Precision = Field("bfloat16", description="of the weights while decoding")
+    code_timeout: PositiveInt = Field(10, description="seconds one generated program may run")
 
 
 class Evaluated(Strict):
-    """Which models are evaluated under which settings on which benchmarks."""
+    """Every one of these models is evaluated under every setting on every benchmark."""
 
-    models: list[Name]
-    settings: list[Name]
-    benchmarks: list[Name] | None = Field(None, description="null: all of the experiment")
-
-
-# --- speed --------------------------------------------------------------------------------------
+    models: list[Name] = Field(description="of `models`")
+    settings: list[Name] = Field(description="of `settings`")
+    benchmarks: list[Name] | None = Field(None, description="of `benchmarks`; null: all")
 
 
 class WallClock(Strict):
     """Table 5 and the heat map: decoding methods, batch sizes, granularities of the block cache."""
 
     model: Name = Field(description="a MARS model; its one-token mode is the AR baseline")
-    questions: Positive = Field(256, description="at least as many as a batch has room for")
-    rounds: dict[int, Positive] = Field(description="timed rounds of each batch size")
+    questions: PositiveInt = Field(256, description="first N of the benchmark, or a whole batch")
+    rounds: dict[int, PositiveInt] = Field(
+        description="timed rounds of each batch size, after one to warm up; Table 5: 4, 8 and 16"
+    )
     methods: list[ComparedMethod] = Field(
         description="beside transformers' `generate` and the engine's AR decoding"
     )
-    cache_blocks: list[Positive] = Field(description="B_cache of `block_cache`")
-    authors_cache_blocks: list[Positive] = Field([], description="of `block_cache-authors` (A5)")
+    cache_blocks: list[PositiveInt] = Field(description="B_cache of `block_cache`")
+    authors_cache_blocks: list[PositiveInt] = Field([], description="of `block_cache-authors` (A5)")
 
 
 class DraftAndTarget(Strict):
     """One row of Table 6."""
 
-    draft: Name
-    target: Name
+    draft: Name = Field(description="model that proposes tokens")
+    target: Name = Field(description="model that checks them")
 
 
 class Speculative(Strict):
     """Table 6: MARS together with speculative decoding."""
 
     pairs: list[DraftAndTarget] = Field(min_length=1, description="speed-ups are over the first")
-    draft_tokens: Positive = Field(4, description="K, tokens drafted per target forward")
-    questions: Positive = 256
-    rounds: Positive = 5
+    draft_tokens: PositiveInt = Field(4, description="K, tokens drafted per target forward")
+    questions: PositiveInt = Field(256, description="first N of the benchmark")
+    rounds: PositiveInt = Field(5, description="timed rounds, after one to warm up")
 
 
 class LiveTau(Strict):
-    """One running engine under a load that rises and falls, tau fixed and tau adapted to it."""
+    """One engine under a load that rises and falls, with tau fixed or adapted to the load."""
 
-    model: Name
-    questions: Positive = 256
-    requests: Positive = Field(description="each asks one of the questions")
-    slots: Positive = Field(16, description="sequences decoded side by side")
-    quiet_load: Annotated[float, Field(gt=0)] = Field(
-        0.4, description="rate of requests at both ends, over what tau = 1 can serve"
-    )
-    peak_load: Annotated[float, Field(gt=0)] = Field(1.6, description="the same in the middle")
+    model: Name = Field(description="a MARS model")
+    questions: PositiveInt = Field(256, description="first N of the benchmark")
+    requests: PositiveInt = Field(description="each asks one of the questions")
+    slots: PositiveInt = Field(16, description="sequences decoded side by side")
+    quiet_load: PositiveFloat = Field(0.4, description="rate at both ends; 1: what tau = 1 serves")
+    peak_load: PositiveFloat = Field(1.6, description="rate in the middle")
     low: Fraction = Field(0.6, description="tau of the low policy, lowest of the adaptive one")
-    seed: int = 0
+    seed: int = Field(0, description="of the arrivals")
 
 
 class Speed(Strict):
-    """What is timed, on the questions of which benchmark."""
+    """What is timed. Each job has the whole machine and runs after everything that is not timed."""
 
-    benchmark: Name
-    tau: Fraction = 0.95
-    max_new_tokens: Positive = 256
-    wall_clock: WallClock | None = None
-    speculative: Speculative | None = None
-    live_tau: LiveTau | None = None
+    benchmark: Name = Field(description="whose questions are decoded; a single lm-eval task")
+    tau: Fraction = Field(0.95, description="where several tokens are decoded per forward")
+    max_new_tokens: PositiveInt = Field(256, description="of one answer")
+    wall_clock: WallClock | None = Field(None, description="null: not measured")
+    speculative: Speculative | None = Field(None, description="null: not measured")
+    live_tau: LiveTau | None = Field(None, description="null: not measured")
 
     def parts(self) -> dict[str, WallClock | Speculative | LiveTau | None]:
         """The measurements, by key."""
-        timed = (self.wall_clock, self.speculative, self.live_tau)
-        return dict(zip(("wall_clock", "speculative", "live_tau"), timed, strict=True))
+        keys = ("wall_clock", "speculative", "live_tau")
+        return dict(zip(keys, (self.wall_clock, self.speculative, self.live_tau), strict=True))
 
     def models(self) -> dict[str, str]:
         """The models named here, by the key that names them."""
@@ -344,66 +354,58 @@ class Speed(Strict):
         return found
 
 
-# --- the machine --------------------------------------------------------------------------------
-
-
 class TrainingResources(Strict):
-    """What one training takes of the machine."""
+    """What one training may use of the machine."""
 
-    gpus: Annotated[int, Field(ge=0)] = Field(1, description="at most; one process on each")
+    gpus: NonNegativeInt = Field(1, description="at most; one process on each")
     sharded: bool = Field(False, description="FSDP: the model is spread over the GPUs; else DDP")
 
 
 class Resources(Strict):
-    """What the jobs take of the machine; it changes no result and is part of no spec."""
+    """What the jobs may use of the machine; no result and no spec depends on it."""
 
-    training: dict[Name, TrainingResources] = Field(
-        default={}, description="by scale; default no GPU"
-    )
-    evaluation_gpus: Literal[0, 1] = Field(
-        default=0, description="of one evaluation or measurement"
-    )
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(
-        15, description="of a training, between two saves to resume from"
-    )
+    training: dict[Name, TrainingResources] = Field({}, description="by scale; default: no GPU")
+    evaluation_gpus: Literal[0, 1] = Field(0, description="of one evaluation or measurement")
+    checkpoint_minutes: PositiveFloat = Field(15, description="between two saves of a training")
 
 
-# --- the experiment -----------------------------------------------------------------------------
+def _artefacts() -> dict[str, Any]:
+    """The artefacts that an experiment may list, by name."""
+    from mars.paper.artefacts import ARTEFACTS
+
+    return {name: artefact for name, artefact in ARTEFACTS.items() if artefact.listed}
 
 
 def _registered(schema: dict[str, Any]) -> None:
-    """Let the schema of an artefact's name list those that there are."""
-    from mars.paper.artefacts import ARTEFACTS
-
-    schema["enum"] = [name for name, artefact in ARTEFACTS.items() if artefact.listed]
+    """Let the JSON schema list the names of the artefacts."""
+    schema["enum"] = list(_artefacts())
 
 
 class Experiment(Strict):
-    """All that one experiment is: `config/<experiment>.yaml`."""
+    """Everything about one experiment: `config/<experiment>.yaml`."""
 
-    experiment: Name
-    description: str
-    threads: Positive = Field(1, description="CPU threads of one training or evaluation job")
-    resources: Resources = Resources()
-    data: Data
-    scales: dict[Name, Scale]
-    training: Training
-    models: dict[Name, Model]
-    benchmarks: dict[Name, Benchmark]
-    evaluation: Evaluation
-    settings: dict[Name, Setting]
-    evaluate: list[Evaluated]
+    experiment: Name = Field(description="its name; results go to `results/<experiment>/`")
+    description: str = Field(description="one line for readers")
+    threads: PositiveInt = Field(1, description="CPU threads of one job; part of no spec")
+    resources: Resources = Field(Resources(), description="GPUs, and how often trainings save")
+    data: Data = Field(description="where instructions, and generated benchmarks, come from")
+    scales: dict[Name, Scale] = Field(description="the base models")
+    training: Training = Field(description="for all models, unless one overrides it")
+    models: dict[Name, Model] = Field(description="the checkpoints")
+    benchmarks: dict[Name, Benchmark] = Field(description="the lm-eval tasks")
+    evaluation: Evaluation = Field(description="the protocol that all evaluations share")
+    settings: dict[Name, Setting] = Field(description="ways to decode")
+    evaluate: list[Evaluated] = Field(description="which models run under which settings")
     speed: Speed | None = Field(None, description="wall-clock measurements; null: none")
-    artefacts: list[Annotated[str, Field(json_schema_extra=_registered)]]
+    artefacts: list[Annotated[str, Field(json_schema_extra=_registered)]] = Field(
+        description="tables and figures to make, beside comparison, claims and report"
+    )
 
     @field_validator("artefacts")
     @classmethod
     def _are_registered(cls, names: list[str]) -> list[str]:
-        from mars.paper.artefacts import ARTEFACTS
-
-        listed = {name: artefact for name, artefact in ARTEFACTS.items() if artefact.listed}
         for name in names:
-            _expect(name, listed, "artefacts")
+            _expect(name, _artefacts(), "artefacts")
         return names
 
     @field_validator("settings")
@@ -421,30 +423,37 @@ class Experiment(Strict):
             _expect(model.scale, self.scales, f"models.{name}.scale")
             if model.parent is not None:
                 _expect(model.parent, self.models, f"models.{name}.parent")
-                if self.models[model.parent].scale != model.scale:
-                    raise ValueError(
-                        f"`models.{name}.parent` is {model.parent!r} of another scale; "
-                        "a parent has the same scale"
-                    )
-            self.training_of(name)
-        for index, group in enumerate(self.evaluate):
-            for model_name in group.models:
-                _expect(model_name, self.models, f"evaluate[{index}].models")
-            for setting in group.settings:
-                _expect(setting, self.settings, f"evaluate[{index}].settings")
-            for benchmark in group.benchmarks or []:
-                _expect(benchmark, self.benchmarks, f"evaluate[{index}].benchmarks")
         for name in self.models:
-            self.ancestors(name)
+            self._check_parents(name)
+            self.training_of(name)
+        known: dict[str, dict[str, Any]] = {"models": self.models, "settings": self.settings}
+        known["benchmarks"] = self.benchmarks
+        for index, group in enumerate(self.evaluate):
+            for key, names in group.model_dump(exclude_none=True).items():
+                for name in names:
+                    _expect(name, known[key], f"evaluate[{index}].{key}")
         self._check_speed()
         return self
 
+    def _check_parents(self, name: str) -> None:
+        """A model's parents are of its scale, and their chain does not lead back into itself."""
+        where, chain = f"`models.{name}.parent`", [name]
+        while (parent := self.models[chain[-1]].parent) is not None:
+            if self.models[parent].scale != self.models[name].scale:
+                raise ValueError(
+                    f"{where} is {parent!r} of another scale; a parent has the same scale"
+                )
+            if parent in chain:
+                raise ValueError(
+                    f"{where} leads in a circle ({' -> '.join([*chain, parent])}); "
+                    "let one of them start from a base model"
+                )
+            chain.append(parent)
+
     def _check_speed(self) -> None:
         """What is timed exists and can be timed; what is timed for an artefact is configured."""
-        from mars.paper.artefacts import ARTEFACTS
-
         for name in self.artefacts:
-            part = ARTEFACTS[name].timed
+            part = _artefacts()[name].timed
             if part and (self.speed is None or self.speed.parts()[part] is None):
                 raise ValueError(f"`artefacts` has {name}, which needs `speed.{part}`")
         if self.speed is None:
@@ -455,23 +464,8 @@ class Experiment(Strict):
             if key.endswith(".model") and self.models[name].method != "mars":
                 raise ValueError(f"`speed.{key}` is {name!r}; it must be a model trained by mars")
 
-    def ancestors(self, name: str) -> list[str]:
-        """Parent, grandparent... of a model; ValueError if the chain comes back to it."""
-        chain: list[str] = []
-        parent = self.models[name].parent
-        while parent is not None:
-            if parent == name or parent in chain:
-                circle = " -> ".join([name, *chain, parent])
-                raise ValueError(
-                    f"`models.{name}.parent` leads in a circle ({circle}); "
-                    "let one of them start from a base model"
-                )
-            chain.append(parent)
-            parent = self.models[parent].parent
-        return chain
-
     def training_of(self, name: str) -> Training:
-        """The training section as it holds for one model: defaults, overrides, epochs factor."""
+        """The training section for one model: defaults, overrides, epochs factor."""
         model = self.models[name]
         overrides = dict(model.training)
         base = self.scales[model.scale].base
@@ -485,18 +479,18 @@ class Experiment(Strict):
 
     @property
     def generated(self) -> bool:
-        """Whether the data are this project's own, written from a seed."""
+        """Whether this project writes the data itself, from a seed."""
         return isinstance(self.data, GeneratedData)
 
     def datasets(self) -> dict[str, str | None]:
-        """The data sets of the hub that are used, or stood in for: revisions by repository."""
+        """Revisions, by repository, of the data sets of the hub that are used, or imitated here."""
         found = {item.dataset: item.revision for item in self.benchmarks.values()}
         if isinstance(self.data, HubData):
             found[self.data.dataset] = self.data.revision
         return found
 
     def trained_models(self) -> list[str]:
-        """The models that are trained here, bases that are pre-trained included."""
+        """The models that are trained here, pre-trained bases included."""
         return [
             name
             for name, model in self.models.items()
@@ -505,23 +499,19 @@ class Experiment(Strict):
         ]
 
     def released_models(self) -> list[str]:
-        """The models whose checkpoint is the one that the authors released."""
+        """The models whose checkpoint the authors released."""
         return [name for name, model in self.models.items() if model.source == "released"]
 
     def evaluations_of(self, name: str) -> dict[str, list[str]]:
         """The benchmarks on which a model is evaluated, by setting, in the experiment's order."""
-        wanted: dict[str, set[str]] = {}
-        for group in self.evaluate:
-            for setting in group.settings if name in group.models else []:
-                wanted.setdefault(setting, set()).update(group.benchmarks or self.benchmarks)
         return {
-            setting: [benchmark for benchmark in self.benchmarks if benchmark in wanted[setting]]
+            setting: [b for b in self.benchmarks if any(b in (g.benchmarks or [b]) for g in groups)]
             for setting in self.settings
-            if setting in wanted
+            if (groups := [g for g in self.evaluate if name in g.models and setting in g.settings])
         }
 
     def evaluated_models(self) -> list[str]:
-        """The models that are evaluated at all, in the experiment's order."""
+        """The models that are evaluated, in the experiment's order."""
         return [name for name in self.models if self.evaluations_of(name)]
 
 
@@ -543,7 +533,7 @@ def load_experiment(path: str | Path, *overlays: str | Path) -> Experiment:
 
 
 def read_experiment(path: str | Path, *overlays: str | Path) -> Any:
-    """What the files say together, not yet checked: over the defaults the file, then overlays."""
+    """The files merged but not yet checked: the defaults, then the file, then the overlays."""
     content = with_defaults(_read_yaml(Path(path)), path)
     for file in map(Path, overlays):
         overlay = with_defaults(_read_yaml(file), file, whole=False)
@@ -554,9 +544,7 @@ def read_experiment(path: str | Path, *overlays: str | Path) -> Any:
 
 def _read_yaml(path: Path) -> Any:
     if not path.is_file():
-        known = sorted(
-            file.stem for file in path.parent.glob("*.yaml") if file.name != DEFAULT.name
-        )
+        known = sorted({file.stem for file in path.parent.glob("*.yaml")} - {DEFAULT.stem})
         raise UserError(
             f"{path}: there is no such configuration; choose one of {', '.join(known) or 'none'}."
         )
@@ -591,8 +579,3 @@ def _sentence(error: ValidationError, section: str = "") -> str:
         text = str(first["ctx"]["error"])
         return f"{text}." if text.startswith("`models.") or not key else f"in `{key}`: {text}."
     return f"`{key}` is {first['input']!r}: {first['msg'].lower()}; correct it."
-
-
-def json_schema() -> str:
-    """The JSON schema of an experiment, for editors and for `config/schema.json`."""
-    return json.dumps(Experiment.model_json_schema(), indent=2) + "\n"

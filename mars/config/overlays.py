@@ -1,4 +1,4 @@
-"""Configurations merged over each other, key by key, before the whole is checked."""
+"""Defaults and overlays, merged key by key before the whole is checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mars.errors import UserError
 DEFAULT = Path(__file__).resolve().parents[2] / "config" / "default.yaml"
 """What experiments share."""
 
-# Keys that have got another name or place, by their old name.
+# Keys that were renamed or moved, by their old name.
 RENAMED = {
     "checkpoint_minutes": "resources.checkpoint_minutes",
     "sweep": "wall_clock",
@@ -23,16 +23,9 @@ RENAMED = {
 def with_defaults(content: Any, file: str | Path, whole: bool = True) -> Any:
     """An experiment completed from ``config/default.yaml``.
 
-    A section that it leaves out is the default's. Under `benchmarks` and `settings`, a list of
-    names chooses from the default's entries; what it defines itself is taken as it stands.
-
-    Args:
-        content: of a YAML file.
-        file: its name, for errors.
-        whole: False for an overlay, which may leave out what it likes.
-
-    Raises:
-        UserError: a name that the default does not have.
+    A ``whole`` experiment gets the sections that it leaves out; an overlay does not. Under
+    `benchmarks` and `settings`, a list of names chooses from the default's entries (UserError for
+    a name that is not there), and a mapping is taken as it stands.
     """
     if not isinstance(content, dict):
         return content
@@ -78,30 +71,28 @@ def expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
 
 
 def without_removed(content: Any) -> Any:
-    """The experiment without the entries that are null: an overlay's way to remove one.
+    """The experiment without the entries that an overlay has set to null.
 
-    The models and resources of a removed scale go with it, `evaluate` goes on with what is left,
-    and what is timed on a removed model goes with its artefacts. A model whose parent was removed
-    stays, and is a mistake that validation names.
+    A removed scale takes its models and resources with it, `evaluate` keeps what is left, and
+    measurements of removed models go together with their artefacts. A model whose parent was
+    removed stays, and validation reports it.
     """
     from mars.paper.artefacts import ARTEFACTS
 
     if not (isinstance(content, dict) and all(isinstance(content.get(n), dict) for n in NAMED)):
         return content
-    gone = {
-        section: {n for n, entry in content[section].items() if entry is None} for section in NAMED
-    }
+    gone = {s: {name for name, entry in content[s].items() if entry is None} for s in NAMED}
     for name, model in content["models"].items():
         if isinstance(model, dict) and model.get("scale") in gone["scales"]:
             gone["models"].add(name)
-    kept: dict[str, Any] = {
-        s: {n: e for n, e in content[s].items() if n not in gone[s]} for s in NAMED
-    }
-    groups = content.get("evaluate")
-    if isinstance(groups, list) and any(gone.values()):
-        kept["evaluate"] = [left for g in groups if [] not in (left := _left(g, gone)).values()]
-    if isinstance(content.get("speed"), dict) and any(gone.values()):
-        kept["speed"] = _timed_still(content["speed"], gone["models"])
+    if not any(gone.values()):
+        return content
+    kept: dict[str, Any] = {section: _without(content[section], gone[section]) for section in NAMED}
+    if isinstance(groups := content.get("evaluate"), list):
+        left = [{key: _without(v, gone.get(key, set())) for key, v in g.items()} for g in groups]
+        kept["evaluate"] = [group for group in left if [] not in group.values()]
+    if isinstance(speed := content.get("speed"), dict):
+        kept["speed"] = _timed_still(speed, gone["models"])
         kept["artefacts"] = [
             name
             for name in content.get("artefacts", [])
@@ -109,32 +100,29 @@ def without_removed(content: Any) -> Any:
         ]
     resources = content.get("resources")
     if isinstance(resources, dict) and isinstance(resources.get("training"), dict):
-        left = {k: v for k, v in resources["training"].items() if k not in gone["scales"]}
-        kept["resources"] = {**resources, "training": left}
+        training = _without(resources["training"], gone["scales"])
+        kept["resources"] = {**resources, "training": training}
     return {**content, **kept}
 
 
+def _without(entries: Any, gone: set[str]) -> Any:
+    """A section or a list without the names that are gone."""
+    if isinstance(entries, dict):
+        return {name: entry for name, entry in entries.items() if name not in gone}
+    return [name for name in entries if name not in gone] if isinstance(entries, list) else entries
+
+
 def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:
-    """The section `speed` without what names a model that is gone."""
+    """The section `speed` without measurements of models that are gone."""
     left = dict(speed)
     for part in ("wall_clock", "live_tau"):
         if isinstance(speed.get(part), dict) and speed[part].get("model") in gone:
             left[part] = None
-    if isinstance(speed.get("speculative"), dict):
-        pairs = [pair for pair in speed["speculative"].get("pairs", []) if not gone & _names(pair)]
-        left["speculative"] = {**speed["speculative"], "pairs": pairs} if pairs else None
+    if isinstance(both := speed.get("speculative"), dict):
+        pairs = [
+            pair
+            for pair in both.get("pairs", [])
+            if not (isinstance(pair, dict) and gone & set(pair.values()))
+        ]
+        left["speculative"] = {**both, "pairs": pairs} if pairs else None
     return left
-
-
-def _names(pair: Any) -> set[str]:
-    return set(pair.values()) if isinstance(pair, dict) else set()
-
-
-def _left(group: dict[str, Any], gone: dict[str, set[str]]) -> dict[str, Any]:
-    """An entry of `evaluate` without the names that are gone."""
-    return {
-        key: [name for name in names if name not in gone.get(key, ())]
-        if isinstance(names, list)
-        else names
-        for key, names in group.items()
-    }

@@ -1,1 +1,1 @@
-"""Data: generators of the embedded experiment, chat formatting, hub data sets and their pins."""
+"""Data: the generated miniatures, data sets and models of the hub, tokenizers and token ids."""

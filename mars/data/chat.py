@@ -6,7 +6,7 @@ message is the assistant's; only that one carries loss, and examples are cut at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
     from mars.data.stage import TokenizeSpec
 
 FEATURES = Features({"input_ids": Sequence(Value("int32")), "prompt_length": Value("int32")})
+Pair = tuple[list[int], int]
+"""Token ids of an example, and how many of the first ones carry no loss."""
 
 
 def tokenize_conversation(
     tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], max_length: int
-) -> tuple[list[int], int] | None:
+) -> Pair | None:
     """Token ids of a conversation and the number of leading ones that carry no loss.
 
     The response ends with its first end-of-turn token, which is part of the loss; what a chat
     template puts after it (a line break) is not, because decoding stops there. Longer examples
-    are cut on the right; None if no response token is left or the last message is not the
+    are cut at the end; None if no response token is left or the last message is not the
     assistant's.
     """
     if not messages or messages[-1]["role"] != "assistant":
@@ -72,9 +74,8 @@ def tokenize_instructions(
     if spec.limit is not None:
         rows = rows.select(range(min(spec.limit, len(rows))))
 
-    def examples(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        found = (tokenize_conversation(tokenizer, m, spec.max_length) for m in batch["messages"])
-        return _columns(example for example in found if example is not None)
+    def examples(batch: dict[str, list[Any]]) -> Iterator[Pair | None]:
+        return (tokenize_conversation(tokenizer, m, spec.max_length) for m in batch["messages"])
 
     _save(rows, examples, tokenizer, output)
 
@@ -82,45 +83,39 @@ def tokenize_instructions(
 def tokenize_documents(
     spec: TokenizeSpec, dataset: Path, tokenizer: PreTrainedTokenizerBase, output: Path
 ) -> None:
-    """Tokenise plain documents for pre-training: column `text`, after what is `given`.
+    """Tokenise plain documents for pre-training: column `text`, preceded by column `given`.
 
-    What is given carries no loss: lists and stories are drawn by chance, so there is nothing in
-    them to learn, and their noise would slow a small model down.
+    What is given carries no loss: lists and stories are random, so there is nothing in them to
+    learn, and their noise would slow a small model down.
     """
-
     max_length = spec.max_length
 
     def ids(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def examples(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        pieces = []
+    def examples(batch: dict[str, list[Any]]) -> Iterator[Pair | None]:
         for given, text in zip(map(ids, batch["given"]), map(ids, batch["text"]), strict=True):
             document = [*given, *text, tokenizer.eos_token_id]
-            pieces += [
-                (document[at : at + max_length], min(max_length, max(0, len(given) - at)))
-                for at in range(0, len(document), max_length)
-            ]
-        return _columns(pieces)
+            for at in range(0, len(document), max_length):
+                yield document[at : at + max_length], min(max_length, max(0, len(given) - at))
 
     _save(read_dataset(dataset, spec.configuration, spec.split), examples, tokenizer, output)
 
 
-def _columns(examples: Iterable[tuple[list[int], int]]) -> dict[str, list[Any]]:
-    """(ids, prompt length) pairs as the two columns of a batch."""
-    pairs = list(examples)
-    return {"input_ids": [ids for ids, _ in pairs], "prompt_length": [n for _, n in pairs]}
-
-
 def _save(
     rows: Dataset,
-    examples: Callable[[dict[str, list[Any]]], dict[str, list[Any]]],
+    examples: Callable[[dict[str, list[Any]]], Iterable[Pair | None]],
     tokenizer: PreTrainedTokenizerBase,
     output: Path,
 ) -> None:
     """Map ``rows`` to training examples, batch by batch through disk, and write a summary."""
+
+    def columns(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pairs = [pair for pair in examples(batch) if pair is not None]
+        return {"input_ids": [ids for ids, _ in pairs], "prompt_length": [n for _, n in pairs]}
+
     tokens = rows.map(
-        examples,
+        columns,
         batched=True,
         remove_columns=rows.column_names,
         features=FEATURES,
@@ -130,11 +125,12 @@ def _save(
     if not len(tokens):
         raise UserError("no training example is left after truncation; raise `max_length`.")
     tokens.save_to_disk(output)
-    lengths = [len(ids) for ids in tokens["input_ids"]]
+    examples_ids = tokens["input_ids"]
+    lengths = [len(ids) for ids in examples_ids]
     summary = {
         "rows": len(rows),
         "examples": len(tokens),
-        "cut": sum(ids[-1] != tokenizer.eos_token_id for ids in tokens["input_ids"]),
+        "cut": sum(ids[-1] != tokenizer.eos_token_id for ids in examples_ids),
         "tokens": sum(lengths),
         "prompt_tokens": sum(tokens["prompt_length"]),
         "longest": max(lengths),

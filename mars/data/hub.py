@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from datasets import Dataset, load_dataset
 
@@ -22,20 +22,18 @@ MIRROR_VARIABLE = "MARS_HUB_MIRROR"
 FETCHED = "fetched.json"
 """In a mirror that `mars fetch` filled: the commit and the files of each repository."""
 
-# Code is never run and other formats of the same weights are never read.
+# Code is never run, and other formats of the same weights are never read.
 UNWANTED = ("*.py", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf", ".git*")
 
 
 def fetch(
     repository: str, kind: Literal["dataset", "model"], revision: str | None, output: Path
 ) -> dict[str, str | None]:
-    """Copy one repository (``owner/name``) into ``output``; returns where it came from.
+    """Copy one repository (``owner/name``) into ``output``.
 
     With ``MARS_HUB_MIRROR`` set the source is ``$MARS_HUB_MIRROR/<owner>/<name>``, a folder laid
     out like a snapshot of the repository; otherwise a mirror of it alone, filled from the hub.
-
-    Returns:
-        ``{"repository", "source": "mirror" | "hub", "revision": commit or None}``
+    Returns ``{"repository", "source": "mirror" | "hub", "revision": commit or None}``.
 
     Raises:
         UserError: the mirror lacks the repository, or the hub refused or could not be reached.
@@ -61,14 +59,18 @@ def fetch(
     return {"repository": repository, "source": "mirror" if given else "hub", "revision": commit}
 
 
+def fetched(mirror: Path) -> dict[str, Any]:
+    """What `mars fetch` recorded about each repository; empty if it did not fill this mirror."""
+    return read_json(mirror / FETCHED) if (mirror / FETCHED).is_file() else {}
+
+
 def mirrored_commit(mirror: Path, repository: str, revision: str | None) -> str | None:
     """The commit at which a mirror holds a repository, or ``revision`` if it keeps no record.
 
     Raises:
         UserError: `mars fetch` has not finished the repository, or fetched another commit.
     """
-    record = mirror / FETCHED
-    entry = read_json(record).get(repository) if record.is_file() else None
+    entry = fetched(mirror).get(repository)
     if entry is None:
         return revision
     if not entry["complete"]:
@@ -81,21 +83,11 @@ def mirrored_commit(mirror: Path, repository: str, revision: str | None) -> str 
     return entry["revision"]
 
 
-def hub_root(manifest: Path) -> Path:
-    """The hub folder (``<root>/<owner>/<name>``) that a data manifest belongs to.
-
-    A fetched data set has a manifest of its own, which names its repository; generated data has
-    one manifest at the root.
-    """
-    owned = "repository" in read_json(manifest)
-    return manifest.parent.parent.parent if owned else manifest.parent
-
-
 def read_dataset(folder: Path, configuration: str | None, split: str) -> Dataset:
     """One split of a data set folder in hub layout, read anew.
 
-    ``datasets`` keys its cache by the folder's name and not by its path, so that it would return
-    another folder's rows; a cache of its own, removed at exit, keeps every reading apart.
+    ``datasets`` keys its cache by the folder's name, not its path, and might return the rows of
+    another folder; so each reading has a cache of its own, which is removed at exit.
     """
     cache = tempfile.mkdtemp(prefix="mars-datasets-")
     atexit.register(shutil.rmtree, cache, ignore_errors=True)

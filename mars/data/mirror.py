@@ -1,9 +1,9 @@
 """Filling a mirror: all repositories of an experiment in one folder, each file checked.
 
 A mirror holds ``<owner>/<name>/...`` and the record ``fetched.json``: the commit of each
-repository, and size and sha256 of each of its files. A repository is complete, and of use, when
-all its files have the hash that the hub states. A fetch that was killed goes on with the files
-that are not there yet.
+repository, and size and sha256 of each of its files. A repository is complete, and can be used,
+once all its files have the hash that the hub states. After a kill, the next fetch continues with
+the files that are missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from httpx2 import HTTPError
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -31,24 +31,20 @@ from huggingface_hub.errors import (
 )
 
 from mars.config.experiment import Experiment, HubBase, HubData
-from mars.data.hub import FETCHED, MIRROR_VARIABLE, UNWANTED
+from mars.data.hub import FETCHED, MIRROR_VARIABLE, UNWANTED, fetched
 from mars.errors import UserError
-from mars.provenance.files import read_json, readable_size, sha256_file, write_json
+from mars.provenance.files import readable_size, sha256_file, write_json
 
-ATTEMPTS = 4  # beside those that the hub library makes for each request
+ATTEMPTS = 4  # on top of those that the hub library makes for each request
 FIRST_WAIT = 1.0  # seconds; doubled after every failed attempt
 SPLITTER = "punkt_tab"
-Result = TypeVar("Result")
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A repository that an experiment needs.
+    """A repository that an experiment needs, perhaps only for a ``benchmark``.
 
-    Attributes:
-        revision: commit, tag or branch; None for the newest.
-        benchmark: the experiment's name of the benchmark that it is for, which could be left out.
+    ``revision`` is a commit, tag or branch; None for the newest.
     """
 
     repository: str
@@ -56,29 +52,17 @@ class Wanted:
     revision: str | None = None
     benchmark: str | None = None
 
-    @property
-    def page(self) -> str:
-        """Where a person reads about it and accepts its terms."""
-        folder = "datasets/" if self.kind == "dataset" else ""
-        return f"{constants.ENDPOINT}/{folder}{self.repository}"
-
-    @property
-    def otherwise(self) -> str:
-        """What to do without it, if that is possible."""
-        overlay = f"`benchmarks: {{{self.benchmark}: null}}`"
-        sentence = f"; or go on without it, its cells saying 'not run', with an overlay: {overlay}"
-        return sentence if self.benchmark else ""
-
 
 def wanted_by(experiment: Experiment) -> list[Wanted]:
     """The models and data sets of the hub that an experiment uses."""
     wanted: list[Wanted] = []
     for entry in experiment.models.values():
         base = experiment.scales[entry.scale].base
-        if entry.source == "released" and entry.released is not None:
-            wanted.append(Wanted(entry.released.repository, "model", entry.released.revision))
-        elif entry.method == "base" and isinstance(base, HubBase):
+        model = entry.released if entry.source == "released" else None
+        if entry.method == "base" and isinstance(base, HubBase):
             wanted.append(Wanted(base.repository, "model", base.revision))
+        elif model is not None:
+            wanted.append(Wanted(model.repository, "model", model.revision))
     if isinstance(data := experiment.data, HubData):
         wanted += [
             Wanted(benchmark.dataset, "dataset", benchmark.revision, name)
@@ -94,7 +78,7 @@ def wanted_by(experiment: Experiment) -> list[Wanted]:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository; ``digest`` is its sha256, or of a small file Git's blob hash."""
+    """A file of a repository; ``digest`` is its sha256, or Git's blob hash if it is small."""
 
     path: str
     size: int
@@ -114,12 +98,12 @@ class NotAvailableError(Exception):
     """One repository cannot be had; the others can."""
 
 
-def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
-    """Fetch what is missing of the repositories; one sentence for each that cannot be had.
+def fill(mirror: Path, wanted: Iterable[Wanted]) -> list[str]:
+    """Fetch what is missing; returns one sentence for each repository that cannot be had.
 
-    What is there is hashed and fetched again if it is not what the record or the hub says. A
-    repository whose record is complete stays at its commit, and the hub is not asked about it.
-    A folder that no fetch made is the user's own and left as it is.
+    Files that are there are hashed, and fetched again if record or hub disagree. A repository
+    whose record is complete stays at its commit, and the hub is not asked about it. A folder
+    that no fetch made is the user's own and is left as it is.
 
     Raises:
         UserError: the hub cannot be reached, the disk is too small, or another fetch is running.
@@ -127,11 +111,11 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
     problems: list[str] = []
     absent: dict[Wanted, list[RemoteFile]] = {}
     with _alone(mirror):
-        record: dict[str, Any] = read_json(mirror / FETCHED) if (mirror / FETCHED).is_file() else {}
+        record = fetched(mirror)
         for item in wanted:
             folder = mirror / item.repository
             if item.repository not in record and folder.is_dir():
-                say(f"{item.repository}: your own folder, left as it is")
+                print(f"{item.repository}: your own folder, left as it is")
                 continue
             try:
                 files = _listing(mirror, record, item)
@@ -139,12 +123,17 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
                 problems.append(str(error))
                 continue
             if folder.is_dir():
-                say(f"{item.repository}: checking the files that are there")
+                print(f"{item.repository}: checking the files that are there")
                 shutil.rmtree(folder / ".cache", ignore_errors=True)
             absent[item] = [file for file in files if not file.is_at(folder / file.path)]
             size = readable_size(sum(file.size for file in absent[item]))
-            say(f"{item.repository}: {len(absent[item])} of {len(files)} files to fetch, {size}")
-        _check_disk(mirror, sum(file.size for files in absent.values() for file in files))
+            print(f"{item.repository}: {len(absent[item])} of {len(files)} files to fetch, {size}")
+        missing = sum(file.size for files in absent.values() for file in files)
+        if missing > (free := shutil.disk_usage(mirror).free):
+            raise UserError(
+                f"{readable_size(missing)} are still to be fetched and {mirror} has "
+                f"{readable_size(free)} free; free some space or choose another folder."
+            )
         for item, files in absent.items():
             try:
                 _download(mirror, record, item, files)
@@ -154,21 +143,17 @@ def fill(mirror: Path, wanted: Iterable[Wanted], say: Say = print) -> list[str]:
 
 
 def _listing(mirror: Path, record: dict[str, Any], item: Wanted) -> list[RemoteFile]:
-    """The files wanted of a repository, from the record or the hub.
+    """The files of a repository that are wanted, from the record or the hub.
 
-    The commit is written down before the first file, so that a fetch goes on where it began.
+    The commit is written down before the first file, so that a later fetch takes the same one.
     """
     old = record.get(item.repository, {"files": {}, "complete": False})
     same = "revision" in old and item.revision in (None, old["asked"], old["revision"])
     if same and old["complete"]:
         return [RemoteFile(path, f["bytes"], f["sha256"]) for path, f in old["files"].items()]
     revision = old["revision"] if same else item.revision
-    info: Any = _patiently(
-        item,
-        lambda: HfApi().repo_info(
-            item.repository, repo_type=item.kind, revision=revision, files_metadata=True
-        ),
-    )
+    options: dict[str, Any] = {"repo_type": item.kind, "revision": revision, "files_metadata": True}
+    info = _patiently(item, lambda: HfApi().repo_info(item.repository, **options))
     files = [
         RemoteFile(f.rfilename, f.size, f.lfs.sha256 if f.lfs else f.blob_id)
         for f in info.siblings or []
@@ -189,17 +174,8 @@ def _listing(mirror: Path, record: dict[str, Any], item: Wanted) -> list[RemoteF
     return files
 
 
-def _check_disk(mirror: Path, size: int) -> None:
-    free = shutil.disk_usage(mirror).free
-    if size > free:
-        raise UserError(
-            f"{readable_size(size)} are still to be fetched and {mirror} has "
-            f"{readable_size(free)} free; free some space or choose another folder."
-        )
-
-
 def _download(mirror: Path, record: dict[str, Any], item: Wanted, files: list[RemoteFile]) -> None:
-    """Fetch these files, which are all that a repository lacks; it can be used from then on."""
+    """Fetch the files that a repository lacks, after which it can be used."""
     folder, entry = mirror / item.repository, record[item.repository]
 
     def attempt() -> None:
@@ -226,26 +202,29 @@ def _download(mirror: Path, record: dict[str, Any], item: Wanted, files: list[Re
         write_json(mirror / FETCHED, record)
 
 
-def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
-    """Try again after what passes by itself; what does not is one sentence.
+def _patiently(item: Wanted, action: Callable[[], Any]) -> Any:
+    """Retry what may pass by itself; anything else becomes one sentence.
 
     Raises:
         NotAvailableError: this repository cannot be had.
         UserError: nothing can be had now.
     """
+    name, overlay = item.repository, f"`benchmarks: {{{item.benchmark}: null}}`"
+    without = f"; or do without it, its cells saying 'not run', with the overlay {overlay}"
+    otherwise = without if item.benchmark else ""
     for attempt in range(ATTEMPTS):
         try:
             return action()
         except GatedRepoError:
+            page = f"{constants.ENDPOINT}/{'datasets/' * (item.kind == 'dataset')}{name}"
             raise NotAvailableError(
-                f"{item.repository} is gated: open {item.page}, click 'Agree and access "
-                f"repository', log in with `hf auth login` and try again{item.otherwise}."
+                f"{name} is gated: open {page}, click 'Agree and access repository', log in with "
+                f"`hf auth login` and try again{otherwise}."
             ) from None
         except (RepositoryNotFoundError, RevisionNotFoundError):
             raise NotAvailableError(
-                f"{item.repository} at {item.revision or 'its newest commit'} is not on the hub, "
-                "or you may not see it: correct the name, or log in with `hf auth login`"
-                f"{item.otherwise}."
+                f"{name} at {item.revision or 'its newest commit'} is not on the hub, or you may "
+                f"not see it: correct the name, or log in with `hf auth login`{otherwise}."
             ) from None
         except (HTTPError, OSError) as error:
             status = error.response.status_code if isinstance(error, HfHubHTTPError) else 500
@@ -254,26 +233,24 @@ def _patiently(item: Wanted, action: Callable[[], Result]) -> Result:
                 cause = error.__cause__ or error
                 reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
                 raise UserError(
-                    f"{item.repository} could not be fetched ({reason}); check the connection and "
-                    "try again, it goes on where it was; or set "
-                    f"{MIRROR_VARIABLE} to a mirror that holds it."
+                    f"{name} could not be fetched ({reason}); check the connection and try again "
+                    f"(it resumes where it stopped), or set {MIRROR_VARIABLE} to a mirror with it."
                 ) from None
             time.sleep(FIRST_WAIT * 2**attempt)
     raise AssertionError("unreachable")
 
 
 def fetch_splitter(mirror: Path) -> str | None:
-    """NLTK's sentence splitter, which IFEval counts with, into ``mirror/nltk_data``.
+    """Fetch NLTK's sentence splitter, which IFEval needs, into ``mirror/nltk_data``.
 
     Returns:
-        None, or one sentence that says what it means that it cannot be had.
+        None, or one sentence that says what follows if it cannot be had.
     """
     import nltk
 
     folder = mirror / "nltk_data"
-    if (folder / "tokenizers" / SPLITTER / "english").is_dir():
-        return None
-    if nltk.download(SPLITTER, download_dir=str(folder), quiet=True):  # checks the hash
+    there = (folder / "tokenizers" / SPLITTER / "english").is_dir()
+    if there or nltk.download(SPLITTER, download_dir=str(folder), quiet=True):  # checks the hash
         return None
     return (
         f"NLTK's {SPLITTER} could not be fetched: IFEval will split sentences with an untrained "

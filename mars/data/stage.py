@@ -14,14 +14,14 @@ TOKENIZER = "data/tokenizer/manifest.json"
 
 
 def data_manifests(experiment: Experiment, datasets: Iterable[str] = ()) -> list[str]:
-    """What stands for these data sets in a folder of results; generated ones are one folder."""
+    """The manifests of these data sets in a folder of results; generated ones share one."""
     if experiment.generated:
         return ["data/hub/manifest.json"]
     return [f"data/hub/{name}/manifest.json" for name in dict.fromkeys(datasets)]
 
 
 def tokenizer_of(experiment: Experiment, scale: str) -> str:
-    """What stands for the tokenizer of a scale: the trained one, or that of its base."""
+    """The manifest of a scale's tokenizer: the trained one, or that of its base."""
     if isinstance(experiment.scales[scale].base, ScratchBase):
         return TOKENIZER
     models = experiment.models.items()
@@ -30,7 +30,7 @@ def tokenizer_of(experiment: Experiment, scale: str) -> str:
 
 
 def tokens_of(experiment: Experiment, scale: str, kind: str) -> str:
-    """What stands for the token ids of a scale, made once for all scales with its tokenizer."""
+    """The manifest of a scale's token ids, which scales with the same tokenizer share."""
     wanted = tokenizer_of(experiment, scale)
     first = next(one for one in experiment.scales if tokenizer_of(experiment, one) == wanted)
     return f"data/tokens/{first}/{kind}/manifest.json"
@@ -43,7 +43,7 @@ class GenerateSpec(Spec):
 
 
 def resolve_generated(experiment: Experiment) -> GenerateSpec:
-    """UserError for an experiment on data of the hub."""
+    """UserError for an experiment that uses data from the hub."""
     if not isinstance(experiment.data, GeneratedData):
         raise UserError(f"{experiment.experiment} has no generated data; nothing to generate.")
     return GenerateSpec(data=experiment.data)
@@ -61,14 +61,14 @@ GENERATE_DATA = Stage("generate_data", GenerateSpec, resolve_generated, run_gene
 
 
 class FetchSpec(Spec):
-    """A data set of the hub; without a revision the newest, which the record then names."""
+    """A data set of the hub; without a revision, the newest, which the record names."""
 
     repository: str
     revision: str | None
 
 
 def resolve_fetched(experiment: Experiment, repository: str) -> FetchSpec:
-    """The revision that the experiment wants of a data set it uses."""
+    """The data set at the revision that the experiment wants."""
     return FetchSpec(repository=repository, revision=experiment.datasets()[repository])
 
 
@@ -83,13 +83,13 @@ FETCH_DATASET = Stage("fetch_dataset", FetchSpec, resolve_fetched, run_fetch_dat
 
 
 class TokenizerSpec(Spec):
-    """Tokens of the tokenizer that models trained from scratch have."""
+    """The size of the tokenizer for models trained from scratch."""
 
     vocabulary: int
 
 
 def resolve_tokenizer(experiment: Experiment) -> TokenizerSpec:
-    """UserError for an experiment on data of the hub."""
+    """UserError for an experiment that uses data from the hub."""
     return TokenizerSpec(vocabulary=resolve_generated(experiment).data.vocabulary)
 
 
@@ -107,34 +107,25 @@ TRAIN_TOKENIZER = Stage(
 
 
 class TokenizeSpec(Spec):
-    """Instructions in chat format, or plain documents for pre-training.
-
-    Attributes:
-        dataset: repository of the rows.
-        configuration, split: which part of it.
-        limit: only the first so many examples after the shuffle.
-        max_length: tokens after which an example is cut, or a document split.
-        seed: of the shuffle.
-    """
+    """Instructions in chat format, or plain documents for pre-training, of a repository."""
 
     kind: Literal["instructions", "documents"]
     dataset: str
     configuration: str | None = None
     split: str = "train"
-    limit: int | None = None
-    max_length: int
-    seed: int
+    limit: int | None = None  # only the first so many examples after the shuffle
+    max_length: int  # tokens after which an example is cut, or a document split
+    seed: int  # of the shuffle
 
 
 def resolve_tokens(experiment: Experiment, scale: str, kind: str) -> TokenizeSpec:
-    """The same for every scale but for its tokenizer, which is an input."""
+    """The same for every scale: its tokenizer is an input."""
     if isinstance(experiment.data, HubData):
         source = experiment.data.model_dump(exclude={"source", "revision"})
     else:
         source = {"dataset": f"mars-generated/{'instruct' if kind == 'instructions' else kind}"}
-    training = experiment.training
-    lengths = {"max_length": training.max_length, "seed": training.seed}
-    return TokenizeSpec.model_validate({"kind": kind, **source, **lengths})
+    training = experiment.training.model_dump(include={"max_length", "seed"})
+    return TokenizeSpec.model_validate({"kind": kind, **source, **training})
 
 
 def tokenize_inputs(experiment: Experiment, scale: str, kind: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tokenizers: that of a checkpoint, and that of the embedded experiment, trained on its corpus."""
+"""Tokenizers: a checkpoint's, and the one trained on the generated corpus."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load_tokenizer(checkpoint: str | Path) -> PreTrainedTokenizerBase:
 
 
 def checkpoint_folder(checkpoint: str | Path) -> Path:
-    """The folder, if something that we can load is in it."""
+    """The folder, if there is something to load in it."""
     folder = Path(checkpoint)
     if not (folder / "tokenizer_config.json").is_file():
         raise UserError(f"{folder}: there is no checkpoint here; give a folder with a saved model.")
@@ -43,11 +43,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, output: Path) -> None
     Qwen2 model ``AutoTokenizer`` loads nothing else. Any text in Unicode's NFC form decodes to
     itself. ``<|im_end|>`` ends a turn and the generation, ``<|mask|>`` is the
     mask token; neither they nor ``<|im_start|>`` and ``<|pad|>`` arise from plain text.
-
-    Args:
-        texts: what the models will read.
-        vocabulary: number of tokens, special ones and the 256 bytes included.
-        output: folder of the tokenizer.
+    ``vocabulary`` counts special tokens and the 256 bytes.
     """
     special: dict[str, Any] = {"unk_token": None, "pad_token": PAD, "eos_token": END}
     empty = Qwen2Tokenizer(vocab={}, merges=[], **special)
@@ -75,8 +71,6 @@ def train_from_folder(hub: Path, vocabulary: int, output: Path) -> None:
     """Train the tokenizer on the generated documents and conversations in ``hub``."""
     documents = read_dataset(hub / "mars-generated/documents", None, "train")
     conversations = read_dataset(hub / "mars-generated/instruct", None, "train")
-    texts = [*documents["given"], *documents["text"]]
-    texts += [
-        text for turns in conversations["messages"] for turn in turns for text in turn.values()
-    ]
-    train_tokenizer(texts, vocabulary, output)
+    turns = [turn for messages in conversations["messages"] for turn in messages]
+    said = [text for turn in turns for text in turn.values()]
+    train_tokenizer([*documents["given"], *documents["text"], *said], vocabulary, output)

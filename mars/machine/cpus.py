@@ -1,6 +1,6 @@
-"""What a processor computes fast: PyTorch has no fast bfloat16 product without instructions for it.
+"""What a processor computes fast: PyTorch is slow in bfloat16 without special instructions.
 
-Without them a training takes ten times as long as in float32, and looks as if it hung.
+Without them a training takes ten times as long as in float32 and seems to hang.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, ARM
 
 
 def slow_bfloat16(key: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """A sentence for who computes in bfloat16 on a CPU that is slow at it; None on others.
+    """A sentence about ``key``, which asks for bfloat16, if this CPU is slow at it, else None.
 
-    Args:
-        key: where the configuration asks for bfloat16.
-        environment: ``ATEN_CPU_CAPABILITY`` may keep PyTorch from instructions that are there.
+    ``ATEN_CPU_CAPABILITY`` may keep PyTorch from instructions that are there.
     """
     limited = environment.get("ATEN_CPU_CAPABILITY", "avx512") != "avx512"
     if _flags() & BFLOAT16_FLAGS and not limited:
@@ -31,15 +29,14 @@ def slow_bfloat16(key: str, environment: Mapping[str, str] = os.environ) -> str 
 
 
 def warn_of_slow_bfloat16(key: str) -> None:
-    """Print that sentence, if there is one to say."""
+    """Print that sentence, if there is one."""
     if sentence := slow_bfloat16(key):
         print(f"Note: {sentence}", file=sys.stderr, flush=True)
 
 
 def _flags() -> set[str]:
-    """What the processor can do, in the kernel's words; nothing where the kernel does not say."""
-    if not CPUINFO.is_file():
-        return set()
-    lines = (line.partition(":") for line in CPUINFO.read_text().splitlines())
+    """What the processor can do, in the kernel's words; nothing if the kernel does not say."""
+    text = CPUINFO.read_text() if CPUINFO.is_file() else ""
+    lines = (line.partition(":") for line in text.splitlines())
     named = (value for name, _, value in lines if name.strip() in ("flags", "Features"))
     return set(next(named, "").split())

@@ -1,12 +1,12 @@
 """The GPUs of a job: no device is given to two jobs at a time.
 
 Snakemake counts GPUs, but does not say which one a job may use. ``mars with-gpus`` does: it waits
-for as many devices as asked for, locks a file for each, sets CUDA_VISIBLE_DEVICES and turns into
-the command. The locks are the kernel's and end with the process, killed or not.
+for the number of devices asked for, locks a file for each, sets CUDA_VISIBLE_DEVICES and turns
+into the command. The locks are the kernel's and end with the process, killed or not.
 
-A scheduler assigns devices itself, as CUDA_VISIBLE_DEVICES. These are then the only ones given
-out, and the locks are per Slurm job, since two jobs of one node may both call theirs 0. Hence the
-same command is right in a job of its own and for many jobs inside one large allocation.
+A scheduler assigns devices itself, in CUDA_VISIBLE_DEVICES. Then only these are given out, and
+the locks are per Slurm job, since two jobs on one node may both call their device 0. So the same
+command works in a job of its own and for many jobs inside one large allocation.
 """
 
 from __future__ import annotations
@@ -33,14 +33,9 @@ NO_DEVICE = {"", "-1", "NoDevFiles"}  # how CUDA_VISIBLE_DEVICES says that there
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """The devices that may be used: those of CUDA_VISIBLE_DEVICES, else all of the machine."""
     assigned = environment.get("CUDA_VISIBLE_DEVICES")
-    if assigned is None:
-        return _installed()
-    return [device for device in map(str.strip, assigned.split(",")) if device not in NO_DEVICE]
-
-
-def _installed() -> list[str]:
-    """Indices of the machine's NVIDIA GPUs, in the order of their bus."""
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    if assigned is not None:
+        return [device for device in map(str.strip, assigned.split(",")) if device not in NO_DEVICE]
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]  # in the order of the bus
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
     except (OSError, subprocess.CalledProcessError):
@@ -57,11 +52,8 @@ def take(count: int, pool: Sequence[str], folder: Path) -> list[str]:
     """Wait for ``count`` devices of the pool and keep them until this process ends.
 
     The locks pass to the program that this process turns into (``exec``), not to its children.
-    Processes that wait are served one after the other, so that none that needs many devices is
-    overtaken for ever by those that need one.
-
-    Returns:
-        The devices, in the pool's order.
+    Waiting processes are served one after the other, so that one that needs many devices is not
+    overtaken forever by those that need one. Returns the devices in the pool's order.
     """
     if count > len(pool):
         raise UserError(f"{count} GPUs are wanted and there are {len(pool)}; ask for fewer.")
@@ -93,10 +85,7 @@ def _lock(folder: Path, device: str) -> bool:
 def launch_command(verb: Sequence[str], gpus: int, sharded: bool) -> list[str]:
     """How to start ``mars <verb>``: on several GPUs, which only trainings ask for, a process each.
 
-    Args:
-        verb: verb and arguments.
-        gpus: devices that the command has.
-        sharded: spread the model over them (FSDP) instead of a copy on each (DDP).
+    ``sharded`` spreads the model over them (FSDP) instead of a copy on each (DDP).
     """
     mars = ["-m", "mars", *verb]
     if gpus < 2:
@@ -109,8 +98,8 @@ def launch_command(verb: Sequence[str], gpus: int, sharded: bool) -> list[str]:
 def end_with_parent() -> None:
     """Let the kernel kill this process when the one that started it has ended (Linux).
 
-    The lock is the launcher's. Without this, its processes would outlive it when it is killed, and
-    go on using the devices, and writing checkpoints, beside the run that takes its place.
+    The launcher holds the lock. Without this, its processes would outlive it when it is killed,
+    and keep using the devices and writing checkpoints beside the run that takes its place.
     """
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

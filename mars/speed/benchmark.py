@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mars.checkpoints.base import plain_greedy
-from mars.checkpoints.load import block_size_of, eos_token_ids, load_model
+from mars.checkpoints.load import block_size_of, eos_token_ids, load_model, plain_greedy
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding.requests import check_model, eos_set
 from mars.errors import UserError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from mars.data.minibench.examples import generator
+from mars.data.minibench.miniature import generator
 from mars.data.minibench.word_problems import WordProblems
 from mars.decoding.generate import prompt_ids
 from mars.errors import UserError

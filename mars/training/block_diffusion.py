@@ -25,14 +25,11 @@ def block_diffusion_stream(
 ) -> Stream:
     """Lay out one document: clean blocks that are needed as context, noisy blocks with a mask.
 
-    A noisy block without a masked token predicts nothing and is seen by no other block; the clean
-    tokens of the last noisy block, and what follows, are seen by nothing that predicts.
+    A noisy block without a masked token predicts nothing and no other block sees it; nothing that
+    predicts sees the clean tokens of the last noisy block, or what follows.
 
     Args:
-        document: (L,) token ids.
-        prompt_length: leading tokens P, never masked.
-        block_size: tokens B of one block.
-        mask_token_id: id of [MASK].
+        document: (L,) token ids, of which the first ``prompt_length``, P, are never masked.
         rate: the rate t that ``masked`` was drawn with.
         masked: (L - P,) which response tokens are masked.
     """
@@ -42,16 +39,15 @@ def block_diffusion_stream(
     noisy = everywhere[np.isin(block_of, block_of[hidden])]
     clean = everywhere[: noisy[-1] // block_size * block_size] if len(noisy) else noisy
     labels = np.flatnonzero(hidden[noisy])
+    shown = np.where(hidden, mask_token_id, document)
+    block_starts = block_of * block_size
+    block_ends = block_starts + block_size
     return Stream(
-        tokens=np.concatenate(
-            [document[clean], np.where(hidden[noisy], mask_token_id, document[noisy])]
-        ),
+        tokens=np.concatenate([document[clean], shown[noisy]]),
         positions=np.concatenate([clean, noisy]),
         blocks=np.concatenate([np.full_like(clean, CLEAN), block_of[noisy]]),
-        clean_limits=np.concatenate(
-            [(block_of[clean] + 1) * block_size, block_of[noisy] * block_size]
-        ),
-        noisy_limits=np.concatenate([np.zeros_like(clean), (block_of[noisy] + 1) * block_size]),
+        clean_limits=np.concatenate([block_ends[clean], block_starts[noisy]]),
+        noisy_limits=np.concatenate([np.zeros_like(clean), block_ends[noisy]]),
         labels=len(clean) + labels,
         targets=document[noisy[labels]],
         ar_terms=np.zeros(len(labels)),

@@ -20,38 +20,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 CLEAN = -1  # block number of a token of the clean stream
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One document laid out for the model: T tokens, N labels.
+    """One document laid out for the model: T tokens, N labels."""
 
-    Attributes:
-        tokens: (T,) token ids.
-        positions: (T,) position ids, for the rotary embedding and the attention rule.
-        blocks: (T,) number of the noisy block a token belongs to; ``CLEAN`` for clean tokens.
-        clean_limits: (T,) a query sees the clean keys at positions below this.
-        noisy_limits: (T,) a query sees the noisy keys of its block at positions below this.
-        labels: (N,) index into the tokens: whose output predicts.
-        targets: (N,) token id to be predicted there.
-        ar_terms: (N,) how often the label counts in the AR loss.
-        mask_terms: (N,) how often the label counts in the mask loss.
-        size: number of predicted tokens n; each loss has n terms (in expectation, for diffusion).
-    """
-
-    tokens: np.ndarray
-    positions: np.ndarray
-    blocks: np.ndarray
-    clean_limits: np.ndarray
-    noisy_limits: np.ndarray
-    labels: np.ndarray
-    targets: np.ndarray
-    ar_terms: np.ndarray
-    mask_terms: np.ndarray
-    size: int
+    tokens: np.ndarray  # (T,) token ids
+    positions: np.ndarray  # (T,) for the rotary embedding and the attention rule
+    blocks: np.ndarray  # (T,) number of the noisy block a token belongs to, or CLEAN
+    clean_limits: np.ndarray  # (T,) a query sees the clean keys at positions below this
+    noisy_limits: np.ndarray  # (T,) a query sees the noisy keys of its block below this
+    labels: np.ndarray  # (N,) index into the tokens: whose output predicts
+    targets: np.ndarray  # (N,) token id to be predicted there
+    ar_terms: np.ndarray  # (N,) how often the label counts in the AR loss
+    mask_terms: np.ndarray  # (N,) how often it counts in the mask loss
+    size: int  # predicted tokens n; each loss has n terms (in expectation, for diffusion)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -65,9 +51,7 @@ def target_count(lengths: np.ndarray, prompt_lengths: np.ndarray) -> np.ndarray:
 def autoregressive_stream(document: np.ndarray, prompt_length: int) -> Stream:
     """The clean stream alone: ordinary next-token prediction of the response.
 
-    Args:
-        document: (L,) token ids.
-        prompt_length: leading tokens without loss.
+    ``document`` is (L,) token ids, of which the first ``prompt_length`` carry no loss.
     """
     positions = np.arange(len(document) - 1)
     labels = positions[max(prompt_length, 1) - 1 :]
@@ -90,23 +74,18 @@ def mars_stream(
 ) -> Stream:
     """Clean tokens 0..L-2, then masks at P..L-2; position t predicts token t+1 in both.
 
-    Args:
-        document: (L,) token ids.
-        prompt_length: leading tokens P without loss.
-        block_size: tokens B of one block.
-        mask_token_id: id of [MASK].
+    ``document`` is (L,) token ids, of which the first ``prompt_length``, P, carry no loss.
     """
     clean = autoregressive_stream(document, prompt_length)
     positions = np.arange(prompt_length, len(document) - 1)
     blocks = positions // block_size
+    visible = np.maximum(blocks * block_size, prompt_length)
     first = clean.labels == prompt_length - 1  # the first response token: noisy term = clean term
     return Stream(
         tokens=np.concatenate([clean.tokens, np.full_like(positions, mask_token_id)]),
         positions=np.concatenate([clean.positions, positions]),
         blocks=np.concatenate([clean.blocks, blocks]),
-        clean_limits=np.concatenate(
-            [clean.clean_limits, np.maximum(blocks * block_size, prompt_length)]
-        ),
+        clean_limits=np.concatenate([clean.clean_limits, visible]),
         noisy_limits=np.concatenate([clean.noisy_limits, positions + 1]),
         labels=np.concatenate([clean.labels, len(clean) + np.arange(len(positions))]),
         targets=np.concatenate([clean.targets, document[positions + 1]]),
@@ -128,17 +107,3 @@ def pad_to_block(
         return document
     missing = -len(document) % block_size
     return np.concatenate([document, np.full(missing, eos_token_id, dtype=document.dtype)])
-
-
-def sees(query: tuple[torch.Tensor, ...], key: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Whether a query sees a key: the one statement of the attention rule (equation 2).
-
-    Args:
-        query: documents, blocks, clean_limits, noisy_limits of the queries, broadcastable with
-        key: documents, blocks, positions of the keys.
-    """
-    query_document, query_block, clean_limit, noisy_limit = query
-    key_document, key_block, key_position = key
-    clean = (key_block == CLEAN) & (key_position < clean_limit)
-    noisy = (key_block != CLEAN) & (key_block == query_block) & (key_position < noisy_limit)
-    return (query_document == key_document) & (clean | noisy)

@@ -10,15 +10,14 @@ CHUNK_LOGITS = 2**25  # logits held at once: 128 MiB in float32
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Weighted sum of cross-entropies; the gradient is formed chunk by chunk in the forward pass.
 
-    So the logits of one chunk exist at a time, and are never computed twice. The result can be
-    differentiated once: the gradients are scaled in place and handed over.
+    Only one chunk's logits exist at a time, and none are computed twice. The result can be
+    differentiated once, because the gradients are scaled in place.
     """
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, label_weights, chunk_logits):  # type: ignore[no-untyped-def]
         rows = max(1, chunk_logits // weight.shape[0])
-        accumulate = torch.promote_types(hidden.dtype, torch.float32)
-        compute = hidden.dtype
+        compute, accumulate = hidden.dtype, torch.promote_types(hidden.dtype, torch.float32)
         head = weight.to(compute)
         wanted = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         losses = hidden.new_empty(len(targets), dtype=accumulate)
@@ -43,13 +42,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_loss, _):  # type: ignore[no-untyped-def]
         (grad_hidden, grad_weight), ctx.gradients = ctx.gradients, None
-        return (
-            grad_hidden.mul_(grad_loss),
-            grad_weight.mul_(grad_loss).to(ctx.weight_dtype),
-            None,
-            None,
-            None,
-        )
+        grad_weight = grad_weight.mul_(grad_loss).to(ctx.weight_dtype)
+        return grad_hidden.mul_(grad_loss), grad_weight, None, None, None
 
 
 def weighted_cross_entropy(
@@ -63,11 +57,9 @@ def weighted_cross_entropy(
     """Sum over labels of weight times cross-entropy, softmax and sums in float32 or better.
 
     Args:
-        hidden: (N, hidden size) last hidden states at the labelled positions. Their type is the
-            type of the matrix products.
+        hidden: (N, hidden size) at the labelled positions; its type is that of the products.
         weight: (vocabulary, hidden size) output embedding.
-        targets: (N,) token ids.
-        label_weights: (N,) weight of every label.
+        targets, label_weights: (N,) token ids, and their weights.
         chunk_logits: logits held in memory at once.
 
     Returns:

@@ -24,13 +24,9 @@ Layout = Callable[[np.ndarray, int, np.random.Generator], Stream]
 def layout(spec: TrainSpec, mask_token_id: int | None, eos_token_id: int) -> Layout:
     """The function that turns (document, prompt length, random generator) into a stream.
 
-    ``training.inverse_t_weighting`` weighs the mask loss of every document by 1/t, t uniform, as
-    the authors' code does for MARS although its masking is full. Block diffusion is always
-    weighted so: there it is the objective.
-
-    Args:
-        mask_token_id: id of [MASK]; None for the autoregressive methods.
-        eos_token_id: fills the last block of a finished response with ``training.eos_to_block``.
+    ``training.inverse_t_weighting`` weights each document's mask loss by 1/t, t uniform, as the
+    authors' code does for MARS although its masking is full. Block diffusion always has these
+    weights, which are its objective. The autoregressive methods need no mask token.
     """
     method, block_size = spec.method, spec.block_size
     if method in ("pretrain", "ar_sft"):
@@ -42,18 +38,12 @@ def layout(spec: TrainSpec, mask_token_id: int | None, eos_token_id: int) -> Lay
         if spec.training.eos_to_block:
             document = pad_to_block(document, prompt, block_size, eos_token_id)
         rate = generator.uniform(SMALLEST_RATE, 1)
+        blocks = {"block_size": block_size, "mask_token_id": mask_token_id}
         if method == "block_diffusion":
-            return block_diffusion_stream(
-                document,
-                prompt,
-                block_size=block_size,
-                mask_token_id=mask_token_id,
-                rate=rate,
-                masked=generator.random(len(document) - prompt) < rate,
-            )
-        stream = mars_stream(document, prompt, block_size=block_size, mask_token_id=mask_token_id)
-        if spec.training.inverse_t_weighting:
-            stream = replace(stream, mask_terms=stream.mask_terms / rate)
-        return stream
+            masked = generator.random(len(document) - prompt) < rate
+            return block_diffusion_stream(document, prompt, rate=rate, masked=masked, **blocks)
+        stream = mars_stream(document, prompt, **blocks)
+        weighted = spec.training.inverse_t_weighting
+        return replace(stream, mask_terms=stream.mask_terms / rate) if weighted else stream
 
     return lay_out

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import AttentionInterface, PreTrainedModel
 
-from mars.training.dense_attention import DENSE
 from mars.training.losses import weighted_cross_entropy
 from mars.training.packing import Rows
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+DENSE = "mars_dense"
 
 
 class PackedModel(nn.Module):
-    """Wraps any Llama- or Qwen2-architecture ``AutoModelForCausalLM``; adds no parameter.
+    """Wraps any ``AutoModelForCausalLM`` of the Llama or Qwen2 architecture; adds no parameter.
 
     The loss is computed inside ``forward`` so that data-parallel wrappers see one module whose
     gradients are complete when its output is differentiated.
@@ -61,3 +60,35 @@ class PackedModel(nn.Module):
         """Type of matrix products: autocast's, else that of the weights."""
         autocast = torch.is_autocast_enabled(device.type)
         return torch.get_autocast_dtype(device.type) if autocast else self.model.dtype
+
+
+def dense_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention with an explicit mask for CPUs, registered with transformers as ``mars_dense``.
+
+    Two to three times as fast as PyTorch's fused kernel in bfloat16 on a CPU and than
+    transformers' eager form: the products are plain matrix products in the type of autocast, the
+    key and value heads are not repeated, and the scores stay in one type, that of the mask. Its
+    memory is quadratic in the row.
+
+    ``query`` is (R, H, T, D), ``key`` and ``value`` are (R, K, T, D), ``attention_mask``
+    (R, 1, T, T) is added to the scores. Returns (R, T, H, D), and None for the attention weights.
+    """
+    rows, heads, length, size = query.shape
+    groups = key.shape[1]
+    dtype = attention_mask.dtype
+    folded = (query * scaling).to(dtype).reshape(rows, groups, -1, size)
+    scores = (folded @ key.to(dtype).transpose(2, 3)).view(rows, heads, length, length)
+    weights = torch.nn.functional.softmax(scores + attention_mask, dim=-1, dtype=dtype)
+    mixed = weights.view(rows, groups, -1, length) @ value.to(dtype)
+    return mixed.reshape(rows, heads, length, size).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(DENSE, dense_attention)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
-from mars.training.dual_stream import CLEAN, Stream, sees
+from mars.training.dual_stream import CLEAN, Stream
 
 PADDING = -1  # document number of padding
 
@@ -42,43 +44,33 @@ class Rows:
         return Rows(**moved)
 
     def silent(self) -> Rows:
-        """The same rows with no weight: work for a device that has no rows of its own left."""
-        return replace(
-            self,
-            ar_weights=torch.zeros_like(self.ar_weights),
-            mask_weights=torch.zeros_like(self.mask_weights),
-        )
+        """The same rows without weight, for a device that has no rows of its own left."""
+        nothing = torch.zeros_like(self.ar_weights)
+        return replace(self, ar_weights=nothing, mask_weights=nothing)
+
+    def _sees(self, query: Any, key: Any) -> torch.Tensor:
+        """Whether queries at one index of (R, T) see keys at another: the rule of equation 2."""
+        block, position = self.blocks[key], self.positions[key]
+        clean = (block == CLEAN) & (position < self.clean_limits[query])
+        own = (block != CLEAN) & (block == self.blocks[query])
+        noisy = own & (position < self.noisy_limits[query])
+        return (self.documents[query] == self.documents[key]) & (clean | noisy)
 
     def dense_mask(self) -> torch.Tensor:
         """(R, 1, T, T) boolean attention mask, true where the query (row) sees the key (column)."""
-        query = (self.documents, self.blocks, self.clean_limits, self.noisy_limits)
-        key = (self.documents, self.blocks, self.positions)
-        return sees(
-            tuple(part[:, None, :, None] for part in query),
-            tuple(part[:, None, None, :] for part in key),
-        )
+        return self._sees(np.s_[:, None, :, None], np.s_[:, None, None, :])
 
     def additive_mask(self, dtype: torch.dtype) -> torch.Tensor:
         """The same mask to be added to attention scores: 0 where visible, else -inf."""
         mask = self.dense_mask()
-        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
-            ~mask, -math.inf
-        )
+        return mask.new_zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -math.inf)
 
     def flex_mask(self):  # type: ignore[no-untyped-def]
         """The same mask as a block mask of flex attention, for CUDA."""
         from torch.nn.attention.flex_attention import create_block_mask
 
         def mask_mod(row, head, query, key):  # type: ignore[no-untyped-def]
-            return sees(
-                (
-                    self.documents[row, query],
-                    self.blocks[row, query],
-                    self.clean_limits[row, query],
-                    self.noisy_limits[row, query],
-                ),
-                (self.documents[row, key], self.blocks[row, key], self.positions[row, key]),
-            )
+            return self._sees((row, query), (row, key))
 
         rows, length = self.tokens.shape
         return create_block_mask(mask_mod, rows, None, length, length, self.tokens.device)
@@ -94,20 +86,19 @@ def batches(
 ) -> Iterator[list[tuple[int, int]]]:
     """The batches of a run as (epoch, example) pairs, from step ``first_step`` on.
 
-    Every epoch is a fresh shuffle that depends on the seed and the epoch alone; epochs follow each
-    other without a break, the last may be partial, and only the last batch may be short.
+    Every epoch is a new shuffle that depends only on seed and epoch. Epochs follow each other
+    without a break; the last one may be partial, and only the last batch may be short.
     """
     total = round(examples * epochs)
-    orders: dict[int, np.ndarray] = {}
+
+    @lru_cache(maxsize=2)
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng([seed, epoch]).permutation(examples)
+
     for start in range(first_step * batch_size, total, batch_size):
-        batch = []
-        for ordinal in range(start, min(start + batch_size, total)):
-            epoch, place = divmod(ordinal, examples)
-            if epoch not in orders:
-                shuffled = np.random.default_rng([seed, epoch]).permutation(examples)
-                orders = {**{e: o for e, o in orders.items() if e == epoch - 1}, epoch: shuffled}
-            batch.append((epoch, int(orders[epoch][place])))
-        yield batch
+        ordinals = range(start, min(start + batch_size, total))
+        places = (divmod(ordinal, examples) for ordinal in ordinals)
+        yield [(epoch, int(order(epoch)[place])) for epoch, place in places]
 
 
 def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
@@ -136,27 +127,20 @@ def pack(
     rows_per_forward: int,
     normalisation: str,
     ar_weight: float,
-    pad_token_id: int = 0,
     fixed_shape: bool = False,
 ) -> list[Rows]:
-    """Pack the documents of one optimiser step into rows, and rows into forward passes.
+    """Pack all documents of one optimiser step into rows, and rows into forward passes.
 
     Args:
-        streams: all documents of the optimiser step, over all devices.
-        row_length: tokens of one row.
-        rows_per_forward: rows of one forward pass.
         normalisation: ``sequence``: mean over documents of their mean over predicted tokens;
             ``token``: mean over all predicted tokens of the step.
         ar_weight: weight of the AR loss. Labels that weigh nothing are left out.
-        pad_token_id: what fills a row; nothing sees it.
         fixed_shape: fill every row to ``row_length`` (one shape for compiled attention) instead
             of to the longest row of its forward pass.
     """
-    if normalisation == "sequence":
-        shares = [1 / (len(streams) * stream.size) for stream in streams]
-    else:
-        total = sum(stream.size for stream in streams)
-        shares = [1 / total for _ in streams]
+    total = sum(stream.size for stream in streams)
+    per_document = normalisation == "sequence"
+    shares = [1 / (len(streams) * stream.size if per_document else total) for stream in streams]
     rows = first_fit([len(stream) for stream in streams], row_length)
     used = [sum(len(streams[index]) for index in row) for row in rows]
     # Rows of like length share a forward pass, so that little is padded.
@@ -164,51 +148,39 @@ def pack(
     packed = []
     for start in range(0, len(rows), rows_per_forward):
         chosen = order[start : start + rows_per_forward]
-        length = max(used[row] for row in chosen)
-        if fixed_shape:
-            length = max(length, row_length)
+        length = max([used[row] for row in chosen] + [row_length] * fixed_shape)
         documents = [[(streams[i], shares[i]) for i in rows[row]] for row in chosen]
-        packed.append(_rows(documents, length, ar_weight, pad_token_id))
+        packed.append(_rows(documents, length, ar_weight))
     return packed
 
 
-def _rows(
-    rows: list[list[tuple[Stream, float]]], length: int, ar_weight: float, pad_token_id: int
-) -> Rows:
-    """Write documents (with their share of the loss) behind each other into rows of ``length``."""
+def _rows(rows: list[list[tuple[Stream, float]]], length: int, ar_weight: float) -> Rows:
+    """Write documents (with their share of the loss) one after another into rows of ``length``."""
     shape = (len(rows), length)
-    tokens = np.full(shape, pad_token_id)
     positions = np.tile(np.arange(length), (len(rows), 1))  # padding is causal among itself
-    documents = np.full(shape, PADDING)
-    blocks = np.full(shape, CLEAN)
-    clean_limits = positions + 1
-    noisy_limits = np.zeros(shape, dtype=int)
+    grid = {
+        "tokens": np.zeros(shape, dtype=int),  # padding may be any token; nothing sees it
+        "positions": positions,
+        "documents": np.full(shape, PADDING, dtype=np.int32),
+        "blocks": np.full(shape, CLEAN, dtype=np.int32),
+        "clean_limits": (positions + 1).astype(np.int32),
+        "noisy_limits": np.zeros(shape, dtype=np.int32),
+    }
     labels, targets, ar_weights, mask_weights = [], [], [], []
     for row, contents in enumerate(rows):
         start = 0
         for number, (stream, share) in enumerate(contents):
             part = (row, slice(start, start + len(stream)))
-            tokens[part] = stream.tokens
-            positions[part] = stream.positions
-            documents[part] = number
-            blocks[part] = stream.blocks
-            clean_limits[part] = stream.clean_limits
-            noisy_limits[part] = stream.noisy_limits
+            grid["documents"][part] = number
+            for name in grid.keys() - {"documents"}:
+                grid[name][part] = getattr(stream, name)
             counted = ar_weight * stream.ar_terms + stream.mask_terms > 0
             labels.append(row * length + start + stream.labels[counted])
-            targets.append(stream.targets[counted])
+            targets.append(stream.targets[counted].astype(np.int64))
             ar_weights.append(share * stream.ar_terms[counted])
             mask_weights.append(share * stream.mask_terms[counted])
             start += len(stream)
-    return Rows(
-        tokens=torch.from_numpy(tokens),
-        positions=torch.from_numpy(positions),
-        documents=torch.from_numpy(documents).int(),
-        blocks=torch.from_numpy(blocks).int(),
-        clean_limits=torch.from_numpy(clean_limits).int(),
-        noisy_limits=torch.from_numpy(noisy_limits).int(),
-        labels=torch.from_numpy(np.concatenate(labels)),
-        targets=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
-        ar_weights=torch.from_numpy(np.concatenate(ar_weights)),
-        mask_weights=torch.from_numpy(np.concatenate(mask_weights)),
-    )
+    lists = {"labels": labels, "targets": targets}
+    lists |= {"ar_weights": ar_weights, "mask_weights": mask_weights}
+    joined = {name: np.concatenate(parts) for name, parts in lists.items()}
+    return Rows(**{name: torch.from_numpy(value) for name, value in (grid | joined).items()})

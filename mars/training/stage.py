@@ -1,4 +1,4 @@
-"""The stages that train: base models from random weights, and what is fine-tuned from a parent."""
+"""The stages that train: base models from random weights, other models from a parent."""
 
 from __future__ import annotations
 
@@ -12,25 +12,17 @@ from mars.provenance.stage import Job, Spec, Stage
 
 
 class TrainSpec(Spec):
-    """One training.
-
-    Attributes:
-        method: ``pretrain`` is next-token prediction from random weights.
-        block_size: tokens B of one block; None for the autoregressive methods.
-        ar_weight: of MARS: weight of the AR loss beside the mask loss; 0 is "w/o SFT loss".
-        architecture: shape of the new model, for ``pretrain``.
-        training: hyper-parameters, resolved.
-    """
+    """One training; ``pretrain`` is next-token prediction from random weights."""
 
     method: Literal["pretrain", "ar_sft", "mars", "block_diffusion"]
-    block_size: int | None = None
-    ar_weight: float | None = None
-    architecture: Architecture | None = None
+    block_size: int | None = None  # B, of mars and block_diffusion
+    ar_weight: float | None = None  # of mars: of the AR loss beside the mask loss
+    architecture: Architecture | None = None  # of the new model, for pretrain
     training: Training
 
     @property
     def normalisation(self) -> str:
-        """As published, unless set: per sequence for dual streams, per token for AR (B3)."""
+        """As published unless set: per sequence for dual streams, per token for AR (B3)."""
         published = "sequence" if self.method in ("mars", "block_diffusion") else "token"
         return self.training.normalisation or published
 
@@ -40,11 +32,8 @@ def resolve_pretraining(experiment: Experiment, model: str) -> TrainSpec:
     base = experiment.scales[experiment.models[model].scale].base
     if not isinstance(base, ScratchBase) or experiment.models[model].method != "base":
         raise UserError(f"{model} is not trained from random weights; there is no pre-training.")
-    return TrainSpec(
-        method="pretrain",
-        architecture=base.architecture,
-        training=experiment.training_of(model),
-    )
+    training = experiment.training_of(model)
+    return TrainSpec(method="pretrain", architecture=base.architecture, training=training)
 
 
 def resolve_training(experiment: Experiment, model: str) -> TrainSpec:
@@ -71,9 +60,9 @@ def inputs(experiment: Experiment, model: str) -> list[str]:
 
 
 def run(spec: TrainSpec, job: Job) -> dict[str, Any]:
-    """Train one model; started again after a kill it goes on where it was.
+    """Train one model; started again after a kill, it resumes where it stopped.
 
-    Of several processes each calls this; the first one writes the checkpoint.
+    Each of several processes calls this; the first one writes the checkpoint.
     """
     from mars.machine.gpus import end_with_parent
     from mars.training.trainer import train

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from datasets import Dataset, load_from_disk
+from datasets import load_from_disk
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -41,10 +41,9 @@ from mars.checkpoints.export import export
 from mars.errors import UserError
 from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.provenance.files import read_json, write_json
-from mars.training.dense_attention import DENSE
 from mars.training.dual_stream import Stream, target_count
 from mars.training.methods import MEAN_INVERSE_RATE, Layout, layout
-from mars.training.packed_model import PackedModel
+from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import Rows, batches, pack, steps_of_run
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
 CHECKPOINTS_KEPT = 2
 LOG_LINES = 2000  # at most this many lines in training.jsonl
 DIVERGED = 3.0  # times the loss of the first step, or of a uniform guess if that is more
-LOSSES_WATCHED = 16  # their median decides: a single batch may weigh a lot (1/t weights)
+LOSSES_WATCHED = 16  # their median decides, since a single batch may weigh a lot (1/t weights)
 
 
 @dataclass
@@ -73,14 +72,12 @@ class Examples:
     """The documents that have something to predict, and how their batches are made."""
 
     def __init__(self, path: Path, lay_out: Layout, seed: int) -> None:
-        self.tokens, self.starts, self.prompts = _columns(_load_dataset(path))
+        self.lay_out, self.seed = lay_out, seed
+        self.tokens, self.starts, self.prompts = _columns(path)
         lengths = np.diff(self.starts)
-        kept = np.flatnonzero(target_count(lengths, self.prompts) > 0).tolist()
-        self.skipped = len(lengths) - len(kept)
-        self.kept = kept
-        self.lay_out = lay_out
-        self.seed = seed
-        if not kept:
+        self.kept = np.flatnonzero(target_count(lengths, self.prompts) > 0).tolist()
+        self.skipped = len(lengths) - len(self.kept)
+        if not self.kept:
             raise UserError(
                 f"{path}: no document has a response to learn from; check `training.max_length`, "
                 "which must be longer than the prompts."
@@ -109,35 +106,27 @@ def train(
     output: Path,
     checkpoint_minutes: float = 15,
 ) -> dict[str, Any]:
-    """Train one checkpoint and export it.
+    """Train one checkpoint and export it, whole, to ``output``.
 
     Args:
-        parent: checkpoint folder to start from; for ``pretrain`` a folder with a tokenizer.
-        dataset: folder of a saved ``datasets.Dataset`` with columns ``input_ids`` and
-            ``prompt_length`` (leading tokens without loss).
-        work: folder for checkpoints; a run that finds its own there goes on from the newest.
-        output: folder of the export; it appears whole, at the end.
-        checkpoint_minutes: between two checkpoints; changes no result.
+        parent: checkpoint to start from; for ``pretrain`` a folder with a tokenizer.
+        dataset: a saved ``datasets.Dataset``: ``input_ids``, and ``prompt_length`` without loss.
+        work: folder for checkpoints; a run that finds its own there resumes from the newest.
 
     Returns:
-        The summary that is also written to ``training_summary.json``; of several processes, the
-        others return nothing.
+        The content of ``training_summary.json``; nothing in processes other than the main one.
 
     Raises:
-        UserError: a checkpoint without mask token, an unusable data set, a diverging loss, a work
-            folder of another run.
+        UserError: no mask token, an unusable data set, a diverging loss, work of another run.
     """
     accelerator = _accelerator(spec.training.precision)
     tokenizer = AutoTokenizer.from_pretrained(parent)
     model = _load_model(spec, parent, tokenizer, accelerator.device)
-    _check_tokens(spec.method, parent, tokenizer, model)
-    if spec.method == "pretrain":
-        _check_tokenizer_survives(tokenizer, model, parent)
+    _check_tokenizer(spec.method, parent, tokenizer, model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     lay_out = layout(spec, tokenizer.mask_token_id, tokenizer.eos_token_id)
     examples = Examples(dataset, lay_out, spec.training.seed)
-    settings = {
-        **spec.model_dump(exclude={"architecture"}),
+    settings = spec.model_dump(exclude={"architecture"}) | {
         "normalisation": spec.normalisation,
         "parent": parent.name,
         "examples": len(examples),
@@ -148,64 +137,56 @@ def train(
     summary: dict[str, Any] = {}
     if accelerator.is_main_process:
         summary = {**run.summary(), "parameters_before": parameters}
-        export(
-            model,
-            state,
-            tokenizer,
-            output,
-            parent=parent,
-            settings=settings,
-            log=run.progress.log,
-            summary=summary,
-        )
+        log = run.progress.log
+        export(model, state, tokenizer, output, parent, settings, log, summary)
     accelerator.wait_for_everyone()
     return summary
 
 
+@dataclass
 class TrainingRun:
     """One training run: model, optimiser, schedule and how far it is."""
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        model: PreTrainedModel,
-        examples: Examples,
-        spec: TrainSpec,
-        settings: dict[str, Any],
-        work: Path,
-        checkpoint_minutes: float,
-    ) -> None:
-        training = spec.training
-        self.accelerator, self.examples = accelerator, examples
-        self.spec, self.settings = spec, settings
-        self.work, self.checkpoint_minutes = work, checkpoint_minutes
-        self.steps = steps_of_run(len(examples), training.epochs, training.batch_size)
+    accelerator: Accelerator
+    model: Any
+    examples: Examples
+    spec: TrainSpec
+    settings: dict[str, Any]
+    work: Path
+    checkpoint_minutes: float
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        training, config = self.spec.training, self.model.config
+        self.steps = steps_of_run(len(self.examples), training.epochs, training.batch_size)
         if self.steps == 0:
             raise UserError("`training.epochs` is too small for a single step; raise it.")
-        self.ar_weight = 1.0 if spec.ar_weight is None else spec.ar_weight
-        self.fixed_shape = model.config._attn_implementation == "flex_attention"
+        self.ar_weight = 1.0 if self.spec.ar_weight is None else self.spec.ar_weight
+        self.fixed_shape = config._attn_implementation == "flex_attention"
         weight = MEAN_INVERSE_RATE if training.inverse_t_weighting else 1.0
-        self.guess = weight * math.log(model.config.vocab_size)  # loss of a uniform guess
-        packed = PackedModel(model, self.ar_weight)
+        self.guess = weight * math.log(config.vocab_size)  # loss of a uniform guess
+        packed = PackedModel(self.model, self.ar_weight)
+        trained = [p for p in packed.parameters() if p.requires_grad]
+        matrices = {"params": [p for p in trained if p.ndim >= 2]}
+        vectors = {"params": [p for p in trained if p.ndim < 2]}  # biases and norms
         optimizer = torch.optim.AdamW(
-            _parameter_groups(packed, training.weight_decay),
+            [matrices | {"weight_decay": training.weight_decay}, vectors | {"weight_decay": 0.0}],
             lr=training.learning_rate,
             betas=(0.9, training.adam_beta2),
             fused=True,
         )
-        self.model, self.optimizer = accelerator.prepare(packed, optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(packed, optimizer)
         self.scheduler = get_cosine_schedule_with_warmup(
             self.optimizer, math.ceil(training.warmup_ratio * self.steps), self.steps
         )
-        self.progress = Progress()
 
     def train(self) -> None:
         """Run all steps that are not done yet."""
         self.resume()
-        progress, accelerator = self.progress, self.accelerator
+        progress = self.progress
         every = math.ceil(self.steps / LOG_LINES)
-        started = time.monotonic() - progress.seconds
-        saved = time.monotonic()
+        first_tokens, first_seconds = progress.tokens, progress.seconds
+        started = saved = time.monotonic()
         self.model.train()
         bar = tqdm(
             total=self.steps,
@@ -213,21 +194,19 @@ class TrainingRun:
             desc=self.spec.method,
             unit="step",
             mininterval=1 if sys.stderr.isatty() else 30,
-            disable=not accelerator.is_main_process,
+            disable=not self.accelerator.is_main_process,
         )
-        first_tokens = progress.tokens
-        begun = time.monotonic()
         for rows, tokens in self.packed_steps(progress.step):
             learning_rate = self.scheduler.get_last_lr()[0]
             losses, norm = self.step(rows)
             self.check(losses, norm)
             progress.step += 1
             progress.tokens += tokens
-            progress.seconds = time.monotonic() - started
+            progress.seconds = first_seconds + time.monotonic() - started
             progress.pending.append([*losses, norm])
             if progress.step % every == 0 or progress.step == self.steps:
                 self.log(learning_rate)
-            rate = (progress.tokens - first_tokens) / (time.monotonic() - begun)
+            rate = (progress.tokens - first_tokens) / (progress.seconds - first_seconds)
             bar.set_postfix_str(f"loss {losses[0]:.3f}, {rate:,.0f} tokens/s", refresh=False)
             bar.update()
             if self.due(saved) and progress.step < self.steps:
@@ -250,9 +229,8 @@ class TrainingRun:
                 ar_weight=self.ar_weight,
                 fixed_shape=self.fixed_shape,
             )
+            packed += [packed[0].silent()] * (-len(packed) % accelerator.num_processes)
             own = packed[accelerator.process_index :: accelerator.num_processes]
-            if len(own) < math.ceil(len(packed) / accelerator.num_processes):
-                own = [*own, packed[0].silent()]
             yield [rows.to(accelerator.device) for rows in own], sum(map(len, streams))
 
     def step(self, rows: list[Rows]) -> tuple[list[float], float]:
@@ -280,9 +258,8 @@ class TrainingRun:
         """Gradients of a whole optimiser step; (3,) loss, AR loss and mask loss of these rows."""
         accelerator = self.accelerator
         total = torch.zeros(3, device=accelerator.device)
-        for index, part in enumerate(rows):
-            last = index == len(rows) - 1
-            with nullcontext() if last else accelerator.no_sync(self.model):
+        for part in rows:
+            with nullcontext() if part is rows[-1] else accelerator.no_sync(self.model):
                 loss, apart = self.model(part)
                 # Data-parallel wrappers average over processes; shares are to be summed.
                 accelerator.backward(loss * accelerator.num_processes)
@@ -293,7 +270,8 @@ class TrainingRun:
     def check(self, losses: list[float], norm: float) -> None:
         """Stop a run whose loss is not finite, or stays far above where it started."""
         progress, step = self.progress, self.progress.step + 1
-        where = f"checkpoints up to step {self.newest()} are in {self.work}"
+        newest = max(self.checkpoints(), default=0)
+        where = f"checkpoints up to step {newest} are in {self.work}"
         if not all(map(math.isfinite, [*losses, norm])):
             raise UserError(
                 f"training stopped: the loss or its gradient is not finite at step {step} of "
@@ -306,9 +284,8 @@ class TrainingRun:
         bound = DIVERGED * max(progress.first_loss, self.guess)
         if len(progress.recent_losses) == LOSSES_WATCHED and recent > bound:
             raise UserError(
-                f"training stopped: at step {step} of {self.steps} the loss is "
-                f"{recent:.2f}, over {DIVERGED:.0f} times where it started and what "
-                "guessing costs; lower "
+                f"training stopped: at step {step} of {self.steps} the loss is {recent:.2f}, over "
+                f"{DIVERGED:.0f} times its start and the cost of guessing; lower "
                 f"`training.learning_rate` ({where})."
             )
 
@@ -317,21 +294,18 @@ class TrainingRun:
         progress = self.progress
         loss, ar, mask, norm = np.mean(progress.pending, axis=0).tolist()
         method = self.spec.method
-        progress.log.append(
-            {
-                "step": progress.step,
-                "loss": loss,
-                "loss_ar": None if method == "block_diffusion" or not self.ar_weight else ar,
-                "loss_mask": mask if method in ("mars", "block_diffusion") else None,
-                "grad_norm": norm,
-                "learning_rate": learning_rate,
-                "tokens": progress.tokens,
-                "seconds": round(progress.seconds, 3),
-            }
-        )
+        line = {
+            "step": progress.step,
+            "loss": loss,
+            "loss_ar": None if method == "block_diffusion" or not self.ar_weight else ar,
+            "loss_mask": mask if method in ("mars", "block_diffusion") else None,
+            "grad_norm": norm,
+            "learning_rate": learning_rate,
+            "tokens": progress.tokens,
+            "seconds": round(progress.seconds, 3),
+        }
+        progress.log.append(line)
         progress.pending = []
-
-    # --- checkpoints ----------------------------------------------------------------------------
 
     def due(self, saved: float) -> bool:
         """Whether it is time for a checkpoint; the main process decides for all."""
@@ -341,17 +315,12 @@ class TrainingRun:
         flag = torch.tensor([due and self.accelerator.is_main_process], dtype=torch.int32)
         return bool(self.accelerator.reduce(flag.to(self.accelerator.device), "sum"))
 
-    def checkpoints(self) -> list[Path]:
-        """Whole checkpoints in the work folder, oldest first."""
-        return sorted(self.work.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-
-    def newest(self) -> int:
-        """Step of the newest checkpoint, 0 without one."""
-        found = self.checkpoints()
-        return int(found[-1].name.split("-")[1]) if found else 0
+    def checkpoints(self) -> dict[int, Path]:
+        """Whole checkpoints in the work folder, by their step."""
+        return {int(path.name.split("-")[1]): path for path in self.work.glob("checkpoint-*")}
 
     def save(self) -> None:
-        """Write a checkpoint beside the others, rename it when it is whole, prune old ones."""
+        """Write a checkpoint beside the others, rename it once it is whole, remove old ones."""
         accelerator = self.accelerator
         temporary = self.work / f".checkpoint-{self.progress.step}"
         if accelerator.is_main_process:
@@ -362,33 +331,29 @@ class TrainingRun:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             torch.save(self.scheduler.state_dict(), temporary / "schedule.pt")
-            write_json(
-                temporary / "progress.json",
-                {"settings": self.settings, "progress": asdict(self.progress)},
-            )
+            state = {"settings": self.settings, "progress": asdict(self.progress)}
+            write_json(temporary / "progress.json", state)
             final = self.work / f"checkpoint-{self.progress.step}"
             shutil.rmtree(final, ignore_errors=True)
             os.replace(temporary, final)
-            for old in self.checkpoints()[:-CHECKPOINTS_KEPT]:
+            for _, old in sorted(self.checkpoints().items())[:-CHECKPOINTS_KEPT]:
                 shutil.rmtree(old)
         accelerator.wait_for_everyone()
 
     def resume(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        found = self.checkpoints()
-        if not found:
+        """Resume from the newest checkpoint, if there is one."""
+        if not (found := self.checkpoints()):
             return
-        state = read_json(found[-1] / "progress.json")
+        newest = found[max(found)]
+        state = read_json(newest / "progress.json")
         if state["settings"] != self.settings:
             raise UserError(
                 f"{self.work} holds checkpoints of a run with other settings; delete the folder to "
                 "start afresh."
             )
-        self.accelerator.load_state(str(found[-1]))
-        self.scheduler.load_state_dict(torch.load(found[-1] / "schedule.pt", weights_only=True))
+        self.accelerator.load_state(str(newest))
+        self.scheduler.load_state_dict(torch.load(newest / "schedule.pt", weights_only=True))
         self.progress = Progress(**state["progress"])
-
-    # --- results --------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Weights of the wrapped model, gathered from all processes."""
@@ -397,14 +362,11 @@ class TrainingRun:
 
     def summary(self) -> dict[str, Any]:
         """What the run did and what it cost."""
-        progress = self.progress
-        device = self.accelerator.device
+        progress, device = self.progress, self.accelerator.device
+        memory, name = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "cpu"
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device)
             name = torch.cuda.get_device_name(device)
-        else:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            name = "cpu"
         return {
             "steps": progress.step,
             "examples": len(self.examples),
@@ -420,7 +382,7 @@ class TrainingRun:
 
 
 def _accelerator(precision: str) -> Accelerator:
-    """This process among those that were launched."""
+    """The part of this process in the launched group."""
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
     launched = int(os.environ.get("WORLD_SIZE", 1))
@@ -435,35 +397,27 @@ def _accelerator(precision: str) -> Accelerator:
     return accelerator
 
 
-def _load_dataset(path: Path) -> Dataset:
+def _columns(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All tokens in a row, where each document starts (and the last ends), prompt lengths.
+
+    Views of the Arrow file, which stays on disk: no document is held in memory.
+    """
     try:
         dataset = load_from_disk(str(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no data set; prepare the data first.") from error
-    missing = {"input_ids", "prompt_length"} - set(dataset.column_names)
-    if missing:
-        raise UserError(
-            f"{path}: column {sorted(missing)[0]!r} is missing; prepare the data again."
-        )
-    return dataset
-
-
-def _columns(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All tokens behind each other, where each document starts (and the last ends), prompt lengths.
-
-    Views of the Arrow file, which stays on disk: no document is held in memory.
-    """
+    if missing := {"input_ids", "prompt_length"} - set(dataset.column_names):
+        raise UserError(f"{path}: column {min(missing)!r} is missing; prepare the data again.")
     table = dataset.flatten_indices() if dataset._indices is not None else dataset
     documents = table.data.column("input_ids").combine_chunks()
-    tokens = documents.values.to_numpy()
-    starts = documents.offsets.to_numpy()
-    return tokens, starts, table.data.column("prompt_length").to_numpy()
+    prompts = table.data.column("prompt_length").to_numpy()
+    return documents.values.to_numpy(), documents.offsets.to_numpy(), prompts
 
 
 def _load_model(
     spec: TrainSpec, parent: Path, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> PreTrainedModel:
-    """The parent in float32 (master weights; bfloat16 is the type of the computation only)."""
+    """The parent in float32: master weights, since bfloat16 is only the type of the computation."""
     attention = "flex_attention" if device.type == "cuda" else DENSE
     architecture = spec.architecture
     if architecture is None:
@@ -491,10 +445,14 @@ def _load_model(
     return model
 
 
-def _check_tokens(
+def _check_tokenizer(
     method: str, parent: Path, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> None:
-    """Special tokens that the method needs, within the embedding the model has."""
+    """Check that the special tokens exist and fit the model, and that the tokenizer reloads.
+
+    For some model types, Qwen2 among them, ``AutoTokenizer`` ignores the class in the tokenizer's
+    files and substitutes the type's own, with other splitting rules.
+    """
     if tokenizer.eos_token_id is None:
         raise UserError(f"{parent}: the tokenizer has no EOS token; set its `eos_token`.")
     if method in ("mars", "block_diffusion") and tokenizer.mask_token_id is None:
@@ -506,16 +464,8 @@ def _check_tokens(
             f"{parent}: the tokenizer has {len(tokenizer)} tokens, the model only "
             f"{model.config.vocab_size} embedding rows; choose a mask token the model has."
         )
-
-
-def _check_tokenizer_survives(
-    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, parent: Path
-) -> None:
-    """That ``AutoTokenizer`` will load the same tokenizer beside the new model's configuration.
-
-    For some model types, Qwen2 among them, it ignores the class in the tokenizer's files and
-    substitutes the type's own, with other splitting rules.
-    """
+    if method != "pretrain":
+        return
     with tempfile.TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -525,12 +475,3 @@ def _check_tokenizer_survives(
             f"{parent}: beside a {model.config.model_type} model, AutoTokenizer would load this "
             f"tokenizer as {type(loaded).__name__} and split text differently; build it as one."
         )
-
-
-def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices, none on biases and norms."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
 
-from mars.data.minibench.examples import Example, Passage, draw, generator
-from mars.data.minibench.hub_layout import Configurations, write_dataset
+from mars.data.minibench.code_problems import CodeProblems
+from mars.data.minibench.instructions_if import Instructions
+from mars.data.minibench.knowledge import FourOptions, TenOptions
 from mars.data.minibench.lessons import LESSONS, Lesson
-from mars.data.minibench.miniature import Miniature
-from mars.data.minibench.registry import miniatures
+from mars.data.minibench.logic_tasks import LogicTasks
+from mars.data.minibench.miniature import (
+    Configurations,
+    Example,
+    Miniature,
+    Passage,
+    draw,
+    generator,
+)
+from mars.data.minibench.word_problems import WordProblems
 from mars.data.minibench.world import World
+from mars.provenance.files import write_atomic
 
 if TYPE_CHECKING:
     from mars.config.experiment import GeneratedData
@@ -24,8 +37,22 @@ DOCUMENTS = "mars-generated/documents"
 
 Miniatures = Mapping[str, Miniature]
 
-# Share of the exercises that the documents write out as the benchmark does, without a chat's frame.
+# Share of the documents' exercises that are worded as in the benchmark, without the chat format.
 WRITTEN_OUT = 0.3
+
+
+def miniatures(seed: int) -> dict[str, Miniature]:
+    """The miniature benchmarks by repository; their order is part of what a seed generates."""
+    world = World.of(seed)
+    found: tuple[Miniature, ...] = (
+        WordProblems(),
+        CodeProblems(),
+        Instructions(world),
+        LogicTasks(seed),
+        TenOptions(world),
+        FourOptions(world),
+    )
+    return {miniature.repository: miniature for miniature in found}
 
 
 def generate(config: GeneratedData, output: Path) -> None:
@@ -46,14 +73,19 @@ def generate(config: GeneratedData, output: Path) -> None:
     documents = passages(kinds, tests, seed, config.pretraining_documents)
     assert_disjoint(tests, corpus, documents)
 
+    conversations = [
+        {"id": f"{index:06d}", "messages": list(example.messages), "source": source}
+        for index, (source, example) in enumerate(corpus)
+    ]
+    given, text = zip(*documents, strict=True)
     datasets: dict[str, tuple[str, Configurations]] = {
         INSTRUCT: (
             "Generated instruction examples in the `messages` schema.",
-            {"default": {"train": _instruct_table(corpus)}},
+            {"default": {"train": pa.Table.from_pylist(conversations)}},
         ),
         DOCUMENTS: (
             "Generated plain documents, for pre-training.",
-            {"default": {"train": _documents_table(documents)}},
+            {"default": {"train": pa.table({"given": given, "text": text})}},
         ),
     }
     for name, kind in kinds.items():
@@ -72,7 +104,7 @@ def draw_tests(kind: Miniature, seed: int, count: int) -> list[Example]:
 def _spread(
     kind: Miniature, seed: int, use: str, count: int, excluded: Iterable[str], distinct: bool = True
 ) -> list[Example]:
-    """``count`` questions of a kind for one use, as many of each part."""
+    """``count`` questions of a kind for one use, spread evenly over its parts."""
     examples: list[Example] = []
     for index, part in enumerate(kind.parts):
         share = count // len(kind.parts) + (index < count % len(kind.parts))
@@ -110,7 +142,7 @@ def passages(
             documents.append(kind(rng, world))
             continue
         sample = partial(kind.example, rng, rng.choice(kind.parts))
-        example = draw(sample, 1, excluded[kind.repository])[0]
+        (example,) = draw(sample, 1, excluded[kind.repository])
         prompt, answer = (message["content"] for message in example.messages[-2:])
         written_out = rng.random() < WRITTEN_OUT
         documents.append((f"{prompt}\n", answer) if written_out else example.plain)
@@ -118,14 +150,12 @@ def passages(
 
 
 def assert_disjoint(
-    tests: dict[str, list[Example]],
-    corpus: list[tuple[str, Example]],
-    documents: list[Passage],
+    tests: dict[str, list[Example]], corpus: list[tuple[str, Example]], documents: list[Passage]
 ) -> None:
     """No test question is trained on: neither by its key nor by its text.
 
     Raises:
-        AssertionError: names the question; the generators are wrong then, not the user.
+        AssertionError: names the question; it is a mistake of the generators, not of the user.
     """
     trained = {(name, example.key) for name, example in corpus}
     prompts = {message["content"] for _, e in corpus for message in e.messages[:-1]}
@@ -134,22 +164,24 @@ def assert_disjoint(
     for name, examples in tests.items():
         for example in examples:
             prompt = example.messages[-2]["content"]
-            assert (name, example.key) not in trained, f"trained on the test question {prompt!r}"
+            seen = (name, example.key) in trained or prompt in prompts
+            assert not seen, f"trained on the test question {prompt!r}"
             assert example.plain not in read, f"a document is the test question {prompt!r}"
-            assert prompt not in prompts, f"trained on the test question {prompt!r}"
             # To the end of its line: a longer question may begin with the same words.
             assert f"{prompt}\n" not in text, f"a document contains the test question {prompt!r}"
 
 
-def _documents_table(documents: list[Passage]) -> pa.Table:
-    given, text = zip(*documents, strict=True)
-    return pa.table({"given": given, "text": text})
-
-
-def _instruct_table(corpus: list[tuple[str, Example]]) -> pa.Table:
-    return pa.Table.from_pylist(
-        [
-            {"id": f"{index:06d}", "messages": list(example.messages), "source": source}
-            for index, (source, example) in enumerate(corpus)
-        ]
-    )
+def write_dataset(folder: Path, title: str, configurations: Configurations) -> None:
+    """Write a data set so that ``datasets.load_dataset`` reads it; ``title`` is for its README."""
+    entries: list[dict[str, object]] = []
+    for name, splits in configurations.items():
+        files = []
+        for split, table in splits.items():
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer)
+            path = f"{name}/{split}.parquet"
+            write_atomic(folder / path, buffer.getvalue())
+            files.append({"split": split, "path": path})
+        entries.append({"config_name": name, "default": not entries, "data_files": files})
+    header = yaml.safe_dump({"license": "apache-2.0", "configs": entries}, sort_keys=False)
+    write_atomic(folder / "README.md", f"---\n{header}---\n{title}\n")

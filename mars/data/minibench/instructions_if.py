@@ -1,23 +1,19 @@
-"""Instructions whose following can be checked (the miniature of IFEval)."""
+"""Instructions that can be checked automatically (the miniature of IFEval)."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from mars.data.minibench.examples import Example, conversation
-from mars.data.minibench.miniature import Miniature
-from mars.data.minibench.world import GOODS, PEOPLE, World
+from mars.data.minibench.miniature import Example, Miniature, conversation
+from mars.data.minibench.world import World, texts, words
 
-REQUESTS = ("Write about {s}.", "Tell me about {s}.", "Describe {s}.")
-CLOSINGS = ("That is all.", "This is the end.", "I hope this helps.", "Now you know.")
-MARKERS = ("P.S.", "P.P.S")
-WORDS = GOODS
-# What a list says of its subject, in this order: a response has nothing arbitrary in it, so that
-# a model that has learnt the instruction is sure of every token.
+# What a list says about its subject, in this order: nothing in a response is arbitrary, so a model
+# that has learnt the instruction is sure of every token.
 _TOLD = ("job", "pet", "food", "friend")
 
 TEXT = pa.string()
@@ -30,9 +26,10 @@ ARGUMENTS = {
 
 @dataclass
 class Draft:
-    """A response under way: what each instruction adds to or changes in it."""
+    """A response being written; each instruction adds to it or changes it."""
 
     subject: str
+    world: World
     sentences: list[str]
     head: list[str] = field(default_factory=list)
     tail: list[str] = field(default_factory=list)
@@ -44,15 +41,6 @@ class Draft:
         return f'"{text}"' if self.quoted else text
 
 
-@dataclass(frozen=True)
-class Instruction:
-    """One verifiable instruction: lm-eval's id and arguments, wording in the prompt."""
-
-    id: str
-    arguments: dict[str, Any]
-    wording: str
-
-
 class Instructions(Miniature):
     """Requests to write about a person under one or two of lm-eval's own instructions."""
 
@@ -60,6 +48,7 @@ class Instructions(Miniature):
     parts = ("default",)
     corpus_share, documents_share = 5, 4
     split = "train"
+    numbered = ("key", int)
     schema = pa.schema(
         {"key": pa.int64(), "prompt": TEXT, "instruction_id_list": pa.list_(TEXT)}
         | {"kwargs": pa.list_(pa.struct(ARGUMENTS))}
@@ -68,115 +57,81 @@ class Instructions(Miniature):
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def identity(self, index: int) -> dict[str, Any]:
-        return {"key": index}
-
     def example(self, rng: random.Random, part: str) -> Example:
         """One request; its key is the subject and the instructions with their arguments."""
-        subject = rng.choice(PEOPLE)
-        draft = Draft(subject, [self.world.statement("town", subject)])
-        makers = rng.sample(_MAKERS, rng.choice([1, 2, 2]))
-        makers.sort(key=_MAKERS.index)
-        chosen = [make(rng, draft, self.world) for make in makers]
-        wordings = [instruction.wording for instruction in chosen]
+        subject = rng.choice(words("people"))
+        draft = Draft(subject, self.world, [self.world.statement("town", subject)])
+        wanted: dict[str, str] = texts()["instructions"]["wordings"]
+        chosen = sorted(rng.sample(list(wanted), rng.choice([1, 2, 2])), key=list(wanted).index)
+        arguments = [_FOLLOW[instruction](rng, draft) for instruction in chosen]
+        wordings = [
+            wanted[instruction].format(**given)
+            for instruction, given in zip(chosen, arguments, strict=True)
+        ]
         rng.shuffle(wordings)
-        prompt = " ".join([rng.choice(REQUESTS).format(s=subject), *wordings])
-        document = {
-            "prompt": prompt,
-            "instruction_id_list": [instruction.id for instruction in chosen],
-            "kwargs": [instruction.arguments for instruction in chosen],
-        }
+        request = rng.choice(texts()["instructions"]["requests"]).format(s=subject)
+        prompt = " ".join([request, *wordings])
+        document = {"prompt": prompt, "instruction_id_list": chosen, "kwargs": arguments}
         key = "; ".join([subject, *sorted(wordings)])
         answer = draft.text()
         return Example(key, conversation(prompt, answer), document, (f"{prompt}\n", answer), part)
 
 
-def _keywords(rng: random.Random, draft: Draft, world: World) -> Instruction:
-    words = rng.sample(WORDS, 2)
-    draft.sentences.append(f"We see {words[0]} and {words[1]}.")
-    return Instruction(
-        "keywords:existence",
-        {"keywords": words},
-        f"Include the keywords {words[0]} and {words[1]}.",
-    )
+# Each follows one instruction in the draft and returns its arguments.
 
 
-def _frequency(rng: random.Random, draft: Draft, world: World) -> Instruction:
-    word, times = rng.choice(WORDS), rng.randint(2, 3)
-    draft.sentences.append(f"We say {' '.join([word] * times)}.")
-    return Instruction(
-        "keywords:frequency",
-        {"keyword": word, "frequency": times, "relation": "at least"},
-        f"The word {word} should appear at least {times} times.",
-    )
-
-
-def _bullets(rng: random.Random, draft: Draft, world: World) -> Instruction:
-    count = rng.randint(2, 3)
-    facts = [world.statement(relation, draft.subject) for relation in _TOLD[:count]]
-    draft.tail += [f"* {fact}" for fact in facts]
-    return Instruction(
-        "detectable_format:number_bullet_lists",
-        {"num_bullets": count},
-        f"Your answer must contain exactly {count} bullet points.",
-    )
-
-
-def _title(rng: random.Random, draft: Draft, world: World) -> Instruction:
+def _title(rng: random.Random, draft: Draft) -> dict[str, Any]:
     draft.head.append(f"<< {draft.subject} >>")
-    return Instruction(
-        "detectable_format:title",
-        {},
-        "Your answer must contain a title, wrapped in double angular brackets.",
-    )
+    return {}
 
 
-def _highlight(rng: random.Random, draft: Draft, world: World) -> Instruction:
-    pet = world.value("pet", draft.subject)
+def _keywords(rng: random.Random, draft: Draft) -> dict[str, Any]:
+    first, second = rng.sample(words("goods"), 2)
+    draft.sentences.append(f"We see {first} and {second}.")
+    return {"keywords": [first, second]}
+
+
+def _frequency(rng: random.Random, draft: Draft) -> dict[str, Any]:
+    word, times = rng.choice(words("goods")), rng.randint(2, 3)
+    draft.sentences.append(f"We say {' '.join([word] * times)}.")
+    return {"keyword": word, "frequency": times, "relation": "at least"}
+
+
+def _highlight(rng: random.Random, draft: Draft) -> dict[str, Any]:
+    pet = draft.world.value("pet", draft.subject)
     draft.sentences.append(f"The pet of * {draft.subject} * is * {pet} *.")
-    return Instruction(
-        "detectable_format:number_highlighted_sections",
-        {"num_highlights": 2},
-        "Highlight at least 2 sections with *stars*.",
-    )
+    return {"num_highlights": 2}
 
 
-def _postscript(rng: random.Random, draft: Draft, world: World) -> Instruction:
-    marker = rng.choice(MARKERS)
-    draft.tail.append(f"{marker} {world.statement('food', draft.subject)}")
-    return Instruction(
-        "detectable_content:postscript",
-        {"postscript_marker": marker},
-        f"Add a postscript starting with {marker}",
-    )
+def _bullets(rng: random.Random, draft: Draft) -> dict[str, Any]:
+    told = _TOLD[: rng.randint(2, 3)]
+    draft.tail += [f"* {draft.world.statement(relation, draft.subject)}" for relation in told]
+    return {"num_bullets": len(told)}
 
 
-def _closing(rng: random.Random, draft: Draft, world: World) -> Instruction:
-    closing = rng.choice(CLOSINGS)
-    draft.tail.append(closing)
-    return Instruction(
-        "startend:end_checker",
-        {"end_phrase": closing},
-        f"Finish with this exact phrase: {closing}",
-    )
+def _postscript(rng: random.Random, draft: Draft) -> dict[str, Any]:
+    marker = rng.choice(texts()["instructions"]["markers"])
+    draft.tail.append(f"{marker} {draft.world.statement('food', draft.subject)}")
+    return {"postscript_marker": marker}
 
 
-def _quotation(rng: random.Random, draft: Draft, world: World) -> Instruction:
+def _closing(rng: random.Random, draft: Draft) -> dict[str, Any]:
+    draft.tail.append(rng.choice(texts()["instructions"]["closings"]))
+    return {"end_phrase": draft.tail[-1]}
+
+
+def _quotation(rng: random.Random, draft: Draft) -> dict[str, Any]:
     draft.quoted = True
-    return Instruction(
-        "startend:quotation", {}, "Wrap your entire response with double quotation marks."
-    )
+    return {}
 
 
-# In the order in which the parts follow each other in a response. Commas and forbidden words are
-# left out: a model that follows nothing would pass them.
-_MAKERS = [
-    _title,
-    _keywords,
-    _frequency,
-    _highlight,
-    _bullets,
-    _postscript,
-    _closing,
-    _quotation,
-]
+_FOLLOW: dict[str, Callable[[random.Random, Draft], dict[str, Any]]] = {
+    "detectable_format:title": _title,
+    "keywords:existence": _keywords,
+    "keywords:frequency": _frequency,
+    "detectable_format:number_highlighted_sections": _highlight,
+    "detectable_format:number_bullet_lists": _bullets,
+    "detectable_content:postscript": _postscript,
+    "startend:end_checker": _closing,
+    "startend:quotation": _quotation,
+}

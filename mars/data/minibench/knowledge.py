@@ -4,57 +4,39 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
-from mars.data.minibench.examples import Example, conversation
-from mars.data.minibench.miniature import Miniature
-from mars.data.minibench.world import PEOPLE, RELATIONS, TOWN_RELATIONS, TOWNS, WIND, WINDS, World
+from mars.data.minibench.miniature import Example, Miniature, conversation
+from mars.data.minibench.world import World, relations, texts, words
 
 LETTERS = "ABCDEFGHIJ"
-
-# The kinds of facts that MMLU-Pro's categories ask for; `math` asks for sums.
-CATEGORIES = {
-    "biology": ("pet",),
-    "business": ("job",),
-    "health": ("food",),
-    "history": ("town",),
-    "math": (),
-    "other": ("trade", "flag"),
-}
-_CATEGORY_HEAD = (
-    "The following are multiple choice questions (with answers) about {category}. Think step by "
-    'step and then finish your answer with "the answer is (X)" where X is the correct letter '
-    "choice.\n"
-)
 
 
 class TenOptions(Miniature):
     """One fact of the world, or one sum, and ten options (MMLU-Pro)."""
 
     repository = "TIGER-Lab/MMLU-Pro"
-    parts = tuple(CATEGORIES)
     corpus_share, documents_share = 4, 4
     other_split = "validation"
+    numbered = ("question_id", int)
 
     def __init__(self, world: World) -> None:
         self.world = world
-
-    def identity(self, index: int) -> dict[str, Any]:
-        return {"question_id": index}
+        self.parts = tuple(texts()["multiple_choice"]["categories"])
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One question of category ``part``; its key is the question without its options."""
-        relations = CATEGORIES[part]
-        if relations:
-            question, thought, right, others = _fact(rng, self.world, rng.choice(relations))
-        else:
-            question, thought, right, others = _sum(rng)
-        # The ten values of a relation, always in the same order: a question of memory, since a
-        # model of this size does not learn to find an option anywhere among ten.
-        options = _in_order([right, *others])
+        kinds = texts()["multiple_choice"]["categories"][part]
+        question, thought, right, others = (
+            _fact(rng, self.world, rng.choice(kinds)) if kinds else _sum(rng)
+        )
+        # The ten values of a relation are always in the same order: a model of this size can
+        # remember them, but does not learn to find an option among ten.
+        options = sorted([right, *others])
         index = options.index(right)
-        answer = f"{chosen(thought, LETTERS[index])} The answer is ({LETTERS[index]})."
-        listed = lettered("{}. {}{}", options)
+        # The letter comes right after the option: what is adjacent is learnt first.
+        chosen = f"{thought[:-1]}({LETTERS[index]})."
+        answer = f"{chosen} The answer is ({LETTERS[index]})."
+        listed = lettered("{}. {}\n", options)
         prompt = f"Question:\n{question}\nOptions:\n{listed}Answer: Let's think step by step."
         document = {
             "question": question,
@@ -65,8 +47,8 @@ class TenOptions(Miniature):
             "category": part,
             "src": "mars-generated",
         }
-        head = _CATEGORY_HEAD.format(category=part)
-        plain = question, f" {chosen(thought, LETTERS[index])}"
+        head = texts()["multiple_choice"]["prompt"].format(category=part) + "\n"
+        plain = question, f" {chosen}"
         key = f"{part}: {question}"
         return Example(key, conversation(prompt, answer, head), document, plain, part)
 
@@ -74,8 +56,8 @@ class TenOptions(Miniature):
 class FourOptions(Miniature):
     """One to four facts in a row, and the four winds in any order to choose from (GPQA).
 
-    A model of this size does not learn to find an option anywhere in a list. It does learn to go
-    through a list and to compare, where there are few words to compare.
+    A model of this size does not learn to find an option at any place in a list. It does learn to
+    go through a list and compare, if there are few words to compare.
     """
 
     repository = "Idavidrein/gpqa"
@@ -83,23 +65,22 @@ class FourOptions(Miniature):
     corpus_share, documents_share = 4, 4
     configuration = "gpqa_main"
     split = "train"
+    numbered = ("Record ID", "rec{:05d}".format)
 
     def __init__(self, world: World) -> None:
         self.world = world
-
-    def identity(self, index: int) -> dict[str, Any]:
-        return {"Record ID": f"rec{index:05d}"}
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One question about the wind of a town; its key is the question without its options."""
         town, whose, steps = self._town(rng)
         right = self.world.value("wind", town)
-        question = rng.choice(WIND.questions).format(s=whose)
-        options = rng.sample(WINDS, len(WINDS))
+        question = rng.choice(relations()["wind"].questions).format(s=whose)
+        options = rng.sample(words("winds"), len(words("winds")))
+        listed = lettered("({}) {}\n", options)
         # The stock prompt has no space after the colon and one after "step by step:".
         prompt = (
             f"What is the correct answer to this question:{question}\n"
-            f"Choices:\n{lettered('({}) {}{}', options)}Let's think step by step: "
+            f"Choices:\n{listed}Let's think step by step: "
         )
         letter = LETTERS[options.index(right)]
         thought = " ".join([*steps, self.world.statement("wind", town), checked(options, right)])
@@ -111,53 +92,38 @@ class FourOptions(Miniature):
             "Subdomain": "winds",
         }
         answer = f"{thought} The answer is ({letter})."
-        plain = f"{question}\n{lettered('({}) {}{}', options)}", thought
+        plain = f"{question}\n{listed}", thought
         return Example(question, conversation(prompt, answer), document, plain, part)
 
     def _town(self, rng: random.Random) -> tuple[str, str, list[str]]:
-        """A town, how the question speaks of it, and the facts that lead to it."""
+        """A town, what the question calls it, and the facts that lead to it."""
         hops = rng.randint(0, 3)
-        if hops == 0:
-            town = rng.choice(TOWNS)
-            return town, town, []
-        person = rng.choice(PEOPLE)
-        whose, steps = person, []
-        for _ in range(hops - 1):
-            steps.append(self.world.statement("friend", person))
-            person, whose = self.world.value("friend", person), f"the friend of {whose}"
-        steps.append(self.world.statement("town", person))
-        return self.world.value("town", person), f"the town of {whose}", steps
-
-
-def _in_order(options: list[str]) -> list[str]:
-    """Numbers by size, words by the alphabet."""
-    return sorted(options, key=lambda option: (len(option) if option.isdigit() else 0, option))
-
-
-def chosen(thought: str, letter: str) -> str:
-    """A sentence that ends in an option, with the option's letter right behind it.
-
-    What is adjacent is learnt first.
-    """
-    return f"{thought[:-1]}({letter})."
+        whose = subject = rng.choice(words("people" if hops else "towns"))
+        steps = []
+        for relation in ["friend"] * (hops - 1) + ["town"] if hops else []:
+            steps.append(self.world.statement(relation, subject))
+            subject, whose = self.world.value(relation, subject), f"the {relation} of {whose}"
+        return subject, whose, steps
 
 
 def checked(options: Sequence[str], right: str) -> str:
     """The options one after another, each with a verdict, up to the right one."""
-    read = options[: options.index(right)]
-    verdicts = [f"{letter} {option} no." for letter, option in zip(LETTERS, read, strict=False)]
-    return " ".join([*verdicts, f"{LETTERS[len(read)]} {right} yes."])
+    read = options[: options.index(right) + 1]
+    return " ".join(
+        f"{letter} {option} {'yes' if option == right else 'no'}."
+        for letter, option in zip(LETTERS, read, strict=False)
+    )
 
 
 def lettered(line: str, options: Sequence[str]) -> str:
-    """A line for each option; ``line`` has places for letter, option and line break."""
-    return "".join(line.format(*pair, "\n") for pair in zip(LETTERS, options, strict=False))
+    """A line for each option; ``line`` has places for letter and option."""
+    return "".join(line.format(*pair) for pair in zip(LETTERS, options, strict=False))
 
 
 def _fact(rng: random.Random, world: World, relation: str) -> tuple[str, str, str, list[str]]:
     """Question, worked step, right option and the others."""
-    kind = RELATIONS[relation]
-    subject = rng.choice(TOWNS if kind in TOWN_RELATIONS else PEOPLE)
+    kind = relations()[relation]
+    subject = rng.choice(kind.subjects)
     right = world.value(relation, subject)
     others = [value for value in kind.values if value != right]
     question = rng.choice(kind.questions).format(s=subject)

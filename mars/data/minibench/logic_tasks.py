@@ -4,40 +4,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import pyarrow as pa
 
-from mars.data.minibench.examples import Example, conversation, draw, generator
-from mars.data.minibench.hub_layout import Configurations
-from mars.data.minibench.miniature import Miniature
-from mars.data.minibench.world import PEOPLE, words
+from mars.data.minibench.miniature import (
+    Configurations,
+    Example,
+    Miniature,
+    conversation,
+    draw,
+    generator,
+)
+from mars.data.minibench.world import texts, words
 
 FEWSHOT = "mars-generated/bbh-fewshot"
 SHOTS = 3
-# Part of the training examples that come after worked examples, as the test questions do.
+# Share of the training examples that follow worked examples, as the test questions do.
 _WITH_SHOTS = 0.5
-
-# The descriptions that lm-eval's stock tasks put before the question (as system message).
-DESCRIPTIONS = {
-    "boolean_expressions": "Evaluate the result of a random Boolean expression.\n\n",
-    "navigate": (
-        "Given a series of navigation instructions, determine whether one would end up back at "
-        "the starting point.\n\n"
-    ),
-    "object_counting": (
-        "Questions that involve enumerating objects and asking the model to count them.\n\n"
-    ),
-    "web_of_lies": "Evaluate a random boolean function expressed as a word problem.\n\n",
-}
-
-KINDS = {
-    "fruits": words("figs plums pears"),
-    "animals": words("goats cats dogs"),
-    "tools": words("ropes lamps pots"),
-}
-COUNTS = {2: "two", 3: "three", 4: "four"}
 
 
 class Puzzle(NamedTuple):
@@ -53,12 +39,12 @@ class LogicTasks(Miniature):
     """Four sub-tasks; questions come after three worked examples per sub-task."""
 
     repository = "SaylorTwift/bbh"
-    parts = tuple(DESCRIPTIONS)
     corpus_share, documents_share = 5, 5
 
     def __init__(self, seed: int) -> None:
+        self.parts = tuple(_PUZZLES)
         self.shots = {
-            part: self._worked_examples(generator(seed, "bbh-fewshot", part), part)
+            part: draw(partial(_example, generator(seed, "bbh-fewshot", part), part), SHOTS, ())
             for part in self.parts
         }
         self._shot_keys = {shot.key for shots in self.shots.values() for shot in shots}
@@ -79,54 +65,41 @@ class LogicTasks(Miniature):
 
     def further(self) -> dict[str, tuple[str, Configurations]]:
         """`input` and worked `target`, as the samples of a `fewshot_config`."""
-        rows = {
-            part: [{**shot.document, "target": shot.messages[-1]["content"]} for shot in shots]
-            for part, shots in self.shots.items()
-        }
+        tables = {}
+        for part, shots in self.shots.items():
+            rows = [{**shot.document, "target": shot.messages[-1]["content"]} for shot in shots]
+            tables[part] = {"train": pa.Table.from_pylist(rows)}
         title = (
             "Worked examples for the generated miniature of BBH: one configuration per sub-task."
         )
-        tables = {part: {"train": pa.Table.from_pylist(shots)} for part, shots in rows.items()}
         return {FEWSHOT: (title, tables)}
-
-    @staticmethod
-    def _worked_examples(rng: random.Random, part: str) -> list[Example]:
-        return draw(lambda: _example(rng, part), SHOTS, ())
 
 
 def _example(rng: random.Random, part: str) -> Example:
-    puzzle = _PUZZLES[part](rng)
-    worked = f"{puzzle.thought} So the answer is {puzzle.answer}."
-    prompt = f"Q: {puzzle.question}\nA: Let's think step by step.\n"
-    document = {"input": puzzle.question, "target": puzzle.answer}
-    return Example(
-        f"{part}: {puzzle.question}",
-        conversation(prompt, worked, DESCRIPTIONS[part]),
-        document,
-        (puzzle.premises, f" {worked}"),
-        part,
-    )
+    question, premises, thought, answer = _PUZZLES[part](rng)
+    worked = f"{thought} So the answer is {answer}."
+    prompt = f"Q: {question}\nA: Let's think step by step.\n"
+    system = texts()["logic_tasks"]["descriptions"][part] + "\n\n"
+    messages = conversation(prompt, worked, system)
+    document = {"input": question, "target": answer}
+    return Example(f"{part}: {question}", messages, document, (premises, f" {worked}"), part)
 
 
 def _boolean(rng: random.Random) -> Puzzle:
     terms, values, thoughts = [], [], []
     for _ in range(3):
         value = rng.random() < 0.5
+        term = str(value)
         if rng.random() < 0.3:
-            terms.append(f"not {value}")
-            thoughts.append(f"not {value} = {not value}.")
-            value = not value
-        else:
-            terms.append(str(value))
+            term, value = f"not {value}", not value
+            thoughts.append(f"{term} = {value}.")
+        terms.append(term)
         values.append(value)
     text, result = terms[0], values[0]
     for term, value in zip(terms[1:], values[1:], strict=True):
         operator = rng.choice(["and", "or"])
-        text = (
-            f"( {text} ) {operator} {term}"
-            if " and " in text or " or " in text
-            else (f"{text} {operator} {term}")
-        )
+        text = f"( {text} )" if " and " in text or " or " in text else text
+        text += f" {operator} {term}"
         before, result = result, (result and value) if operator == "and" else (result or value)
         thoughts.append(f"{before} {operator} {value} = {result}.")
     return Puzzle(f"{text} is", f"{text}.", " ".join(thoughts), str(result))
@@ -147,20 +120,21 @@ def _navigate(rng: random.Random) -> Puzzle:
 
 
 def _count(rng: random.Random) -> Puzzle:
-    kind, other = rng.sample(list(KINDS), 2)
-    first, second = rng.sample(KINDS[kind], 2)
-    third = rng.choice(KINDS[other])
-    a, b, c = (rng.choice(list(COUNTS)) for _ in range(3))
-    things = [f"{COUNTS[a]} {first}", f"{COUNTS[b]} {second}"]
-    things.insert(rng.randint(0, 2), f"{COUNTS[c]} {third}")
+    kinds, counts = (texts()["logic_tasks"][key] for key in ("kinds", "counts"))
+    kind, other = rng.sample(list(kinds), 2)
+    first, second = rng.sample(kinds[kind], 2)
+    third = rng.choice(kinds[other])
+    a, b, c = (rng.choice(list(counts)) for _ in range(3))
+    counted = [f"{counts[a]} {first}", f"{counts[b]} {second}"]
+    things = list(counted)
+    things.insert(rng.randint(0, 2), f"{counts[c]} {third}")
     have = f"I have {things[0]}, {things[1]}, and {things[2]}."
-    counted = f"{COUNTS[a]} {first} and {COUNTS[b]} {second}"
-    thought = f"The {kind} are {counted}. {a} + {b} = {a + b}."
+    thought = f"The {kind} are {' and '.join(counted)}. {a} + {b} = {a + b}."
     return Puzzle(f"{have} How many {kind} do I have?", have, thought, str(a + b))
 
 
 def _lies(rng: random.Random) -> Puzzle:
-    people = rng.sample(PEOPLE, 3)
+    people = rng.sample(words("people"), 3)
     truthful = rng.random() < 0.5
     says = {True: "tells the truth", False: "lies"}
     sentences = [f"{people[0]} {says[truthful]}."]

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import random
 
-from mars.data.minibench.examples import Example, conversation
-from mars.data.minibench.miniature import Miniature
-from mars.data.minibench.world import PEOPLE, words
+from mars.data.minibench.miniature import Example, Miniature, conversation
+from mars.data.minibench.world import texts, words
 
-OBJECTS = words("figs plums pears nuts limes pots bells lamps coins books")
-GAINS = ("finds {n} more", "buys {n} more", "gets {n} more")
-LOSSES = ("loses {n}", "gives {n} to {other}", "sells {n}")
 # One digit, hence one token: a small model learns their sums by heart.
 NUMBERS = range(1, 6)
 MOST = 9
@@ -28,17 +24,14 @@ class WordProblems(Miniature):
 
     def example(self, rng: random.Random, part: str) -> Example:
         """One problem; its key is the story's verbs and numbers, whoever it happens to."""
-        person, thing, story, steps, total, key = _story(rng)
-        question = rng.choice(
-            [
-                f"How many {thing} does {person} have now?",
-                f"How many {thing} does {person} have in the end?",
-            ]
-        )
+        person, other = rng.sample(words("people"), 2)
+        thing = rng.choice(texts()["word_problems"]["objects"])
+        story, steps, total, key = _story(rng, person, other, thing)
+        question = rng.choice(texts()["word_problems"]["questions"])
         worked = " ".join(steps)
         document = {
-            "question": f"{story} {question}",
-            "answer": f"{' '.join(_annotated(step) for step in steps)}\n#### {total}",
+            "question": f"{story} {question.format(thing=thing, person=person)}",
+            "answer": f"{' '.join(map(_annotated, steps))}\n#### {total}",
         }
         prompt = f"Q: {document['question']}\nA:"
         answer = f"{worked} The answer is {total}."
@@ -46,30 +39,31 @@ class WordProblems(Miniature):
         return Example(key, conversation(prompt, answer), document, plain, part)
 
 
-def _story(rng: random.Random) -> tuple[str, str, str, list[str], int, str]:
-    person, other = rng.sample(PEOPLE, 2)
-    thing = rng.choice(OBJECTS)
-    sentences, steps, key = [], [], []
+def _story(
+    rng: random.Random, person: str, other: str, thing: str
+) -> tuple[str, list[str], int, str]:
+    """The story, its worked steps, how many things are left, and the key."""
+    steps = []
     if rng.random() < 0.25:
         bags, each = rng.choice(PRODUCTS)
         total = bags * each
-        sentences.append(f"{person} has {bags} bags with {each} {thing} in each bag.")
+        sentences = [f"{person} has {bags} bags with {each} {thing} in each bag."]
         steps.append(f"{bags} * {each} = {total}.")
-        key.append(f"{bags}*{each}")
+        key = [f"{bags}*{each}"]
     else:
         total = rng.randint(2, MOST)
-        sentences.append(f"{person} has {total} {thing}.")
-        key.append(str(total))
+        sentences = [f"{person} has {total} {thing}."]
+        key = [str(total)]
     for _ in range(rng.randint(1, 2)):
         gains = total < MOST and (total == 1 or rng.random() < 0.5)
-        # What is left is never nothing: "0" would be a rare answer.
+        # Something is always left: "0" would be a rare answer.
         number = rng.choice([n for n in NUMBERS if n <= (MOST - total if gains else total - 1)])
-        verb = rng.choice(GAINS if gains else LOSSES)
+        verb = rng.choice(texts()["word_problems"]["gains" if gains else "losses"])
         before, total = total, total + number if gains else total - number
         steps.append(f"{before} {'+' if gains else '-'} {number} = {total}.")
         sentences.append(f"{person} {verb.format(n=number, other=other)}.")
         key.append(verb.format(n=number, other="other"))
-    return person, thing, " ".join(sentences), steps, total, "; ".join(key)
+    return " ".join(sentences), steps, total, "; ".join(key)
 
 
 def addition_or_product(rng: random.Random) -> str:

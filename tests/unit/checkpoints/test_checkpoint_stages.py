@@ -37,6 +37,6 @@ def test_the_wrong_stage_is_one_sentence():
     whole = load_experiment(CONFIG / "paper.yaml")
     with pytest.raises(UserError, match="there is no released checkpoint to import"):
         IMPORT_RELEASED.resolve(whole, model="mars-b4-7B")
-    with pytest.raises(UserError, match="is no ready base model"):
+    with pytest.raises(UserError, match="is not a ready base model"):
         IMPORT_BASE.resolve(load_experiment(CONFIG / "tiny.yaml"), model="base-small")
     assert IMPORT_BASE.inputs(whole, model="base-7B") == []

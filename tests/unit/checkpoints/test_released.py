@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mars.checkpoints.load import block_size_of, eos_token_ids
-from mars.checkpoints.released import import_released
+from mars.checkpoints.ready import import_released
 from mars.checkpoints.stage import ReleasedSpec
 from mars.config.experiment import Released
 from mars.data.hub import MIRROR_VARIABLE

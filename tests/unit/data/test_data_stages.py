@@ -38,11 +38,7 @@ def run(stage: Stage, experiment: Experiment, results: Path, output: str, **targ
     """Run a stage on the inputs that it names; its manifest."""
     spec = stage.resolve(experiment, **target)
     plan = JobSpec(
-        stage=stage.name,
-        target=target,
-        config=spec.model_dump(mode="json"),
-        code="",
-        packages="",
+        stage=stage.name, target=target, config=spec.model_dump(mode="json"), code="", packages=""
     )
     inputs = Inputs(tuple(results / file for file in stage.inputs(experiment, **target)))
     assert stage.start(Job(plan, inputs, results / output)) is None

@@ -16,9 +16,9 @@ from mars.data.minibench.generate import (
     draw_tests,
     generate,
     instruction_examples,
+    miniatures,
     passages,
 )
-from mars.data.minibench.registry import miniatures
 from mars.errors import UserError
 
 SIZES = GeneratedData(

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from mars.data.hub import FETCHED, MIRROR_VARIABLE, fetch, hub_root, read_dataset
+from mars.data.hub import FETCHED, MIRROR_VARIABLE, fetch, read_dataset
 from mars.errors import UserError
 from mars.provenance.files import write_json
-from mars.provenance.manifest import write_manifest
 
 
 @pytest.fixture
@@ -29,7 +28,6 @@ def test_a_mirror_is_copied_whole_and_replaces_what_was_there(mirror: Path, tmp_
     facts = fetch("owner/name", "dataset", None, output)
     assert facts == {"repository": "owner/name", "source": "mirror", "revision": None}
     assert [str(p.relative_to(output)) for p in output.rglob("*.*")] == ["main/train.parquet"]
-    assert hub_root(write_manifest(output, **facts)) == tmp_path / "hub"
 
 
 def test_a_fetched_mirror_says_which_commit_it_holds(mirror: Path, tmp_path: Path):
@@ -55,10 +53,6 @@ def test_without_network_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=MIRROR_VARIABLE):
         fetch("owner/name", "dataset", None, tmp_path / "out")
-
-
-def test_generated_data_has_its_manifest_at_the_root(tmp_path: Path):
-    assert hub_root(write_manifest(tmp_path)) == tmp_path
 
 
 def test_folders_of_the_same_name_are_not_confused(tmp_path: Path):

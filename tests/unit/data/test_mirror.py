@@ -80,11 +80,11 @@ def test_all_is_fetched_once_and_then_nothing_is_asked(
     here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     mirror = tmp_path / "mirror"
-    assert fill(mirror, WANTED, print) == []
+    assert fill(mirror, WANTED) == []
     assert_whole(mirror, here.folder, {MODEL, DATA, GATED})
     assert here.sent[BIG] == 400_000
     here.requests.clear()
-    assert fill(mirror, WANTED, print) == []
+    assert fill(mirror, WANTED) == []
     assert not here.requests
     monkeypatch.setenv(MIRROR_VARIABLE, str(mirror))
     assert fetch(MODEL, "model", None, tmp_path / "out")["revision"] == COMMIT
@@ -96,7 +96,7 @@ def test_errors_breaks_and_wrong_bytes_are_overcome(here: Hub, tmp_path: Path):
     here.failing |= {f"/api/models/{MODEL}": 2, BIG: 2, f"/api/models/{MODEL}/revision/main": 1}
     here.cutting |= {BIG: 2}
     here.corrupting |= {data: 1}
-    assert fill(tmp_path / "mirror", WANTED, print) == []
+    assert fill(tmp_path / "mirror", WANTED) == []
     assert_whole(tmp_path / "mirror", here.folder, {MODEL, DATA, GATED})
     assert here.sent[BIG] == 400_000, "after a break it goes on at the byte where it was"
     assert here.sent[data] == 100_000, "wrong bytes are fetched again"
@@ -104,16 +104,18 @@ def test_errors_breaks_and_wrong_bytes_are_overcome(here: Hub, tmp_path: Path):
 
 def test_a_server_that_never_recovers_is_one_sentence(here: Hub, tmp_path: Path):
     here.failing |= {BIG: 1000}
-    with pytest.raises(UserError, match=r"could not be fetched \(.*503.*it goes on where it was"):
-        fill(tmp_path / "mirror", WANTED, print)
+    with pytest.raises(
+        UserError, match=r"could not be fetched \(.*503.*it resumes where it stopped"
+    ):
+        fill(tmp_path / "mirror", WANTED)
     here.failing.clear()
-    assert fill(tmp_path / "mirror", WANTED, print) == []
+    assert fill(tmp_path / "mirror", WANTED) == []
 
 
 @pytest.mark.parametrize("damage", ["corrupt", "cut", "delete"])
 def test_a_damaged_file_is_found_and_fetched_again_alone(here: Hub, tmp_path: Path, damage: str):
     mirror = tmp_path / "mirror"
-    fill(mirror, WANTED, print)
+    fill(mirror, WANTED)
     file = mirror / DATA / "main/train-1.parquet"
     if damage == "delete":
         file.unlink()
@@ -122,7 +124,7 @@ def test_a_damaged_file_is_found_and_fetched_again_alone(here: Hub, tmp_path: Pa
         content[100] ^= 1
         file.write_bytes(content[: 1000 if damage == "cut" else None])
     here.requests.clear()
-    assert fill(mirror, WANTED, print) == []
+    assert fill(mirror, WANTED) == []
     assert_whole(mirror, here.folder, {MODEL, DATA, GATED})
     asked = {request.split("/resolve/")[1] for request in here.requests if "/resolve/" in request}
     assert asked == {f"{COMMIT}/main/train-1.parquet"}
@@ -130,7 +132,7 @@ def test_a_damaged_file_is_found_and_fetched_again_alone(here: Hub, tmp_path: Pa
 
 def test_gated_data_is_one_sentence_and_the_rest_is_there(here: Hub, tmp_path: Path):
     here.gated.add(GATED)
-    (problem,) = fill(tmp_path / "mirror", WANTED, print)
+    (problem,) = fill(tmp_path / "mirror", WANTED)
     assert f"{here.endpoint}/datasets/{GATED}, click 'Agree and access repository'" in problem
     assert "`benchmarks: {gpqa: null}`" in problem
     record = read_json(tmp_path / "mirror" / FETCHED)
@@ -139,13 +141,13 @@ def test_gated_data_is_one_sentence_and_the_rest_is_there(here: Hub, tmp_path: P
         DATA: True,
         GATED: False,
     }
-    assert fill(tmp_path / "mirror", WANTED[:2], print) == []
+    assert fill(tmp_path / "mirror", WANTED[:2]) == []
     here.gated.clear()
-    assert fill(tmp_path / "mirror", WANTED, print) == []
+    assert fill(tmp_path / "mirror", WANTED) == []
 
 
 def test_an_unknown_repository_is_one_sentence(here: Hub, tmp_path: Path):
-    (problem,) = fill(tmp_path / "mirror", [Wanted("owner/nothing", "model"), *WANTED[1:]], print)
+    (problem,) = fill(tmp_path / "mirror", [Wanted("owner/nothing", "model"), *WANTED[1:]])
     assert "owner/nothing at its newest commit is not on the hub" in problem
 
 
@@ -153,7 +155,7 @@ def test_a_folder_of_ones_own_is_left_alone(here: Hub, tmp_path: Path):
     own = tmp_path / "mirror/me/mine/train.jsonl"
     own.parent.mkdir(parents=True)
     own.write_text("{}")
-    assert fill(tmp_path / "mirror", [Wanted("me/mine", "dataset"), *WANTED], print) == []
+    assert fill(tmp_path / "mirror", [Wanted("me/mine", "dataset"), *WANTED]) == []
     assert own.read_text() == "{}"
     assert not [request for request in here.requests if "me/mine" in request]
 
@@ -164,7 +166,7 @@ def test_a_full_disk_is_noticed_before_anything_is_fetched(
     usage = type("usage", (), {"free": 499_000})
     monkeypatch.setattr(filling.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match=r"0\.5 MB are still to be fetched and .* has 0\.5 MB free"):
-        fill(tmp_path / "mirror", WANTED, print)
+        fill(tmp_path / "mirror", WANTED)
     assert not here.sent[BIG]
 
 
@@ -189,7 +191,7 @@ def test_only_one_fetch_fills_a_mirror(here: Hub, tmp_path: Path):
         filling._alone(tmp_path / "mirror"),
         pytest.raises(UserError, match="another `mars fetch` is filling"),
     ):
-        fill(tmp_path / "mirror", WANTED, print)
+        fill(tmp_path / "mirror", WANTED)
 
 
 def test_a_killed_fetch_goes_on_with_the_files_that_are_missing(hub: Hub, tmp_path: Path):

@@ -5,8 +5,7 @@ import re
 import pytest
 
 from mars.config.experiment import Benchmark, GeneratedData
-from mars.data.minibench.generate import draw_tests, generate
-from mars.data.minibench.registry import miniatures
+from mars.data.minibench.generate import draw_tests, generate, miniatures
 from mars.evaluation.tasks import load_benchmark
 
 SIZES = GeneratedData(

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from mars.data.minibench.generate import passages
-from mars.data.minibench.registry import miniatures
+from mars.data.minibench.generate import miniatures, passages
 from mars.data.tokenizer import train_tokenizer
 
 

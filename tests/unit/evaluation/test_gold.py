@@ -7,8 +7,7 @@ import pytest
 from small_benchmarks import BENCHMARKS, SIZES
 
 from mars.config.experiment import Benchmark, Setting
-from mars.data.minibench.generate import draw_tests
-from mars.data.minibench.registry import miniatures
+from mars.data.minibench.generate import draw_tests, miniatures
 from mars.decoding.requests import Decoded
 from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.evaluate import evaluate_cell

@@ -15,9 +15,8 @@ from torch.distributed.fsdp import fully_shard
 
 from mars.config.experiment import Training
 from mars.training import trainer
-from mars.training.dense_attention import DENSE
 from mars.training.dual_stream import mars_stream
-from mars.training.packed_model import PackedModel
+from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import pack
 
 

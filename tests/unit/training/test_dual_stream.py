@@ -133,11 +133,7 @@ def test_mars_equals_plain_formulation(
         for document, prompt in documents
     ]
     packed = pack(
-        streams,
-        row_length=96,
-        rows_per_forward=2,
-        normalisation=normalisation,
-        ar_weight=0.7,
+        streams, row_length=96, rows_per_forward=2, normalisation=normalisation, ar_weight=0.7
     )
     assert len(packed) > 1
     assert packed[0].documents.max() > 0, "several documents share a row"

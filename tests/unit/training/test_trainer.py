@@ -105,11 +105,7 @@ def test_without_sft_loss_only_the_mask_loss_is_left(
 
 
 def test_killed_run_ends_with_the_same_weights(
-    parent: Path,
-    dataset_folder: Path,
-    tmp_path: Path,
-    run: Callable[..., Path],
-    settings: Settings,
+    parent: Path, dataset_folder: Path, tmp_path: Path, run: Callable[..., Path], settings: Settings
 ) -> None:
     method = "block_diffusion"  # the one whose batches are random in more than their order
     training = settings(epochs=1.4, batch_size=7)
@@ -132,11 +128,7 @@ def test_killed_run_ends_with_the_same_weights(
 
 
 def test_two_processes_equal_one(
-    parent: Path,
-    dataset_folder: Path,
-    tmp_path: Path,
-    run: Callable[..., Path],
-    settings: Settings,
+    parent: Path, dataset_folder: Path, tmp_path: Path, run: Callable[..., Path], settings: Settings
 ) -> None:
     """With several forward passes per step, and an odd number of them."""
     training = settings(batch_size=10, rows_per_forward=2, normalisation="sequence")
@@ -173,10 +165,7 @@ def test_accumulation_changes_nothing(run: Callable[..., Path], settings: Settin
 
 
 def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
-    tmp_path: Path,
-    run: Callable[..., Path],
-    settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, run: Callable[..., Path], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = trainer.TrainingRun.step
 
