@@ -17,9 +17,9 @@ from mars.paper import published
 from mars.paper.claims.significance import Z, stderr_of
 from mars.paper.evaluations import Evaluations
 from mars.paper.published import AVERAGE, QUESTIONS
-from mars.paper.specs import NOTHING, ComparisonSpec
+from mars.paper.specs import ComparisonSpec, Selection
 from mars.paper.tables.evaluated import table_cells
-from mars.paper.tables.markdown import pipe_table
+from mars.paper.tables.files import pipe_table
 from mars.paper.tables.notes import scale_notes
 from mars.paper.tables.table import NONE, NOT_RUN, TableCell, quantity_title
 from mars.paper.tables.tidy_csv import Line, as_csv, csv_text, full_row_name, read_csv
@@ -190,7 +190,8 @@ def _number(text: str) -> float | None:
 def published_lines(number: int) -> list[Line]:
     """The lines of a table that this experiment does not make: published numbers, none of ours."""
     if number in published.ROWS:
-        cells = table_cells(published.ROWS[number](), Evaluations(NOTHING, {}))
+        nothing = Selection(scales={}, models={}, benchmarks={}, settings={})
+        cells = table_cells(published.ROWS[number](), Evaluations(nothing, {}))
     else:
         cells = _speed_cells(number)
     return list(csv.DictReader(io.StringIO(as_csv(cells))))

@@ -9,7 +9,7 @@ from typing import Any
 
 from mars.paper.claims.claims import CLAIMS, Results
 from mars.paper.claims.verdicts import FEWEST, FLOOR
-from mars.paper.tables.markdown import pipe_table
+from mars.paper.tables.files import pipe_table
 from mars.paper.tables.notes import scale_notes
 from mars.paper.tables.table import NONE
 from mars.provenance.files import read_json, write_atomic, write_json
@@ -25,11 +25,11 @@ def write_claims(results: Results, output: Path) -> list[Path]:
     """Judge every claim and write ``claims.json`` and ``claims.md`` into the folder ``output``."""
     caveat = " ".join(scale_notes(results.evaluations.spec.scales)) or NO_CAVEAT
     claims = []
-    for claim in CLAIMS:
+    for number, claim in enumerate(CLAIMS, 1):
         judged = claim.judge(results)
         claims.append(
             {
-                "number": claim.number,
+                "number": number,
                 "claim": claim.claim,
                 "verdict": judged.verdict,
                 "evidence": judged.evidence,

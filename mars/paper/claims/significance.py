@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mars.paper.evaluations import EvaluationKey, Evaluations, ModelAndSetting
+from mars.paper.evaluations import Evaluations, ModelAndSetting
 from mars.paper.tables.table import NONE, NOT_RUN
 from mars.paper.tables.tidy_csv import Line
 
@@ -141,27 +141,22 @@ def interval_of(value: float, draws: np.ndarray) -> Interval:
     return Interval(value, float(lower), float(upper))
 
 
-def paired_test(
-    comparison: str, evaluations: Evaluations, after: ModelAndSetting, before: ModelAndSetting
-) -> PairedTest | None:
-    """Compare two rows on the questions of the benchmarks that both were run on.
-
-    Returns:
-        None where they share no benchmark with a score per question.
-    """
-    return combined_test(comparison, evaluations, {after: 1, before: -1})
-
-
 def combined_test(
     comparison: str, evaluations: Evaluations, terms: Mapping[ModelAndSetting, int]
 ) -> PairedTest | None:
-    """Test a signed sum of rows, e.g. a difference of differences, question by question."""
+    """Test a signed sum of rows, question by question: a difference, or one of differences.
+
+    Returns:
+        None where the rows share no benchmark with a score per question.
+    """
     groups = _signed_sums(evaluations, terms)
     if not groups:
         return None
     differences = [value for group in groups.values() for value in group]
-    binary = len(terms) == 2 and set(differences) <= {-1.0, 0.0, 1.0}
-    gained, lost = (differences.count(1.0), differences.count(-1.0)) if binary else (None, None)
+    gained = lost = p = None
+    if len(terms) == 2 and set(differences) <= {-1.0, 0.0, 1.0}:
+        gained, lost = differences.count(1.0), differences.count(-1.0)
+        p = mcnemar(gained, lost)
     return PairedTest(
         comparison=comparison,
         titles=list(groups),
@@ -171,7 +166,7 @@ def combined_test(
         difference=bootstrap_mean([[100 * value for value in group] for group in groups.values()]),
         gained=gained,
         lost=lost,
-        p=mcnemar(gained, lost) if gained is not None and lost is not None else None,
+        p=p,
     )
 
 
@@ -179,13 +174,9 @@ def _reference(
     evaluations: Evaluations, terms: Mapping[ModelAndSetting, int], titles: Sequence[str]
 ) -> float:
     """Average accuracy of the row that is taken off."""
-    ((model, setting),) = (run for run, sign in terms.items() if sign < 0)
-    means = []
-    for title in titles:
-        key = EvaluationKey(str(model), str(setting), evaluations.keys[title])
-        scores = evaluations.question_scores(key)
-        means.append(100 * sum(scores.values()) / len(scores))
-    return sum(means) / len(means)
+    (run,) = (run for run, sign in terms.items() if sign < 0)
+    scores = [evaluations.question_scores(evaluations.key(run, title)) for title in titles]
+    return sum(100 * sum(one.values()) / len(one) for one in scores) / len(scores)
 
 
 def _signed_sums(
@@ -193,15 +184,12 @@ def _signed_sums(
 ) -> dict[str, list[float]]:
     """By benchmark title, the signed sum of the rows' scores of each question."""
     groups = {}
-    for title, key in evaluations.keys.items():
-        scores = [
-            (sign, evaluations.question_scores(EvaluationKey(str(model), str(setting), key)))
-            for (model, setting), sign in terms.items()
-        ]
-        questions = scores[0][1].keys()
-        if questions and all(found.keys() == questions for _, found in scores):
+    for title in evaluations.keys:
+        keys = (evaluations.key(run, title) for run in terms)
+        scores = [evaluations.question_scores(key) for key in keys]
+        if scores[0] and all(one.keys() == scores[0].keys() for one in scores):
             groups[title] = [
-                math.fsum(sign * found[question] for sign, found in scores)
-                for question in questions
+                math.fsum(sign * one[q] for sign, one in zip(terms.values(), scores, strict=True))
+                for q in scores[0]
             ]
     return groups

@@ -76,25 +76,20 @@ def trains(models: Mapping[str, ModelIdentity]) -> bool:
 
 def _question_note(spec: Selection, cells: Sequence[TableCell]) -> str:
     """Questions per benchmark, and whether a limit cut them."""
+    counts: dict[str, set[int]] = {cell.benchmark: set() for cell in cells}
+    for cell in cells:
+        if isinstance(cell.ours, Measured) and cell.ours.n:
+            counts[cell.benchmark].add(cell.ours.n)
     parts = []
-    shown = {cell.benchmark for cell in cells}
     for title, key in benchmark_keys(spec.benchmarks).items():
-        if title not in shown:
-            continue
-        counts = sorted(
-            {
-                cell.ours.n
-                for cell in cells
-                if cell.benchmark == title and isinstance(cell.ours, Measured) and cell.ours.n
-            }
-        )
-        text = " or ".join(str(count) for count in counts) or NOT_RUN
-        benchmark = spec.benchmarks[key]
-        if benchmark.limit is not None:
-            text += f" (limited to the first {benchmark.limit} of each task)"
-        if benchmark.subtasks is not None:
-            text += f" ({len(benchmark.subtasks)} sub-tasks)"
-        parts.append(f"{title} {text}")
+        if title in counts:
+            benchmark = spec.benchmarks[key]
+            text = f"{title} {' or '.join(map(str, sorted(counts[title]))) or NOT_RUN}"
+            if benchmark.limit is not None:
+                text += f" (limited to the first {benchmark.limit} of each task)"
+            if benchmark.subtasks is not None:
+                text += f" ({len(benchmark.subtasks)} sub-tasks)"
+            parts.append(text)
     return f"Questions: {', '.join(parts) or NONE}."
 
 
@@ -121,8 +116,7 @@ def missing_notes(cells: Sequence[TableCell]) -> list[str]:
     found = []
     if any(cell.ours is None for cell in cells):
         found.append(f'"{NOT_RUN}": this experiment has no record for the cell.')
-    with_number = {cell.published is not None for cell in cells}
-    if with_number == {True, False}:
+    if {cell.published is not None for cell in cells} == {True, False}:
         found.append(f'"{NONE}" in a column of the paper: it has no such number.')
     return found
 
@@ -132,9 +126,7 @@ def _change_notes(cells: Sequence[TableCell]) -> list[str]:
     changes = [cell for cell in cells if cell.quantity == "delta_from_tau_1"]
     if not changes:
         return []
-    kinds = {
-        (cell.benchmark, cell.ours.paired) for cell in changes if isinstance(cell.ours, Measured)
-    }
+    kinds = {(c.benchmark, c.ours.paired) for c in changes if isinstance(c.ours, Measured)}
     independent = [title for title in BENCHMARKS if (title, False) in kinds]
     paired = [t for t in BENCHMARKS if (t, True) in kinds and t not in independent]
     parts = []
@@ -142,5 +134,5 @@ def _change_notes(cells: Sequence[TableCell]) -> list[str]:
         parts.append(f"from paired differences per question ({', '.join(paired)})")
     if independent:
         parts.append(f"as of independent runs, which is conservative ({', '.join(independent)})")
-    known = "; ".join(parts) if parts else NOT_RUN
+    known = "; ".join(parts) or NOT_RUN
     return [f"Change: accuracy minus that of the same model in one-token mode; its error: {known}."]

@@ -13,20 +13,19 @@ from synthetic import SWEEP, changed, evaluations, experiment, record, speed
 from synthetic import setting as setting_of
 
 from mars.errors import UserError
-from mars.paper.artefacts import TABLE_2, TABLE_3, TABLE_4, TABLE_8, TABLE_9
 from mars.paper.evaluations import EvaluationKey, Evaluations, selection
 from mars.paper.published import AVERAGE
 from mars.paper.specs import BaseOrigin
 from mars.paper.tables import files
 from mars.paper.tables.evaluated import BEYOND
-from mars.paper.tables.findings import findings
 from mars.paper.tables.latex import latex
+from mars.paper.tables.stage import EVALUATED
 from mars.paper.tables.table import NOT_RUN, read_record
 from mars.paper.tables.terminal import WIDTH, show
 from mars.provenance.files import write_json, write_jsonl
 
 MARS = "MARS-0.5B (B=4)"
-TABLES = {2: TABLE_2, 3: TABLE_3, 4: TABLE_4, 8: TABLE_8, 9: TABLE_9}
+TABLES = {number: EVALUATED[f"table{number}"] for number in (2, 3, 4, 8, 9)}
 quick = settings(
     max_examples=8,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failure is as clear at any size
@@ -90,7 +89,7 @@ def test_every_cell_of_every_table_re_derives_from_the_questions(tmp_path, seed,
     for number in TABLES:
         write(number, spec, records, tmp_path, samples)
         counts[number] = assert_derived(spec, samples, cells(tmp_path, number).values())
-    files.write(findings(spec, Evaluations(spec, records, samples)), tmp_path)
+    files.write(EVALUATED["findings"].table(spec, Evaluations(spec, records, samples)), tmp_path)
     with open(tmp_path / "findings.csv", newline="") as stream:
         counts["findings"] = assert_derived(spec, samples, csv.DictReader(stream))
     # Rows run: table 2: 6 and the penalty; 3: 6 and 1/t; 4: 3 and, on two benchmarks, 2 with a
