@@ -67,7 +67,7 @@ class Results:
         """Our model and setting for a row, if both are there and were run."""
         if row is None:
             return None
-        run = {(model, name) for model, name, _ in self.evaluations.records}
+        run = {ModelAndSetting(model, name) for model, name, _ in self.evaluations.records}
         models = models_for(row, self.evaluations.spec)
         found = (ModelAndSetting(m, self.evaluations.setting_of(m, row.decoding)) for m in models)
         return next((one for one in found if one in run), None)
