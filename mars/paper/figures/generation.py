@@ -117,7 +117,11 @@ def _letters(figure: Figure, letters: list[Letter], top: float, colour: str) -> 
         if shade is not None:
             corner = (0.05 + column * LETTER) / width, 1 - (top + row + 0.98) * LINE / height
             size = 1.03 * LETTER / width, 0.9 * LINE / height  # overlapping, or there are seams
-            look: dict[str, Any] = {"facecolor": shade, "linewidth": 0, "transform": figure.transFigure}
+            look: dict[str, Any] = {
+                "facecolor": shade,
+                "linewidth": 0,
+                "transform": figure.transFigure,
+            }
             figure.add_artist(Rectangle(corner, *size, **look))
     for row, column, letter, _ in letters:
         _text(figure, column, top + row, letter, color=colour)
