@@ -22,7 +22,6 @@ class Artefact:
 
     Attributes:
         title: on the page.
-        further: suffixes of the files beside those that people open.
         compared: the number of the paper's table that its cells are compared with.
         timed: the part of the section `speed` that it shows.
         from_evaluations: whether its cells can be derived from evaluation records.
@@ -32,7 +31,6 @@ class Artefact:
     stage: Stage[Any]
     title: str
     caption: str
-    further: tuple[str, ...] = ()
     compared: int | None = None
     timed: str | None = None
     from_evaluations: bool = False
@@ -52,12 +50,6 @@ class Artefact:
     def files(self) -> list[str]:
         """The files that people open, relative to the folder of results."""
         return [f"{self.kind}s/{self.name}.{suffix}" for suffix in OPENED[self.kind]]
-
-    @property
-    def outputs(self) -> list[str]:
-        """All of its files, relative to the folder of results."""
-        further = ("jsonl",) if self.kind == "table" else self.further
-        return [*self.files, *(f"{self.kind}s/{self.name}.{suffix}" for suffix in further)]
 
 
 class BaseOrigin(Spec):

@@ -117,21 +117,10 @@ def _compared(
     known = difference is not None and ours_stderr is not None
     stderr = math.hypot(*errors) if known else None
     same_models = spec.same_models.get(cell["scale"], False)
-    word, rule = verdict(quantity, difference, stderr, same_models)
     return Compared(
-        artefact=artefact,
-        scale=cell["scale"],
-        row=full_row_name(cell),
-        benchmark=title,
-        quantity=quantity,
-        ours=ours,
-        ours_stderr=ours_stderr,
-        published=paper,
-        published_stderr=paper_stderr,
-        difference=difference,
-        stderr=stderr,
-        verdict=word,
-        rule=rule,
+        *(artefact, cell["scale"], full_row_name(cell), title, quantity),
+        *(ours, ours_stderr, paper, paper_stderr, difference, stderr),
+        *verdict(quantity, difference, stderr, same_models),
     )
 
 

@@ -8,15 +8,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from mars.paper.evaluations import EvaluationKey, EvaluationRecord
+from mars.paper.figures import sweep
 from mars.paper.figures.style import BLACK, COLOURS, COLUMN, MARKERS, figure_for
-from mars.paper.figures.sweep import (
-    Point,
-    add_tips,
-    draw_curve,
-    say_not_run,
-    sweep_points,
-    write_points,
-)
+from mars.paper.figures.sweep import Point
 from mars.paper.specs import Selection
 
 METRICS = {
@@ -33,7 +27,7 @@ def draw(
 
     Arguments as of :func:`mars.paper.figures.sweep.sweep_points`.
     """
-    points = sweep_points(spec, records)
+    points = sweep.sweep_points(spec, records)
     files = [output / f"figure6.{suffix}" for suffix in ("pdf", "png", "svg")]
     with figure_for(files, COLUMN, 2.8) as figure:
         panel = figure.subplots()
@@ -41,21 +35,21 @@ def draw(
         panel.set(xlabel="tokens per forward", ylabel="GSM8K accuracy (%)")
         if points:
             figure.legend(loc="outside lower center", ncols=2)
-    return [*files, write_points(points, output / "figure6.csv")]
+    return [*files, sweep.write_points(points, output / "figure6.csv")]
 
 
 def _draw_points(panel: Axes, points: list[Point]) -> None:
     if not points:
-        say_not_run(panel)
+        sweep.say_not_run(panel)
     start = [point for point in points if point.threshold is None]
     for number, (metric, label) in enumerate(METRICS.items()):
         swept = [point for point in points if point.metric == metric and point not in start]
         if swept:
             look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": "-"}
-            draw_curve(panel, [*start, *swept], label=label, **look)
-            add_tips(panel, swept, label)
+            sweep.draw_curve(panel, [*start, *swept], label=label, **look)
+            sweep.add_tips(panel, swept, label)
     if start:  # on top: it belongs to all three curves
         look = {"color": BLACK, "marker": "*", "linestyle": "none"}
-        draw_curve(panel, start, label="one token", markersize=8, **look)
+        sweep.draw_curve(panel, start, label="one token", markersize=8, **look)
     for point in start:
-        add_tips(panel, [point], f"B={point.block_size}")
+        sweep.add_tips(panel, [point], f"B={point.block_size}")

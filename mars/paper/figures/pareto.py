@@ -12,16 +12,9 @@ from matplotlib.lines import Line2D
 
 from mars.paper import published
 from mars.paper.evaluations import EvaluationKey, EvaluationRecord
+from mars.paper.figures import sweep
 from mars.paper.figures.style import BLACK, COLOURS, MARKERS, PAGE, figure_for, unseen
-from mars.paper.figures.sweep import (
-    Point,
-    add_tips,
-    draw_curve,
-    say_not_run,
-    sweep_points,
-    tip,
-    write_points,
-)
+from mars.paper.figures.sweep import Point
 from mars.paper.published import SCALES, STAGE_EPOCHS
 from mars.paper.specs import Selection
 
@@ -38,7 +31,7 @@ def draw(
 
     Arguments as of :func:`mars.paper.figures.sweep.sweep_points`.
     """
-    ours = [p for p in sweep_points(spec, records) if p.metric == "probability"]
+    ours = [p for p in sweep.sweep_points(spec, records) if p.metric == "probability"]
     files = [output / f"figure3.{suffix}" for suffix in ("pdf", "png", "svg")]
     rows = (("this experiment", ours), ("paper", published_points()))
     with figure_for(files, PAGE, 4) as figure:
@@ -52,7 +45,7 @@ def draw(
         for panel in panels[-1]:
             panel.set_xlabel("tokens per forward")
         figure.legend(handles=_keys([*ours, *rows[1][1]]), loc="outside lower center", ncols=4)
-    return [*files, write_points(ours, output / "figure3.csv")]
+    return [*files, sweep.write_points(ours, output / "figure3.csv")]
 
 
 def published_points() -> list[Point]:
@@ -99,16 +92,16 @@ def look(block_size: int, sft_loss: bool) -> dict[str, Any]:
 
 def _panel(panel: Axes, points: list[Point]) -> None:
     if not points:
-        say_not_run(panel)
+        sweep.say_not_run(panel)
         panel.set(xticks=[], yticks=[])
         return
     for point in points:
         if point.method == "ar_sft" and point.threshold is None:
             panel.axhline(point.accuracy, color=BLACK, linestyle=":", linewidth=1)
-            panel.axhline(point.accuracy, color=BLACK, linewidth=8, **unseen(tip(AR, point)))
+            panel.axhline(point.accuracy, color=BLACK, linewidth=8, **unseen(sweep.tip(AR, point)))
     for (block_size, sft_loss, _), curve in curves(points).items():
-        draw_curve(panel, curve, **look(block_size, sft_loss))
-        add_tips(panel, curve, _label(block_size, sft_loss))
+        sweep.draw_curve(panel, curve, **look(block_size, sft_loss))
+        sweep.add_tips(panel, curve, _label(block_size, sft_loss))
 
 
 def _label(block_size: int, sft_loss: bool) -> str:

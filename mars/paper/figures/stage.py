@@ -199,7 +199,6 @@ FIGURES = (
         Stage("figure1", ExampleSpec, example, draw_example, example_inputs, "figure"),
         title="Figure 1: tokens accepted together",
         caption=EXAMPLE_CAPTION,
-        further=("html", "json"),
     ),
     Artefact(
         Stage("figure3", Selection, figure3, draw_figure3, EvaluationsBehind(figure3), "figure"),
@@ -207,7 +206,6 @@ FIGURES = (
         caption="Speed and quality: accuracy (%) over tokens per forward on GSM8K and HumanEval as "
         "tau falls from left to right. Solid: MARS; dashed: MARS without SFT loss; dotted: AR SFT. "
         "Upper row: this experiment, bars are one standard error; lower row: the paper (Table 8).",
-        further=("svg", "csv"),
     ),
     Artefact(
         Stage("figure6", Selection, figure6, draw_figure6, EvaluationsBehind(figure6), "figure"),
@@ -216,7 +214,6 @@ FIGURES = (
         "the small scale, as the threshold of each metric is loosened from left to right. Bars are "
         "one standard error. The paper shows this as a plot only, without numbers to set beside "
         "it.",
-        further=("svg", "csv"),
     ),
     Artefact(
         Stage("heat_map", Spec, nothing, draw_heat_map, Measurement("wall_clock"), "figure"),
@@ -225,7 +222,6 @@ FIGURES = (
         "batch, by cache block and batch size; 1 (white) is the speed of AR. Named lines have "
         "another window or cache: none, the cursor cache of this project, or AR decoding by "
         "transformers.",
-        further=("csv",),
         timed="wall_clock",
     ),
     Artefact(

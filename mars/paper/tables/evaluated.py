@@ -94,6 +94,9 @@ def with_extra_mask(row: Row) -> Row:
     return variant(row, "extra mask", decoding={"extra_mask": True})
 
 
+MULTI_TOKEN = (lossless, with_extra_mask, with_authors_window)
+
+
 def _is_tau(threshold: float | None) -> bool:
     return threshold is not None
 

@@ -14,17 +14,8 @@ from mars.paper import published
 from mars.paper.evaluations import Evaluations, ModelAndSetting, models_for
 from mars.paper.published import Row
 from mars.paper.specs import TableSpec
-from mars.paper.tables.evaluated import (
-    BEYOND,
-    EvaluatedTable,
-    any_row,
-    is_ar,
-    row_cells,
-    with_authors_window,
-    with_inverse_t,
-    with_penalty,
-    without_sft_loss,
-)
+from mars.paper.tables import evaluated
+from mars.paper.tables.evaluated import BEYOND, EvaluatedTable, is_ar, row_cells
 from mars.paper.tables.notes import missing_notes, paper_note, scale_notes
 from mars.paper.tables.table import NOT_RUN, Table, TableCell
 
@@ -57,23 +48,29 @@ def has_four_per_block(row: Row) -> bool:
 
 DIFFERENCES = (
     CodeDifference(
-        "A1: AR rows inherit a repetition penalty", published.table2, is_ar, with_penalty
+        "A1: AR rows inherit a repetition penalty",
+        published.table2,
+        is_ar,
+        evaluated.with_penalty,
     ),
     CodeDifference(
-        "A2: tokens after the end of an answer are counted", published.table4, any_row, None
+        "A2: tokens after the end of an answer are counted",
+        published.table4,
+        evaluated.any_row,
+        there=None,
     ),
     CodeDifference(
         "A5: the window of the block cache is the rest of its block",
         published.table4,
         has_four_per_block,
-        with_authors_window,
+        evaluated.with_authors_window,
         published=False,  # it is Table 5's sampler, of which the paper prints the speed alone
     ),
     CodeDifference(
         "B2: without SFT loss, sequences are weighted by 1/t",
         published.table3,
-        without_sft_loss,
-        with_inverse_t,
+        evaluated.without_sft_loss,
+        evaluated.with_inverse_t,
     ),
 )
 

@@ -20,28 +20,12 @@ from mars.paper.specs import (
     identities,
     paper_scales,
 )
-from mars.paper.tables.evaluated import (
-    EvaluatedTable,
-    any_row,
-    is_ar,
-    lossless,
-    with_authors_window,
-    with_extra_mask,
-    with_inverse_t,
-    with_penalty,
-    without_sft_loss,
-)
+from mars.paper.tables import evaluated
+from mars.paper.tables.evaluated import EvaluatedTable
 from mars.paper.tables.files import write
 from mars.paper.tables.findings import FINDINGS
 from mars.paper.tables.hyperparameters import CAPTION, TrainedSpec, hyperparameters
-from mars.paper.tables.wall_clock import (
-    CAPTION_5,
-    CAPTION_6,
-    TimedModel,
-    TimedSpec,
-    table5,
-    table6,
-)
+from mars.paper.tables.wall_clock import CAPTION_5, CAPTION_6, TimedSpec, table5, table6
 from mars.provenance.files import read_json
 from mars.provenance.stage import Job, Stage
 
@@ -54,13 +38,13 @@ EVALUATED: dict[str, EvaluatedTable] = {
             "table2",
             "One-token mode: accuracy (%), one token per forward.",
             published.table2,
-            beyond=((is_ar, with_penalty),),
+            beyond=((evaluated.is_ar, evaluated.with_penalty),),
         ),
         EvaluatedTable(
             "table3",
             "The SFT loss and the block size, one-token mode: accuracy (%).",
             published.table3,
-            beyond=((without_sft_loss, with_inverse_t),),
+            beyond=((evaluated.without_sft_loss, evaluated.with_inverse_t),),
         ),
         EvaluatedTable(
             "table4",
@@ -68,11 +52,7 @@ EVALUATED: dict[str, EvaluatedTable] = {
             "forward.",
             published.table4,
             lines=("scale", "row", "quantity"),
-            beyond=(
-                (any_row, lossless),
-                (any_row, with_extra_mask),
-                (any_row, with_authors_window),
-            ),
+            beyond=tuple((evaluated.any_row, vary) for vary in evaluated.MULTI_TOKEN),
         ),
         EvaluatedTable(
             "table8",
@@ -87,7 +67,7 @@ EVALUATED: dict[str, EvaluatedTable] = {
             "Jacobi decoding of the AR model beside MARS: accuracy (%), tokens per forward.",
             published.table9,
             lines=("row", "quantity"),
-            beyond=((is_ar, with_penalty),),
+            beyond=((evaluated.is_ar, evaluated.with_penalty),),
         ),
         FINDINGS,
     )
@@ -153,23 +133,15 @@ def _timed(experiment: Experiment, part: str) -> TimedSpec:
     if speed is None or getattr(speed, part) is None:
         raise UserError(f"{experiment.experiment} times nothing here: it has no `speed.{part}`.")
     names = [name for key, name in speed.models().items() if key.startswith(f"{part}.")]
-    models = {name: experiment.models[name] for name in names}
-    scales = paper_scales(experiment, (model.scale for model in models.values()))
+    models = identities(experiment, names)
     return TimedSpec(
         data=experiment.data,
-        scales=scales,
+        scales=paper_scales(experiment, (model.scale for model in models.values())),
         benchmark=experiment.benchmarks[speed.benchmark].title,
         tau=speed.tau,
         setting=_setting_name(experiment, speed.tau),
         one_token=_setting_name(experiment, None),
-        models={
-            name: TimedModel(
-                stands_for=scales[model.scale].stands_for,
-                method=model.method,
-                block_size=model.block_size,
-            )
-            for name, model in models.items()
-        },
+        models=models,
         pairs=tuple(speed.speculative.pairs) if part == "speculative" and speed.speculative else (),
     )
 

@@ -39,19 +39,14 @@ QUANTITIES = {
     "peak_memory_over_ar_sft": ("peak memory over AR SFT", ".2f"),
     "accuracy_difference": ("difference", "+.1f"),
 }
-# Field: the heading of its column of the stub, and a value of it where it heads a column or block.
-FIELDS = {
-    "scale": ("Scale", "{}"),
-    "row": ("Model", "{}"),
-    "quantity": ("Quantity", "{}"),
-    "benchmark": ("Benchmark", "{}"),
-    "tau": ("tau", "tau = {}"),
-    "block_size": ("B", "B = {}"),
-    "batch_size": ("Batch", "batch {}"),
-    "cache_block": ("Cache block", "cache block {}"),
-    "sft_loss": ("SFT loss", "{} SFT loss"),
-    "finding": ("Finding", "{}"),
-    "part": ("Part", "{}"),
+# Field: the heading of its column, where that is not the name itself.
+HEADINGS = {"row": "Model", "tau": "tau", "block_size": "B", "batch_size": "Batch"}
+# Field: a value of it where that heads a column or block, if it does not stand for itself.
+SPOKEN = {
+    "tau": "tau = {}",
+    "block_size": "B = {}",
+    "batch_size": "batch {}",
+    "sft_loss": "{} SFT loss",
 }
 
 
@@ -159,7 +154,8 @@ class Table:
     @property
     def stub(self) -> list[str]:
         """Headings of the columns that name a line."""
-        return [self.headings.get(name, FIELDS[name][0]) for name in self.lines]
+        words = HEADINGS | dict(self.headings)
+        return [words.get(name, name.replace("_", " ").capitalize()) for name in self.lines]
 
     @property
     def has_paper(self) -> bool:
@@ -215,7 +211,7 @@ def _values(cell: TableCell, fields: tuple[str, ...]) -> Values:
 def _spoken(fields: tuple[str, ...], values: Values) -> str:
     """``0.5B, with SFT loss, GSM8K``: the values as a heading."""
     pairs = zip(fields, values, strict=True)
-    return ", ".join(FIELDS[name][1].format(_word(name, value)) for name, value in pairs)
+    return ", ".join(SPOKEN.get(name, "{}").format(_word(name, value)) for name, value in pairs)
 
 
 def _word(name: str, value: Any) -> str:

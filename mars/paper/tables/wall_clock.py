@@ -17,7 +17,7 @@ from mars.decoding.methods import TIMED
 from mars.evaluation.scores import mean
 from mars.paper import published
 from mars.paper.published import optional_int
-from mars.paper.specs import PaperScale
+from mars.paper.specs import ModelIdentity, PaperScale
 from mars.paper.tables.evaluated import BEYOND
 from mars.paper.tables.notes import data_note, missing_notes, paper_note, scale_notes
 from mars.paper.tables.table import NONE, Measured, Table, TableCell
@@ -32,14 +32,6 @@ ROWS_5 = {
 }
 BATCHES = (4, 8, 16)
 PUBLISHED_SCALE = "7B"  # of Table 5
-
-
-class TimedModel(Spec):
-    """What a timed model is."""
-
-    stands_for: str
-    method: str
-    block_size: int | None
 
 
 class TimedSpec(Spec):
@@ -59,8 +51,12 @@ class TimedSpec(Spec):
     tau: float
     setting: str | None
     one_token: str | None
-    models: dict[str, TimedModel]
+    models: dict[str, ModelIdentity]
     pairs: tuple[DraftAndTarget, ...] = ()
+
+    def stands_for(self, model: str) -> str:
+        """The paper's scale of a model."""
+        return self.scales[self.models[model].scale].stands_for
 
 
 CAPTION_5 = (
@@ -79,8 +75,8 @@ CAPTION_6 = (
 def table5(spec: TimedSpec, folder: Path) -> Table:
     """Table 5, from the folder that the stage wall_clock wrote."""
     records = {_key5(record): (file, record) for file, record in _read(folder, "batch-*/*.json")}
-    ((model, identity),) = spec.models.items()
-    paper = _published5() if identity.stands_for == PUBLISHED_SCALE else {}
+    (model,) = spec.models
+    paper = _published5() if spec.stands_for(model) == PUBLISHED_SCALE else {}
     batches = [batch for batch in BATCHES if any(key[2] == batch for key in records)]
     batches = batches or sorted({key[2] for key in records})
     ranks = list(ROWS_5.values())
@@ -103,7 +99,7 @@ def table5(spec: TimedSpec, folder: Path) -> Table:
                 paper.get((label, block, batch), {}),
                 file,
                 {"batch_size": batch, "cache_block": block or NONE},
-                scale=identity.stands_for,
+                scale=spec.stands_for(model),
                 row=label,
                 benchmark=spec.benchmark,
                 model=model if record else None,
@@ -143,7 +139,7 @@ def _notes5(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
     measured = [record for record in records if "skipped" not in record]
     if not measured:
         return []
-    ((model, identity),) = spec.models.items()
+    (model,) = spec.models
     first = measured[0]
     notes = [
         f"Every row decodes the same checkpoint, {model}; AR is its one-token mode on our engine. "
@@ -154,10 +150,10 @@ def _notes5(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
         "Speed-ups are medians of ratios within a round. The accuracy is lm-eval's of the very "
         "tokens that were timed.",
     ]
-    if identity.stands_for != PUBLISHED_SCALE:
+    if (scale := spec.stands_for(model)) != PUBLISHED_SCALE:
         notes.append(
-            f"The paper times its {PUBLISHED_SCALE} model; this one stands for "
-            f"{identity.stands_for}, so no published number is beside it."
+            f"The paper times its {PUBLISHED_SCALE} model; this one stands for {scale}, so no "
+            "published number is beside it."
         )
     if cut := [r["spec"]["cell"]["cache_block"] for r in measured if "timed_as" in r]:
         notes.append(
@@ -211,11 +207,10 @@ def table6(spec: TimedSpec, folder: Path) -> Table:
 
 
 def _pair(spec: TimedSpec, record: TimingRecord) -> tuple[Identity, Identity]:
-    draft, target = (spec.models[record[role]] for role in ("draft", "target"))
-    return (
-        (draft.method, draft.stands_for, draft.block_size),
-        (target.method, target.stands_for, target.block_size),
-    )
+    def identity(name: str) -> Identity:
+        return spec.models[name].method, spec.stands_for(name), spec.models[name].block_size
+
+    return identity(record["draft"]), identity(record["target"])
 
 
 def _published6() -> dict[tuple[Identity, Identity], tuple[str, dict[str, float]]]:
@@ -326,19 +321,16 @@ def _machine(record: TimingRecord) -> str:
 
 
 def _spread_note(records: list[TimingRecord]) -> str:
-    widths = sorted(_relative_spread(record["seconds"]) for record in records)
+    taken = [record["seconds"] for record in records]
+    halves = ((high - low) / 2 for low, high in (seconds["quartiles"] for seconds in taken))
+    widths = sorted(half / one["median"] for half, one in zip(halves, taken, strict=True))
     return (
-        f"Times are medians of {_or(len(record['seconds']['values']) for record in records)} "
-        "rounds in which the rows take turns, after a warm-up, their error that of the mean over "
-        "rounds. Half the distance of the quartiles of the seconds is "
+        f"Times are medians of {_or(len(seconds['values']) for seconds in taken)} rounds in which "
+        "the rows take turns, after a warm-up, their error that of the mean over rounds. Half the "
+        "distance of the quartiles of the seconds is "
         f"{widths[len(widths) // 2]:.1%} of the median in the middle cell and {widths[-1]:.1%} in "
         "the worst."
     )
-
-
-def _relative_spread(seconds: TimingRecord) -> float:
-    low, high = seconds["quartiles"]
-    return (high - low) / 2 / seconds["median"]
 
 
 def _or(numbers: Iterable[int]) -> str:

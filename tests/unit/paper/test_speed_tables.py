@@ -111,8 +111,8 @@ def test_table_5_has_every_published_row_and_ours(sweep, plan, tmp_path):
 
 def test_another_scale_has_no_published_numbers_beside_it(sweep, plan, tmp_path):
     small = plan(5)
-    model = small.models["mars-b4-large"]
-    small.models["mars-b4-large"] = model.model_copy(update={"stands_for": "0.5B"})
+    (scale,) = small.scales
+    small.scales[scale] = small.scales[scale].model_copy(update={"stands_for": "0.5B"})
     write(table5(small, sweep), tmp_path)
     assert {row["published"] for row in rows_of(tmp_path, 5)} == {"n/a"}
     assert "stands for 0.5B" in (tmp_path / "table5.md").read_text()
