@@ -117,11 +117,9 @@ def _compared(
     known = difference is not None and ours_stderr is not None
     stderr = math.hypot(*errors) if known else None
     same_models = spec.same_models.get(cell["scale"], False)
-    return Compared(
-        *(artefact, cell["scale"], full_row_name(cell), title, quantity),
-        *(ours, ours_stderr, paper, paper_stderr, difference, stderr),
-        *verdict(quantity, difference, stderr, same_models),
-    )
+    judged = verdict(quantity, difference, stderr, same_models)
+    named = (artefact, cell["scale"], full_row_name(cell), title, quantity)
+    return Compared(*named, ours, ours_stderr, paper, paper_stderr, difference, stderr, *judged)
 
 
 def published_stderr(
