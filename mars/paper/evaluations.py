@@ -156,14 +156,13 @@ class Evaluations:
         self, quantity: str, run: ModelAndSetting, titles: Iterable[str]
     ) -> dict[str, Measured | None]:
         """A quantity of one row by benchmark title (and "Avg", if asked for)."""
-        titles = list(titles)
         ours: dict[str, Measured | None] = dict.fromkeys(titles)
         if None in run:
             return ours
-        wanted = [title for title in self.keys if title in titles or AVERAGE in titles]
+        wanted = [title for title in self.keys if title in ours or AVERAGE in ours]
         parts = {title: self._one(quantity, self.key(run, title)) for title in wanted}
         ours |= {title: part for title, part in parts.items() if title in ours}
-        if AVERAGE in titles:
+        if AVERAGE in ours:
             ours[AVERAGE] = average_of(list(parts.values()))
         return ours
 

@@ -14,24 +14,22 @@ from typing import Any
 
 from mars.paper import published
 from mars.paper.claims.significance import (
-    Interval,
-    PairedTest,
-    bootstrap_mean,
-    combined_test,
-    stderr_of,
-)
-from mars.paper.claims.tradeoff import gap, tradeoffs
-from mars.paper.claims.verdicts import (
     FAILS,
     HOLDS,
     MARGIN,
     UNDECIDED,
+    Interval,
+    PairedTest,
     above,
     below,
+    bootstrap_mean,
     combined,
+    combined_test,
     no_worse,
+    stderr_of,
     trusted,
 )
+from mars.paper.claims.tradeoff import gap, tradeoffs
 from mars.paper.evaluations import Evaluations, ModelAndSetting, average_of, models_for
 from mars.paper.published import SCALES, STAGE_EPOCHS, Row
 from mars.paper.tables.table import NONE, NOT_RUN

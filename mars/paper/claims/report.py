@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mars.paper.claims.claims import CLAIMS, Results
-from mars.paper.claims.verdicts import FEWEST, FLOOR
+from mars.paper.claims.significance import FEWEST, FLOOR
 from mars.paper.tables.files import pipe_table
 from mars.paper.tables.notes import scale_notes
 from mars.paper.tables.table import NONE

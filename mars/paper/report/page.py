@@ -116,12 +116,10 @@ def records_by_output(results: Path) -> dict[str, ArtefactOrigin]:
 
     The page's own record of an earlier time is left out: the page is made anew.
     """
-    paths = sorted((results / "provenance").rglob("*.json"))
-    records = {str(path.relative_to(results)): read_json(path) for path in paths}
     records = {
-        name: record
-        for name, record in records.items()
-        if "outputs" in record and record["spec"]["stage"] != "report"
+        str(path.relative_to(results)): record
+        for path in sorted((results / "provenance").rglob("*.json"))
+        if "outputs" in (record := read_json(path)) and record["spec"]["stage"] != "report"
     }
     makers = {file: name for name, record in records.items() for file in record["outputs"]}
     return {file: _made(name, records[name], makers) for file, name in makers.items()}
@@ -129,15 +127,14 @@ def records_by_output(results: Path) -> dict[str, ArtefactOrigin]:
 
 def _made(name: str, record: JobRecord, makers: Mapping[str, str]) -> ArtefactOrigin:
     code, hardware = record["code"], record["hardware"]
+    cores = f"{hardware['cores']} cores of {hardware['processor']}"
     command = shlex.split(record["command"])  # without its spec, which the record has in full
     return ArtefactOrigin(
         record=name,
         stage=record["spec"]["stage"],
         command=" ".join("…" if part.startswith("{") else part for part in command),
         commit=f"{(code['commit'] or 'no commit')[:10]}{' with edits' if code['dirty'] else ''}",
-        machine=", ".join(
-            [*hardware["gpus"], f"{hardware['cores']} cores of {hardware['processor']}"]
-        ),
+        machine=", ".join([*hardware["gpus"], cores]),
         started=record["started"],
         seconds=record["seconds"],
         memory=record["peak_memory_bytes"],

@@ -54,8 +54,7 @@ class EvaluatedTable:
         return self.laid_out(cells, notes(self.name, spec, cells))
 
     def laid_out(self, cells: list[TableCell], notes: list[str]) -> Table:
-        layout = (self.lines, self.columns, self.blocks)
-        return Table(self.name, self.caption, cells, notes, *layout)
+        return Table(self.name, self.caption, cells, notes, self.lines, self.columns, self.blocks)
 
 
 def variant(row: Row, difference: str, **changes: Any) -> Row:

@@ -13,14 +13,15 @@ from synthetic import SWEEP, evaluations, experiment, model, record, samples, sp
 from mars.checkpoints.describe import describe
 from mars.paper.claims.claims import CLAIMS, Results
 from mars.paper.claims.report import short, write_claims
-from mars.paper.claims.significance import Interval, PairedTest
-from mars.paper.claims.verdicts import (
+from mars.paper.claims.significance import (
     FAILS,
     FEWEST,
     FLOOR,
     HOLDS,
     MARGIN,
     UNDECIDED,
+    Interval,
+    PairedTest,
     above,
     below,
     combined,
