@@ -240,7 +240,7 @@ def tau_is_a_live_knob(results: Results) -> Judged:
     gain = rates[1] / rates[0]
     return Judged(
         combined([above(interval, 0.0), HOLDS if gain > 1 else FAILS]),
-        f"the same {len(saved)} requests, tau adapted against tau = 1: {rates[1]:.1f} against "
+        f"the same {len(saved)} requests, adaptive tau against tau = 1: {rates[1]:.1f} against "
         f"{rates[0]:.1f} tokens/s while all slots are busy ({gain:.2f} times), median latency "
         f"{adaptive['latency']['median']:.2f} against {fixed['latency']['median']:.2f} s, mean "
         f"latency shorter by {_range(interval)} s, "
@@ -313,53 +313,54 @@ def same_parameters_same_interface(results: Results) -> Judged:
 
 CLAIMS = (
     Claim(
-        "One token per forward, MARS matches or exceeds AR SFT on the average of the benchmarks.",
-        f"MARS (B=4) minus AR SFT, paired, per scale: holds if the interval is at least "
-        f"-{MARGIN:g} points, does not hold if it is below. AR SFT of twice the epochs is shown "
-        "beside it and decides nothing.",
+        "At one token per forward, MARS matches or exceeds AR SFT on average over the benchmarks.",
+        f"MARS (B=4) minus AR SFT, paired, at each scale: holds if the interval is at least "
+        f"-{MARGIN:g} points, does not hold if it is below. AR SFT with twice the epochs is also "
+        "shown and decides nothing.",
         "tables/table2",
         one_token_matches_ar,
     ),
     Claim(
-        "At tau = 0.95 MARS emits 1.5 to 1.7 tokens per forward at a small loss of accuracy.",
-        f"For every block size run: the interval of the average tokens per forward is at least "
-        f"{TOKENS_PER_FORWARD:g}, and that of the change from one token per forward at least "
-        f"-{MARGIN:g} points; does not hold if one is below.",
+        "At tau = 0.95 MARS emits 1.5 to 1.7 tokens per forward with a small loss of accuracy.",
+        f"For every block size that was run: the interval of the average tokens per forward is at "
+        f"least {TOKENS_PER_FORWARD:g}, and the interval of the change from one token per forward "
+        f"is at least -{MARGIN:g} points; does not hold if one of them is below.",
         "tables/table4",
         several_tokens_at_a_small_loss,
     ),
     Claim(
-        "The SFT loss keeps larger blocks from degrading.",
-        "The change from B=4 to B=16 with SFT loss minus the same change without, paired: holds "
+        "The SFT loss keeps accuracy from degrading with larger blocks.",
+        "The change from B=4 to B=16 with SFT loss minus the same change without it, paired: holds "
         "if the interval is at least 0, does not hold if it is below.",
         "tables/table3",
         sft_loss_keeps_larger_blocks,
     ),
     Claim(
         "Block diffusion collapses where MARS does not.",
-        f"The interval of block diffusion minus AR SFT is at most -{MARGIN:g} points, and that of "
-        "MARS minus block diffusion at least 0; does not hold if one lies on the other side.",
+        f"The interval of block diffusion minus AR SFT is at most -{MARGIN:g} points, and the "
+        "interval of MARS minus block diffusion is at least 0; does not hold if one of them lies "
+        "on the other side.",
         "tables/table2",
         block_diffusion_collapses,
     ),
     Claim(
-        "With the block cache MARS beats AR decoding with a KV cache in wall clock.",
-        "At every batch size, the speed-up of the best cache block has an interval of at least 1; "
-        "does not hold if one is below.",
+        "With the block cache, MARS beats AR decoding with a KV cache in wall-clock time.",
+        "At every batch size, the interval of the speed-up with the best cache block is at least "
+        "1; does not hold if one is below.",
         "tables/table5",
         block_cache_beats_ar,
     ),
     Claim(
-        "tau is a live knob: lowered under load, throughput rises without a restart.",
-        "The adaptive policy beside tau = 1 on the same requests: more tokens per second while all "
-        "slots are busy, and the interval of the mean saving of latency is at least 0.",
+        "tau is a live knob: lowering it under load raises throughput without a restart.",
+        "The adaptive policy compared with tau = 1 on the same requests: more tokens per second "
+        "while all slots are busy, and the interval of the mean latency saved is at least 0.",
         "speed/live_tau",
         tau_is_a_live_knob,
     ),
     Claim(
         "MARS composes with speculative decoding.",
         "Each row with a MARS target is faster than speculative decoding with AR models: the "
-        "speed-up has an interval of at least 1; does not hold if one is below.",
+        "interval of its speed-up is at least 1; does not hold if one is below.",
         "tables/table6",
         composes_with_speculative_decoding,
     ),
@@ -371,14 +372,14 @@ CLAIMS = (
         jacobi_stays_near_one,
     ),
     Claim(
-        "Which confidence decides over acceptance hardly matters.",
-        f"Entropy and margin each minus probability, accuracy at equal tokens per forward: the "
+        "The choice of acceptance metric hardly matters.",
+        f"Entropy and margin, each minus probability, in accuracy at equal tokens per forward: the "
         f"interval lies within {MARGIN:g} points of 0; does not hold if it lies wholly outside.",
         "evaluations",
         metric_hardly_matters,
     ),
     Claim(
-        "MARS has the parameters and the calling interface of the AR model.",
+        "MARS has the same parameters and calling interface as the AR model.",
         "Every MARS checkpoint has as many parameters as AR SFT, the same tensors, and the same "
         "model configuration.",
         "checkpoints",

@@ -39,15 +39,15 @@ TOLERANCE = {
 # Quantities that a computer decides over, not a method.
 OF_THE_MACHINE = ("tokens_per_second", "seconds")
 RULES = {
-    "agrees": "the difference is at most the tolerance of its quantity: 1 point of accuracy, "
+    "agrees": "the difference is within the tolerance for its quantity: 1 point of accuracy, "
     "0.05 tokens per forward, 0.05 of a speed-up",
-    "within noise": "the difference is more than that and at most 1.96 of its standard errors",
-    "differs": "the difference is more than both",
-    "models": "the models are not the paper's: their absolute numbers are others; only the "
-    "direction of the claims is comparable",
-    "machine": "it is a property of the computer",
-    "no error": "the difference has no known standard error, so noise cannot be told from effect",
-    NOT_RUN: "this experiment has no record for the cell",
+    "within noise": "the difference is larger than that but at most 1.96 standard errors",
+    "differs": "the difference is larger than both",
+    "models": "the models are not the paper's, so absolute numbers cannot be compared, only the "
+    "direction of the claims",
+    "machine": "the number depends on the computer",
+    "no error": "the standard error of the difference is unknown, so it may or may not be noise",
+    NOT_RUN: "this experiment has no result for the cell",
 }
 
 
@@ -217,13 +217,13 @@ def _as_markdown(lines: list[Compared], notes: list[str]) -> str:
     cells += [["---"] * len(named) + ["---:"] * 3 + ["---"]]
     cells += [_shown(line) for line in lines if line.ours is not None]
     parts = [
-        "# Our numbers against the published ones",
+        "# Our numbers and the published ones",
         "\n".join(f"- {note}" for note in notes),
         pipe_table(summary),
         "The rules, fixed before any run (docs/comparison.md):",
         "\n".join(f"- *{key}*: {text}." for key, text in RULES.items()),
         "## Cells that were run",
-        "± one standard error; of a published accuracy, binomial over the real benchmark.",
+        "± one standard error; for a published accuracy, binomial over the real benchmark.",
         pipe_table(cells) if len(cells) > 2 else "None.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

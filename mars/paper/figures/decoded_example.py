@@ -24,7 +24,7 @@ from mars.paper.evaluations import Answer
 from mars.paper.figures.stage import ExampleSpec
 from mars.provenance.files import read_jsonl
 
-RULE = "the first one of median length among the {} {} of this model and setting"
+RULE = "the first answer of median length among the {} {} of this model under this setting"
 
 
 def choose(answers: Sequence[Answer], benchmark: Benchmark) -> tuple[Answer, str]:

@@ -64,15 +64,15 @@ def fragment(example: Example) -> Markup:
         for (text, shade), run in zip(_shaded(example), example["runs"], strict=True)
     ]
     return Markup(
-        '<p class="question">{}</p><p class="answer">{}</p><p>{}. The answer is {}. Chosen by rule:'
-        " {}.{}</p>"
+        '<p class="question">{}</p><p class="answer">{}</p><p>{}. The answer is {}. It was '
+        "chosen by a rule: {}.{}</p>"
     ).format(
         example["question"],
         Markup("").join(spans),
         summary(example),
         "correct" if example["correct"] else "not correct",
         example["rule"],
-        "" if example["as_evaluated"] else " Decoded again, it differs from the one evaluated.",
+        "" if example["as_evaluated"] else " Decoded again, it differs from the evaluated answer.",
     )
 
 

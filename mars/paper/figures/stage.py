@@ -22,8 +22,8 @@ from mars.provenance.stage import Job, Spec, Stage
 # --- Figure 1 -----------------------------------------------------------------------------------
 
 EXAMPLE_CAPTION = (
-    "One GSM8K answer of MARS B=4 at tau = 0.95. Tokens accepted in the same forward are shaded "
-    "together, in two shades by turns; ↵ is a new line and ■ the token that ends the answer."
+    "One answer of MARS B=4 to a GSM8K question at tau = 0.95. Tokens accepted in the same forward "
+    "share a shade; the two shades alternate. ↵ is a new line, ■ the token that ends the answer."
 )
 
 
@@ -203,40 +203,41 @@ FIGURES = (
     Artefact(
         Stage("figure3", Selection, figure3, draw_figure3, EvaluationsBehind(figure3), "figure"),
         title="Figure 3: speed and quality",
-        caption="Speed and quality: accuracy (%) over tokens per forward on GSM8K and HumanEval as "
-        "tau falls from left to right. Solid: MARS; dashed: MARS without SFT loss; dotted: AR SFT. "
-        "Upper row: this experiment, bars are one standard error; lower row: the paper (Table 8).",
+        caption="Speed and quality: accuracy (%) against tokens per forward on GSM8K and HumanEval "
+        "as tau falls from left to right. Solid: MARS; dashed: MARS without SFT loss; dotted: AR "
+        "SFT. Upper row: this experiment, with bars of one standard error; lower row: the paper "
+        "(Table 8).",
     ),
     Artefact(
         Stage("figure6", Selection, figure6, draw_figure6, EvaluationsBehind(figure6), "figure"),
         title="Figure 6: acceptance metrics",
-        caption="Acceptance metrics: accuracy (%) over tokens per forward on GSM8K of MARS B=4 at "
-        "the small scale, as the threshold of each metric is loosened from left to right. Bars are "
-        "one standard error. The paper shows this as a plot only, without numbers to set beside "
-        "it.",
+        caption="Acceptance metrics: accuracy (%) against tokens per forward on GSM8K for MARS B=4 "
+        "at the small scale, as the threshold of each metric is loosened from left to right. Bars "
+        "are one standard error. The paper shows this only as a plot, so there are no published "
+        "numbers to compare with.",
     ),
     Artefact(
         Stage("heat_map", Spec, nothing, draw_heat_map, Measurement("wall_clock"), "figure"),
         title="Block cache: heat map",
-        caption="Block cache: tokens per second relative to autoregressive decoding of the same "
-        "batch, by cache block and batch size; 1 (white) is the speed of AR. Named lines have "
-        "another window or cache: none, the cursor cache of this project, or AR decoding by "
-        "transformers.",
+        caption="Tokens per second relative to autoregressive decoding of the same batch, by "
+        "method and batch size; 1 (white) is the speed of AR. The number after a block cache is "
+        "the size of its blocks in tokens.",
         timed="wall_clock",
     ),
     Artefact(
         Stage("live_tau", Spec, nothing, draw_live_tau, Measurement("live_tau"), "figure"),
         title="tau as a live knob",
-        caption="tau changed while requests are served: arrivals per second, requests waiting, "
+        caption="Changing tau while requests are served: arrivals per second, requests waiting, "
         "tau, and the share of requests answered within a given time (legend: median and 95th "
-        "percentile), for tau fixed at 1, fixed low, and adapted to the length of the queue.",
+        "percentile), with tau fixed at 1, fixed at a low value, and adapted to the length of the "
+        "queue.",
         timed="live_tau",
     ),
     Artefact(
         Stage("training_curves", CurvesSpec, curves, draw_curves, curves_inputs, "figure"),
         title="Training losses",
-        caption="Loss of every training stage over its optimiser steps, smoothed; thin: single "
-        "steps.",
+        caption="Loss of every training stage by optimiser step. Thick lines are smoothed, thin "
+        "lines are single steps.",
         listed=False,
     ),
 )

@@ -93,9 +93,9 @@ class Findings(EvaluatedTable):
         ]
         notes = [
             paper_note(self.name),
-            "Difference: accuracy as in the released code minus accuracy as here, in points, its "
-            "error from paired differences per question. The findings are explained in "
-            "docs/differences.md.",
+            "Difference: accuracy as in the released code minus accuracy as done here, in points; "
+            "its standard error is computed from paired differences per question. "
+            "docs/differences.md explains the findings.",
             *scale_notes(spec.scales),
             *missing_notes(cells),
         ]
@@ -104,7 +104,7 @@ class Findings(EvaluatedTable):
 
 FINDINGS = Findings(
     "findings",
-    "What a published number may owe to the released code: as done here, and as done there.",
+    "What published numbers may owe to the released code: results as done here and as done there.",
     here_and_there,
     lines=("scale", "row", "quantity"),
     blocks=("finding",),

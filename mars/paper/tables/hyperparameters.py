@@ -18,7 +18,7 @@ from mars.paper.tables.notes import data_note, missing_notes, scale_notes
 from mars.paper.tables.table import NONE, Measured, Table, TableCell
 from mars.provenance.stage import Spec
 
-CAPTION = "Hyper-parameters, and the measured cost of training."
+CAPTION = "Hyper-parameters and the measured cost of training."
 SETTINGS, COST = "Hyper-parameters", "Measured cost of one training stage"
 # Rows of the paper's table that are measurements; the others are settings.
 MEASURED = ("ar_sft_h200_hours", "mars_h200_hours")
@@ -41,13 +41,14 @@ def hyperparameters(spec: TrainedSpec, records: Mapping[str, TrainingRecord]) ->
     """Table 7, from the provenance records of the training jobs by model."""
     cells = [*_settings(spec, records), *_costs(spec, records)]
     notes = [
-        "Ours: from the records of the training jobs; paper: Table 7 of arXiv 2604.07023. Of the "
-        "paper, cost over AR SFT is the quotient of its two printed numbers, and peak memory over "
-        "AR SFT is said in its text.",
+        "Our values come from the records of the training jobs, the paper's from Table 7 of arXiv "
+        "2604.07023. Its cost over AR SFT is the ratio of two numbers printed there; its peak "
+        "memory over AR SFT is stated in its text.",
         *scale_notes(spec.scales),
         *([data_note(spec.data)] if records else []),
-        "Device-hours: hours of training times processes, on the hardware of the table, which is "
-        "not the paper's; tokens are those that the model read, masks included.",
+        "Device-hours are hours of training times the number of processes, on the hardware listed "
+        "in the table, which is not the paper's. Tokens are those that the model read, including "
+        "masks.",
         *missing_notes(cells),
     ]
     layout = (("row", "quantity"), ("scale",), ("part",), {"row": "What"})

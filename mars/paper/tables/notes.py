@@ -29,25 +29,25 @@ def notes(name: str, spec: TableSpec, cells: Sequence[TableCell]) -> list[str]:
 def paper_note(name: str) -> str:
     """What stands in the columns of the paper."""
     number = name.removeprefix("table")
-    where = f"the number of Table {number}" if number != name else "the number"
+    where = f"Table {number} of " if number != name else ""
     return (
-        f"Ours: ± one standard error; paper: {where} of arXiv 2604.07023, "
-        "which gives no standard errors. Rows carry the paper's names."
+        f"Our numbers are given ± one standard error. The paper's are those of {where}arXiv "
+        "2604.07023, which gives no standard errors. Rows have the paper's names."
     )
 
 
 def scale_notes(scales: Mapping[str, PaperScale]) -> list[str]:
     """For each scale, which base model stands for it; the plain statement if it is not the same."""
     descriptions = [
-        f"{scale.stands_for} is stood for by {name} "
-        f"({scale.base.name or 'a model trained from scratch here'})"
+        f"{name} ({scale.base.name or 'a model trained from scratch here'}) stands in for "
+        f"{scale.stands_for}"
         for name, scale in scales.items()
         if not is_of_the_paper(scale)
     ]
     if not descriptions:
         return []
     return [
-        f"Scale differs: {'; '.join(descriptions)}. The paper's absolute numbers are not "
+        f"The scale differs: {'; '.join(descriptions)}. The paper's absolute numbers are not "
         "reproduced here; compare the direction of the differences between rows."
     ]
 
@@ -90,7 +90,7 @@ def _question_note(spec: Selection, cells: Sequence[TableCell]) -> str:
             if benchmark.subtasks is not None:
                 text += f" ({len(benchmark.subtasks)} sub-tasks)"
             parts.append(text)
-    return f"Questions: {', '.join(parts) or NONE}."
+    return f"Questions per benchmark: {', '.join(parts) or NONE}."
 
 
 def data_note(data: Data) -> str:
@@ -106,8 +106,8 @@ def _average_notes(spec: Selection, cells: Sequence[TableCell]) -> list[str]:
     if len(titles) == len(BENCHMARKS) or AVERAGE not in {cell.benchmark for cell in cells}:
         return []
     return [
-        f"This experiment has {len(titles)} of the six benchmarks; {AVERAGE} is over "
-        f"{', '.join(titles)}, for ours and the paper's numbers alike."
+        f"This experiment runs {len(titles)} of the six benchmarks; {AVERAGE} is over "
+        f"{', '.join(titles)}, both for our numbers and for the paper's."
     ]
 
 
@@ -115,9 +115,9 @@ def missing_notes(cells: Sequence[TableCell]) -> list[str]:
     """What an empty cell means, where there is one."""
     found = []
     if any(cell.ours is None for cell in cells):
-        found.append(f'"{NOT_RUN}": this experiment has no record for the cell.')
+        found.append(f'"{NOT_RUN}": this experiment has no result for the cell.')
     if {cell.published is not None for cell in cells} == {True, False}:
-        found.append(f'"{NONE}" in a column of the paper: it has no such number.')
+        found.append(f'"{NONE}" in a paper column: the paper gives no such number.')
     return found
 
 
@@ -133,6 +133,7 @@ def _change_notes(cells: Sequence[TableCell]) -> list[str]:
     if paired:
         parts.append(f"from paired differences per question ({', '.join(paired)})")
     if independent:
-        parts.append(f"as of independent runs, which is conservative ({', '.join(independent)})")
-    known = "; ".join(parts) or NOT_RUN
-    return [f"Change: accuracy minus that of the same model in one-token mode; its error: {known}."]
+        parts.append(f"as for independent runs, which is conservative ({', '.join(independent)})")
+    change = "Change: accuracy minus the accuracy of the same model in one-token mode."
+    error = f" Its standard error is computed {' and '.join(parts)}." if parts else ""
+    return [change + error]

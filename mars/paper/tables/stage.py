@@ -42,21 +42,21 @@ EVALUATED: dict[str, EvaluatedTable] = {
         ),
         EvaluatedTable(
             "table3",
-            "The SFT loss and the block size, one-token mode: accuracy (%).",
+            "SFT loss and block size in one-token mode: accuracy (%).",
             published.table3,
             beyond=((evaluated.without_sft_loss, evaluated.with_inverse_t),),
         ),
         EvaluatedTable(
             "table4",
-            "Multi-token mode: accuracy (%), its change from one-token mode (points), tokens per "
-            "forward.",
+            "Multi-token mode: accuracy (%), its change from one-token mode (points), and tokens "
+            "per forward.",
             published.table4,
             lines=("scale", "row", "quantity"),
             beyond=tuple((evaluated.any_row, vary) for vary in evaluated.MULTI_TOKEN),
         ),
         EvaluatedTable(
             "table8",
-            "Threshold sweep: accuracy (%) and tokens per forward over tau and the block size B.",
+            "Threshold sweep: accuracy (%) and tokens per forward by tau and block size B.",
             published.table8,
             lines=("tau",),
             columns=("block_size", "quantity"),
@@ -64,7 +64,7 @@ EVALUATED: dict[str, EvaluatedTable] = {
         ),
         EvaluatedTable(
             "table9",
-            "Jacobi decoding of the AR model beside MARS: accuracy (%), tokens per forward.",
+            "Jacobi decoding of the AR model compared with MARS: accuracy (%), tokens per forward.",
             published.table9,
             lines=("row", "quantity"),
             beyond=((evaluated.is_ar, evaluated.with_penalty),),
@@ -188,5 +188,5 @@ TABLES = (
     ),
     OfEvaluations("table8", "Table 8: threshold sweep", compared=8),
     OfEvaluations("table9", "Table 9: Jacobi decoding", compared=9),
-    OfEvaluations("findings", "The authors' released code: numbers both ways"),
+    OfEvaluations("findings", "The authors' released code: results both ways"),
 )

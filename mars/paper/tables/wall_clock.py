@@ -64,8 +64,8 @@ CAPTION_5 = (
     "cache; accuracy (%) and tokens per forward of the same runs."
 )
 CAPTION_6 = (
-    "MARS together with speculative decoding: tokens per second, seconds, speed-up over the "
-    "first row; tokens per forward of the target, accuracy (%) and its change (points)."
+    "MARS with speculative decoding: tokens per second, seconds, speed-up over the first row; "
+    "tokens per forward of the target, accuracy (%) and its change (points)."
 )
 
 
@@ -142,26 +142,26 @@ def _notes5(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
     (model,) = spec.models
     first = measured[0]
     notes = [
-        f"Every row decodes the same checkpoint, {model}; AR is its one-token mode on our engine. "
-        "The paper's AR row is its AR SFT model.",
-        f"{spec.benchmark}, {_or(record['sequences'] for record in measured)} questions, at most "
+        f"All rows decode with the same checkpoint, {model}; AR is its one-token mode in our "
+        "engine. The paper's AR row is its AR SFT model.",
+        f"{_or(record['sequences'] for record in measured)} {spec.benchmark} questions, at most "
         f"{first['spec']['max_new_tokens']} new tokens, tau = {spec.tau}. {_machine(first)}",
         _spread_note(measured),
-        "Speed-ups are medians of ratios within a round. The accuracy is lm-eval's of the very "
-        "tokens that were timed.",
+        "A speed-up is the median over the rounds of the ratio within a round. lm-eval computes "
+        "the accuracy from the very tokens that were timed.",
     ]
     if (scale := spec.stands_for(model)) != PUBLISHED_SCALE:
         notes.append(
-            f"The paper times its {PUBLISHED_SCALE} model; this one stands for {scale}, so no "
-            "published number is beside it."
+            f"The paper times its {PUBLISHED_SCALE} model; this one stands in for {scale}, so "
+            "no published numbers are shown."
         )
     if cut := [r["spec"]["cell"]["cache_block"] for r in measured if "timed_as" in r]:
         notes.append(
-            f"Cache blocks of {_or(cut)} hold every answer, so one measurement, of a block as long "
-            "as an answer may be, stands for all of them."
+            f"Cache blocks of {_or(cut)} hold every answer whole, so one measurement, with a block "
+            "as long as the longest answer allowed, serves for all of them."
         )
     if wrong := [r for r in measured if not r["repeats_agree"]]:
-        notes.append(f"In {len(wrong)} cells the rounds did not give the same tokens.")
+        notes.append(f"In {len(wrong)} cells the rounds did not produce the same tokens.")
     skipped = {r["spec"]["cell"]["method"]: r["skipped"] for r in records if "skipped" in r}
     return notes + [f"{ROWS_5[method]}: {why}." for method, why in skipped.items()]
 
@@ -236,12 +236,12 @@ def _notes6(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
         return []
     first = records[0]
     return [
-        f"{spec.benchmark}, {first['sequences']} questions one at a time, K = "
+        f"{first['sequences']} {spec.benchmark} questions, one at a time, with K = "
         f"{first['draft_tokens']} drafted tokens, tau = {first['tau']} wherever MARS drafts or "
-        f"verifies, at most {first['max_new_tokens']} new tokens. {_machine(first)}",
+        f"verifies, and at most {first['max_new_tokens']} new tokens. {_machine(first)}",
         _spread_note(records),
-        "Change: accuracy minus that of the target by itself, one token per forward, on the same "
-        "questions; the paper does not say what its change is from.",
+        "Change: accuracy minus the accuracy of the target alone, at one token per forward, on the "
+        "same questions. The paper does not say what its change is measured from.",
     ]
 
 
@@ -325,9 +325,9 @@ def _spread_note(records: list[TimingRecord]) -> str:
     halves = ((high - low) / 2 for low, high in (seconds["quartiles"] for seconds in taken))
     widths = sorted(half / one["median"] for half, one in zip(halves, taken, strict=True))
     return (
-        f"Times are medians of {_or(len(seconds['values']) for seconds in taken)} rounds in which "
-        "the rows take turns, after a warm-up, their error that of the mean over rounds. Half the "
-        "distance of the quartiles of the seconds is "
+        f"Times are medians over the rounds ({_or(len(seconds['values']) for seconds in taken)} "
+        "per cell), in which the rows take turns after a warm-up; their error is the standard "
+        "error of the mean over the rounds. Half the interquartile range of the seconds is "
         f"{widths[len(widths) // 2]:.1%} of the median in the middle cell and {widths[-1]:.1%} in "
         "the worst."
     )

@@ -304,7 +304,7 @@ def test_samples_that_are_not_the_scores_behind_the_record_are_not_used(tmp_path
     records["m4", "fast", "gpqa"]["metrics"]["exact_match"]["none"]["value"] += 0.25
     write(4, spec, records, tmp_path, samples)
     assert (
-        "as of independent runs, which is conservative (GPQA)"
+        "as for independent runs, which is conservative (GPQA)"
         in (tmp_path / "table4.md").read_text()
     )
 
@@ -335,7 +335,7 @@ def test_the_papers_own_base_models_need_no_scale_note(tmp_path):
         base = BaseOrigin(source="hub", repository=f"Qwen/Qwen2.5-{scale.stands_for}-Instruct")
         spec.scales[name] = scale.model_copy(update={"base": base})
     write(2, spec, {}, tmp_path)
-    assert "Scale differs" not in (tmp_path / "table2.md").read_text()
+    assert "The scale differs" not in (tmp_path / "table2.md").read_text()
 
 
 def test_evaluations_read_from_disk_give_the_same_table(tmp_path):
@@ -436,7 +436,7 @@ def test_show_prints_both_tables_within_the_width(tmp_path, capsys):
         assert wanted in text
     assert "0.5B  Block Diffusion (B=4): not run" in text
     assert [line.strip() for line in written.splitlines() if line] == sorted(map(str, made))
-    assert "Scale differs" in text
+    assert "The scale differs" in text
 
 
 def test_show_before_the_run_says_what_to_do(tmp_path):
