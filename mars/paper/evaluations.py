@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mars.config.experiment import Benchmark, Experiment, Setting
 from mars.evaluation.scores import Score, average, headline, mean, ratio, tokens_per_forward
 from mars.paper.published import AVERAGE, BENCHMARKS, STAGE_EPOCHS, Row
-from mars.paper.specs import Selection, TableSpec, whole
+from mars.paper.specs import Selection, TableSpec, identities, paper_scales
 from mars.paper.tables.table import Measured
 from mars.provenance.files import read_json, read_jsonl
 
@@ -48,8 +48,7 @@ def models_for(row: Row, spec: Selection) -> list[str]:
         name
         for name, model in spec.models.items()
         if spec.scales[model.scale].stands_for == row.scale
-        and model.method == row.method
-        and model.block_size == row.block_size
+        and (model.method, model.block_size) == (row.method, row.block_size)
         and row.sft_loss in (None, model.ar_weight > 0)
         and row.epochs in (0, STAGE_EPOCHS * model.epochs_factor)
         and model.inverse_t_weighting is row.inverse_t
@@ -63,13 +62,11 @@ def settings_for(decoding: Mapping[str, Any], settings: Mapping[str, Setting]) -
     """
     if unknown := decoding.keys() - Setting.model_fields.keys():
         raise KeyError(f"no setting says {', '.join(unknown)}")
+    wanted = {**dict(PLAIN), **decoding}
     return [
         name
         for name, setting in settings.items()
-        if all(
-            _admits(decoding.get(key, getattr(PLAIN, key)), getattr(setting, key))
-            for key in Setting.model_fields
-        )
+        if all(_admits(wanted[key], value) for key, value in setting)
     ]
 
 
@@ -82,11 +79,23 @@ def is_swept(setting: Setting) -> bool:
     return setting.model_copy(update={"threshold": None, "metric": "probability"}) == PLAIN
 
 
+def of_rows(rows: Sequence[Row], experiment: Experiment) -> TableSpec:
+    """What some rows need of an experiment."""
+    everything = TableSpec(
+        data=experiment.data,
+        scales=paper_scales(experiment),
+        models=identities(experiment, experiment.evaluated_models()),
+        benchmarks=experiment.benchmarks,
+        settings=experiment.settings,
+    )
+    return selection(rows, everything)
+
+
 def selection(rows: Sequence[Row], spec: TableSpec) -> TableSpec:
     """What some rows need of ``spec``; what is left out can change without effect."""
     models = {name for row in rows for name in models_for(row, spec)}
-    settings = {name for row in rows for name in settings_for(row.decoding, spec.settings)}
-    settings |= set(settings_for({}, spec.settings))
+    decodings: list[Mapping[str, Any]] = [{}, *(row.decoding for row in rows)]
+    settings = {name for one in decodings for name in settings_for(one, spec.settings)}
     titles = {title for row in rows for title in row.benchmarks}
     scales = {spec.models[name].scale for name in models}
     return TableSpec(
@@ -96,11 +105,6 @@ def selection(rows: Sequence[Row], spec: TableSpec) -> TableSpec:
         benchmarks={key: one for key, one in spec.benchmarks.items() if one.title in titles},
         settings={name: one for name, one in spec.settings.items() if name in settings},
     )
-
-
-def of_rows(rows: Sequence[Row], experiment: Experiment) -> TableSpec:
-    """What some rows need of an experiment."""
-    return selection(rows, whole(experiment))
 
 
 def benchmark_keys(benchmarks: Mapping[str, Benchmark]) -> dict[str, str]:
@@ -131,19 +135,14 @@ class Evaluations:
 
     @classmethod
     def read(cls, spec: Selection, folders: Mapping[str, Path]) -> Evaluations:
-        """Those that the stage "evaluate" wrote: ``<setting>/<benchmark>.json`` of each model.
-
-        Args:
-            folders: by model.
-        """
+        """What the stage "evaluate" wrote into each model's folder: <setting>/<benchmark>.json."""
         records: dict[EvaluationKey, EvaluationRecord] = {}
         answers: dict[EvaluationKey, list[Answer]] = {}
         for model, folder in folders.items():
             for file in sorted(folder.glob("*/*.json")):
                 key = EvaluationKey(model, file.parent.name, file.stem)
                 records[key] = read_json(file)
-                samples = file.with_suffix(".samples.jsonl")
-                if samples.is_file():
+                if (samples := file.with_suffix(".samples.jsonl")).is_file():
                     answers[key] = read_jsonl(samples)
         return cls(spec, records, answers)
 
@@ -157,36 +156,34 @@ class Evaluations:
         self, quantity: str, run: ModelAndSetting, titles: Iterable[str]
     ) -> dict[str, Measured | None]:
         """A quantity of one row by benchmark title (and "Avg", if asked for)."""
-        titles = list(titles)
         ours: dict[str, Measured | None] = dict.fromkeys(titles)
-        model, setting = run
-        if model is None or setting is None:
+        if None in run:
             return ours
-        wanted = self.keys if AVERAGE in titles else {t: self.keys.get(t) for t in titles}
-        parts = {
-            title: self._one(quantity, model, setting, key) for title, key in wanted.items() if key
-        }
+        wanted = [title for title in self.keys if title in ours or AVERAGE in ours]
+        parts = {title: self._one(quantity, self.key(run, title)) for title in wanted}
         ours |= {title: part for title, part in parts.items() if title in ours}
-        if AVERAGE in titles:
+        if AVERAGE in ours:
             ours[AVERAGE] = average_of(list(parts.values()))
         return ours
 
-    def _one(self, quantity: str, model: str, setting: str, key: str) -> Measured | None:
-        evaluated = EvaluationKey(model, setting, key)
+    def key(self, run: ModelAndSetting, title: str) -> EvaluationKey:
+        """The evaluation of a row on a benchmark of the experiment."""
+        return EvaluationKey(str(run.model), str(run.setting), self.keys[title])
+
+    def _one(self, quantity: str, evaluated: EvaluationKey) -> Measured | None:
         record = self.records.get(evaluated)
         if record is None:
             return None
         if quantity == "accuracy":
-            return _measured(headline(record, self.spec.benchmarks[key]), 100, record)
+            score = headline(record, self.spec.benchmarks[evaluated.benchmark])
+            return _measured(score, 100, record)
         if quantity == "tokens_per_forward":
             counted = record["tokens_per_forward"]
             return None if counted is None else _measured(tokens_per_forward(record), 1, record)
         if quantity == "tokens_per_forward_as_counted":
             return self._as_counted(evaluated)
-        one_token = self.setting_of(model, {})
-        if one_token is None:
-            return None
-        return self.difference(evaluated, EvaluationKey(model, one_token, key))
+        one_token = self.setting_of(evaluated.model, {})
+        return self.difference(evaluated, evaluated._replace(setting=str(one_token)))
 
     def _as_counted(self, evaluated: EvaluationKey) -> Measured | None:
         """Tokens per forward with those accepted after an answer's end (docs/differences.md A2)."""
@@ -210,8 +207,7 @@ class Evaluations:
         record = self.records[after]
         values = headline(record, benchmark), headline(self.records[before], benchmark)
         change = values[0].value - values[1].value
-        pairs = self.paired_scores(after, before)
-        differences = [a - b for a, b in pairs]
+        differences = [a - b for a, b in self._paired_scores(after, before)]
         paired = mean(differences) if len(differences) > 1 else None
         if paired is not None and math.isclose(paired.value, change, abs_tol=1e-9):
             return _measured(paired, 100, record, paired=True)
@@ -225,11 +221,7 @@ class Evaluations:
         """:meth:`difference` of two rows on each of the paper's benchmarks, and the average."""
         parts: dict[str, Measured | None] = dict.fromkeys(self.keys)
         if None not in (*after, *before):
-            for title, key in self.keys.items():
-                pair = [
-                    EvaluationKey(str(one.model), str(one.setting), key) for one in (after, before)
-                ]
-                parts[title] = self.difference(*pair)
+            parts = {t: self.difference(self.key(after, t), self.key(before, t)) for t in self.keys}
         none = dict.fromkeys(BENCHMARKS)
         return {**none, **parts, AVERAGE: average_of(list(parts.values()))}
 
@@ -242,7 +234,7 @@ class Evaluations:
             return {}
         return {**parts, AVERAGE: sum(parts[title] for title in self.keys) / len(self.keys)}
 
-    def paired_scores(self, one: EvaluationKey, other: EvaluationKey) -> list[tuple[float, float]]:
+    def _paired_scores(self, one: EvaluationKey, other: EvaluationKey) -> list[tuple[float, float]]:
         """Scores of two records question by question; none unless both have the same questions."""
         first, second = self.question_scores(one), self.question_scores(other)
         if first.keys() != second.keys():

@@ -1,4 +1,4 @@
-"""What the tables and figures see of an experiment: typed, and no more than they show.
+"""What the tables and figures are, and see of an experiment: typed, and no more than they show.
 
 What is left out here can change without making an artefact anew.
 """
@@ -7,9 +7,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from mars.config.experiment import Benchmark, Data, Experiment, Setting
-from mars.provenance.stage import Spec
+from mars.provenance.stage import Spec, Stage
+
+OPENED = {"table": ("csv", "md", "tex"), "figure": ("pdf", "png")}
+"""Suffixes of the files that people open, by kind of artefact."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A table or figure: the stage that makes it, and what readers are told.
+
+    Attributes:
+        title: on the page.
+        compared: the number of the paper's table that its cells are compared with.
+        timed: the part of the section `speed` that it shows.
+        from_evaluations: whether its cells can be derived from evaluation records.
+        listed: whether the configuration lists it; else it is made when there is what it shows.
+    """
+
+    stage: Stage[Any]
+    title: str
+    caption: str
+    compared: int | None = None
+    timed: str | None = None
+    from_evaluations: bool = False
+    listed: bool = True
+
+    @property
+    def name(self) -> str:
+        """Of its files, and in the configuration."""
+        return self.stage.name
+
+    @property
+    def kind(self) -> str:
+        """``table`` or ``figure``: the rule that makes it, and its folder but for an s."""
+        return self.stage.rule
+
+    @property
+    def files(self) -> list[str]:
+        """The files that people open, relative to the folder of results."""
+        return [f"{self.kind}s/{self.name}.{suffix}" for suffix in OPENED[self.kind]]
 
 
 class BaseOrigin(Spec):
@@ -91,9 +131,6 @@ class ReportSpec(Spec):
     artefacts: list[Shown]
 
 
-NOTHING = Selection(scales={}, models={}, benchmarks={}, settings={})
-
-
 def paper_scales(
     experiment: Experiment, names: Iterable[str] | None = None
 ) -> dict[str, PaperScale]:
@@ -102,26 +139,27 @@ def paper_scales(
     return {
         name: PaperScale(
             stands_for=scale.stands_for,
-            base=BaseOrigin(**scale.base.model_dump(include={"source", "repository", "package"})),
+            base=BaseOrigin(**scale.base.model_dump(include={*BaseOrigin.model_fields})),
         )
         for name, scale in experiment.scales.items()
         if name in wanted
     }
 
 
-def identity(experiment: Experiment, name: str) -> ModelIdentity:
-    """What one of the experiment's models is."""
-    model = experiment.models[name]
-    taken = model.released if model.source == "released" else None
-    return ModelIdentity(
-        scale=model.scale,
-        method=model.method,
-        block_size=model.block_size,
-        ar_weight=model.ar_weight,
-        epochs_factor=model.epochs_factor,
-        inverse_t_weighting=experiment.training_of(name).inverse_t_weighting,
-        released=taken.repository if taken else None,
-    )
+def identities(experiment: Experiment, names: Iterable[str]) -> dict[str, ModelIdentity]:
+    """What these models of the experiment are."""
+    found = {}
+    for name in names:
+        model = experiment.models[name]
+        taken = model.released if model.source == "released" else None
+        found[name] = ModelIdentity(
+            **model.model_dump(
+                include={"scale", "method", "block_size", "ar_weight", "epochs_factor"}
+            ),
+            inverse_t_weighting=experiment.training_of(name).inverse_t_weighting,
+            released=taken.repository if taken else None,
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -143,14 +181,3 @@ class Measurement:
 
     def __call__(self, experiment: Experiment) -> list[str]:
         return [f"speed/{self.part}/manifest.json"]
-
-
-def whole(experiment: Experiment) -> TableSpec:
-    """All that a table may ever need of an experiment: its evaluated models and how they decode."""
-    return TableSpec(
-        data=experiment.data,
-        scales=paper_scales(experiment),
-        models={name: identity(experiment, name) for name in experiment.evaluated_models()},
-        benchmarks=experiment.benchmarks,
-        settings=experiment.settings,
-    )

@@ -10,16 +10,16 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from mars.paper import published
 from mars.paper.claims.significance import Z, stderr_of
 from mars.paper.evaluations import Evaluations
 from mars.paper.published import AVERAGE, QUESTIONS
-from mars.paper.specs import NOTHING, ComparisonSpec
+from mars.paper.specs import ComparisonSpec, Selection
 from mars.paper.tables.evaluated import table_cells
-from mars.paper.tables.markdown import pipe_table
+from mars.paper.tables.files import pipe_table
 from mars.paper.tables.notes import scale_notes
 from mars.paper.tables.table import NONE, NOT_RUN, TableCell, quantity_title
 from mars.paper.tables.tidy_csv import Line, as_csv, csv_text, full_row_name, read_csv
@@ -39,15 +39,15 @@ TOLERANCE = {
 # Quantities that a computer decides over, not a method.
 OF_THE_MACHINE = ("tokens_per_second", "seconds")
 RULES = {
-    "agrees": "the difference is at most the tolerance of its quantity: 1 point of accuracy, "
+    "agrees": "the difference is within the tolerance for its quantity: 1 point of accuracy, "
     "0.05 tokens per forward, 0.05 of a speed-up",
-    "within noise": "the difference is more than that and at most 1.96 of its standard errors",
-    "differs": "the difference is more than both",
-    "models": "the models are not the paper's: their absolute numbers are others; only the "
-    "direction of the claims is comparable",
-    "machine": "it is a property of the computer",
-    "no error": "the difference has no known standard error, so noise cannot be told from effect",
-    NOT_RUN: "this experiment has no record for the cell",
+    "within noise": "the difference is larger than that but at most 1.96 standard errors",
+    "differs": "the difference is larger than both",
+    "models": "the models are not the paper's, so absolute numbers cannot be compared, only the "
+    "direction of the claims",
+    "machine": "the number depends on the computer",
+    "no error": "the standard error of the difference is unknown, so it may or may not be noise",
+    NOT_RUN: "this experiment has no result for the cell",
 }
 
 
@@ -97,58 +97,33 @@ def verdict(
 def compare(lines: Iterable[Line], artefact: str, spec: ComparisonSpec) -> list[Compared]:
     """Compare the cells of one tidy table that have a published number."""
     cells = [line for line in lines if line["published"] != NONE]
-    row_scores = {
-        (c["scale"], c["row"], c["quantity"], c["benchmark"]): float(c["published"]) for c in cells
-    }
-    return [_compared(cell, artefact, spec, row_scores) for cell in cells]
+    rows: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    for cell in cells:
+        row = rows.setdefault((cell["scale"], cell["row"]), {})
+        row[cell["quantity"], cell["benchmark"]] = float(cell["published"])
+    return [_compared(cell, artefact, spec, rows[cell["scale"], cell["row"]]) for cell in cells]
 
 
 def _compared(
-    cell: Line,
-    artefact: str,
-    spec: ComparisonSpec,
-    row_scores: Mapping[tuple[str, str, str, str], float],
+    cell: Line, artefact: str, spec: ComparisonSpec, row: Mapping[tuple[str, str], float]
 ) -> Compared:
-    ours, ours_stderr = _number(cell["value"]), stderr_of(cell)
-    paper = float(cell["published"])
-    paper_stderr = published_stderr(
-        cell["quantity"],
-        cell["benchmark"],
-        {
-            (quantity, title): score
-            for (scale, row, quantity, title), score in row_scores.items()
-            if (scale, row) == (cell["scale"], cell["row"])
-        },
-        spec.titles,
-    )
+    quantity, title = cell["quantity"], cell["benchmark"]
+    ours = None if cell["value"] in (NOT_RUN, NONE) else float(cell["value"])
+    paper, ours_stderr = float(cell["published"]), stderr_of(cell)
+    paper_stderr = published_stderr(quantity, title, row, spec.titles)
+    difference = None if ours is None else ours - paper
     # Of a quantity whose published error nobody can know, ours is what is left.
     errors = [error for error in (ours_stderr, paper_stderr) if error is not None]
-    stderr = math.hypot(*errors) if ours_stderr is not None else None
-    difference = None if ours is None else ours - paper
+    known = difference is not None and ours_stderr is not None
+    stderr = math.hypot(*errors) if known else None
     same_models = spec.same_models.get(cell["scale"], False)
-    word, rule = verdict(cell["quantity"], difference, stderr, same_models)
-    return Compared(
-        artefact=artefact,
-        scale=cell["scale"],
-        row=full_row_name(cell),
-        benchmark=cell["benchmark"],
-        quantity=cell["quantity"],
-        ours=ours,
-        ours_stderr=ours_stderr,
-        published=paper,
-        published_stderr=paper_stderr,
-        difference=difference,
-        stderr=None if difference is None else stderr,
-        verdict=word,
-        rule=rule,
-    )
+    judged = verdict(quantity, difference, stderr, same_models)
+    named = (artefact, cell["scale"], full_row_name(cell), title, quantity)
+    return Compared(*named, ours, ours_stderr, paper, paper_stderr, difference, stderr, *judged)
 
 
 def published_stderr(
-    quantity: str,
-    title: str,
-    row: Mapping[tuple[str, str], float],
-    titles: Iterable[str],
+    quantity: str, title: str, row: Mapping[tuple[str, str], float], titles: Iterable[str]
 ) -> float | None:
     """Standard error of a published number, which the paper does not print; None if unknown.
 
@@ -164,24 +139,17 @@ def published_stderr(
         parts = [published_stderr(quantity, part, row, ()) for part in titles]
         known = [part for part in parts if part is not None]
         return math.hypot(*known) / len(parts) if parts and len(known) == len(parts) else None
-    if title not in QUESTIONS or (quantity, title) not in row:
+    if title not in QUESTIONS or not {(quantity, title), ("accuracy", title)} <= row.keys():
         return None
-    if quantity == "accuracy":
-        return _binomial(row[quantity, title], QUESTIONS[title])
-    if quantity == "delta_from_tau_1" and ("accuracy", title) in row:
-        after = row["accuracy", title]
-        before = after - row[quantity, title]
-        return math.hypot(*(_binomial(score, QUESTIONS[title]) for score in (after, before)))
-    return None
+    after = row["accuracy", title]
+    scores = {"accuracy": [after], "delta_from_tau_1": [after, after - row[quantity, title]]}
+    errors = [_binomial(score, QUESTIONS[title]) for score in scores.get(quantity, ())]
+    return math.hypot(*errors) if errors else None
 
 
 def _binomial(percent: float, n: int) -> float:
     share = min(max(percent / 100, 0.0), 1.0)
     return 100 * math.sqrt(share * (1 - share) / n)
-
-
-def _number(text: str) -> float | None:
-    return None if text in (NOT_RUN, NONE) else float(text)
 
 
 # --- cells that nothing was made for ------------------------------------------------------------
@@ -190,7 +158,8 @@ def _number(text: str) -> float | None:
 def published_lines(number: int) -> list[Line]:
     """The lines of a table that this experiment does not make: published numbers, none of ours."""
     if number in published.ROWS:
-        cells = table_cells(published.ROWS[number](), Evaluations(NOTHING, {}))
+        nothing = Selection(scales={}, models={}, benchmarks={}, settings={})
+        cells = table_cells(published.ROWS[number](), Evaluations(nothing, {}))
     else:
         cells = _speed_cells(number)
     return list(csv.DictReader(io.StringIO(as_csv(cells))))
@@ -198,17 +167,17 @@ def published_lines(number: int) -> list[Line]:
 
 def _speed_cells(number: int) -> list[TableCell]:
     """Tables 5 and 6: a row of the CSV is a row of the table, a column a quantity."""
-    names = {5: ("method",), 6: ("draft", "target")}[number]
+    names = ("method", "draft", "target", "batch_size", "cache_block")
+    scale = "7B"  # of the model that is timed, or of the target
     cells = []
     for line in published.table(number):
         extra = {key: int(line[key]) for key in ("batch_size", "cache_block") if line.get(key)}
-        label = published.pair_label(line) if number == 6 else line["method"]
-        for key, value in line.items():
-            if key not in (*names, "batch_size", "cache_block"):
-                scale = "7B"  # of the model that is timed, or of the target
-                cells.append(
-                    TableCell(scale, label, key, "GSM8K", published=float(value), extra=extra)
-                )
+        label = line["method"] if "method" in line else published.pair_label(line)
+        cells += [
+            TableCell(scale, label, key, "GSM8K", published=float(value), extra=extra)
+            for key, value in line.items()
+            if key not in names
+        ]
     return cells
 
 
@@ -226,17 +195,12 @@ def write_comparison(spec: ComparisonSpec, made: Mapping[str, Path], output: Pat
         rows = read_csv(made[name]) if name in made else published_lines(number)
         lines += compare(rows, name, spec)
     files = [output / "comparison.csv", output / "comparison.md"]
-    write_atomic(files[0], _as_csv(lines))
+    write_atomic(files[0], csv_text([one.name for one in fields(Compared)], map(_values, lines)))
     write_atomic(files[1], _as_markdown(lines, scale_notes(spec.scales)))
     return files
 
 
-def _as_csv(lines: list[Compared]) -> str:
-    rows = [_as_written(line) for line in lines]
-    return csv_text(list(Compared.__dataclass_fields__), rows)
-
-
-def _as_written(line: Compared) -> list[str | float]:
+def _values(line: Compared) -> list[str | float]:
     missing = NOT_RUN if line.ours is None else NONE
     values = (asdict(line) | {"rule": RULES[line.rule]}).values()
     rounded = (round(value, 6) if isinstance(value, float) else value for value in values)
@@ -245,35 +209,34 @@ def _as_written(line: Compared) -> list[str | float]:
 
 def _as_markdown(lines: list[Compared], notes: list[str]) -> str:
     counts = Counter((line.artefact, line.verdict) for line in lines)
-    artefacts = list(dict.fromkeys(line.artefact for line in lines))
     summary = [["Artefact", *VERDICTS], ["---", *["---:"] * len(VERDICTS)]]
-    summary += [[name, *(str(counts[name, word]) for word in VERDICTS)] for name in artefacts]
-    cells = [["Artefact", "Scale", "Row", "Benchmark", "Quantity", "Ours", "Paper", "Difference"]]
-    cells[0] += ["Verdict"]
-    cells += [["---"] * 5 + ["---:"] * 3 + ["---"]]
+    for name in dict.fromkeys(line.artefact for line in lines):
+        summary.append([name, *(str(counts[name, word]) for word in VERDICTS)])
+    named = ["Artefact", "Scale", "Row", "Benchmark", "Quantity"]
+    cells = [[*named, "Ours", "Paper", "Difference", "Verdict"]]
+    cells += [["---"] * len(named) + ["---:"] * 3 + ["---"]]
     cells += [_shown(line) for line in lines if line.ours is not None]
     parts = [
-        "# Our numbers against the published ones",
+        "# Our numbers and the published ones",
         "\n".join(f"- {note}" for note in notes),
         pipe_table(summary),
         "The rules, fixed before any run (docs/comparison.md):",
         "\n".join(f"- *{key}*: {text}." for key, text in RULES.items()),
         "## Cells that were run",
-        "± one standard error; of a published accuracy, binomial over the real benchmark.",
+        "± one standard error; for a published accuracy, binomial over the real benchmark.",
         pipe_table(cells) if len(cells) > 2 else "None.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _shown(line: Compared) -> list[str]:
-    def number(value: float | None, error: float | None) -> str:
-        text = NONE if value is None else f"{value:.2f}"
-        return text if error is None else f"{text} ± {error:.2f}"
-
+    pairs = (
+        (line.ours, line.ours_stderr),
+        (line.published, line.published_stderr),
+        (line.difference, line.stderr),
+    )
     return [
         *(line.artefact, line.scale, line.row, line.benchmark, quantity_title(line.quantity)),
-        number(line.ours, line.ours_stderr),
-        number(line.published, line.published_stderr),
-        number(line.difference, line.stderr),
+        *(f"{value:.2f}" + ("" if error is None else f" ± {error:.2f}") for value, error in pairs),
         line.verdict,
     ]

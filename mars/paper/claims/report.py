@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mars.paper.claims.claims import CLAIMS, Results
-from mars.paper.claims.verdicts import FEWEST, FLOOR
-from mars.paper.tables.markdown import pipe_table
+from mars.paper.claims.significance import FEWEST, FLOOR
+from mars.paper.tables.files import pipe_table
 from mars.paper.tables.notes import scale_notes
 from mars.paper.tables.table import NONE
 from mars.provenance.files import read_json, write_atomic, write_json
 
-NO_CAVEAT = "the paper's models"
+NO_CAVEAT = "These are the paper's models."
 
 
 ClaimRecord = Mapping[str, Any]
@@ -25,11 +25,11 @@ def write_claims(results: Results, output: Path) -> list[Path]:
     """Judge every claim and write ``claims.json`` and ``claims.md`` into the folder ``output``."""
     caveat = " ".join(scale_notes(results.evaluations.spec.scales)) or NO_CAVEAT
     claims = []
-    for claim in CLAIMS:
+    for number, claim in enumerate(CLAIMS, 1):
         judged = claim.judge(results)
         claims.append(
             {
-                "number": claim.number,
+                "number": number,
                 "claim": claim.claim,
                 "verdict": judged.verdict,
                 "evidence": judged.evidence,
@@ -60,13 +60,15 @@ def _as_markdown(claims: Sequence[ClaimRecord]) -> str:
         claims[0]["caveat"],
         pipe_table(verdicts),
         "## Rules",
-        "Intervals are of 95 %; differences are paired, over the same questions. With fewer than "
-        f"{FEWEST} questions in a benchmark a difference decides nothing, and with less than "
-        f"{FLOOR:g} % of accuracy to lose it proves no lack of loss: undecided.",
+        "Intervals are 95 % confidence intervals; differences are paired over the same questions. "
+        f"With fewer than {FEWEST} questions in a benchmark, a difference decides nothing. With "
+        f"less than {FLOOR:g} % accuracy to lose, it cannot show that there is no loss. Both are "
+        '"undecided".',
         rules,
         "## Paired tests",
         "Points: the average over the benchmarks, with its bootstrap interval over questions. "
-        "Gained, lost: questions that only the first (second) has right; p: McNemar, exact.",
+        "Gained and lost: questions that only the first (or only the second) run has right; p: "
+        "McNemar's exact test.",
         pipe_table(tests) if len(tests) > 2 else "None.",
     ]
     return "\n\n".join(parts) + "\n"

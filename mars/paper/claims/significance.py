@@ -1,4 +1,4 @@
-"""Paired tests: two ways of answering the same questions, and how sure their difference is.
+"""Paired tests: two ways of answering the same questions, how sure their difference is, verdicts.
 
 Questions are the units. Benchmarks are independent of each other and each counts the same in an
 average, whatever its number of questions, so questions are resampled within their benchmark.
@@ -7,13 +7,13 @@ average, whatever its number of questions, so questions are resampled within the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from mars.paper.evaluations import EvaluationKey, Evaluations, ModelAndSetting
+from mars.paper.evaluations import Evaluations, ModelAndSetting
 from mars.paper.tables.table import NONE, NOT_RUN
 from mars.paper.tables.tidy_csv import Line
 
@@ -21,6 +21,10 @@ DRAWS = 10_000
 SEED = 0
 CONFIDENCE = 0.95
 Z = 1.96  # standard errors on either side of a value that make the same interval
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+MARGIN = 2.0  # points: about two standard errors of a difference of two published averages
+FEWEST = 30  # questions per benchmark below which an interval is not to be trusted
+FLOOR = 5.0  # percent of accuracy below which there is too little to lose
 
 
 @dataclass(frozen=True)
@@ -141,27 +145,22 @@ def interval_of(value: float, draws: np.ndarray) -> Interval:
     return Interval(value, float(lower), float(upper))
 
 
-def paired_test(
-    comparison: str, evaluations: Evaluations, after: ModelAndSetting, before: ModelAndSetting
-) -> PairedTest | None:
-    """Compare two rows on the questions of the benchmarks that both were run on.
-
-    Returns:
-        None where they share no benchmark with a score per question.
-    """
-    return combined_test(comparison, evaluations, {after: 1, before: -1})
-
-
 def combined_test(
     comparison: str, evaluations: Evaluations, terms: Mapping[ModelAndSetting, int]
 ) -> PairedTest | None:
-    """Test a signed sum of rows, e.g. a difference of differences, question by question."""
+    """Test a signed sum of rows, question by question: a difference, or one of differences.
+
+    Returns:
+        None where the rows share no benchmark with a score per question.
+    """
     groups = _signed_sums(evaluations, terms)
     if not groups:
         return None
     differences = [value for group in groups.values() for value in group]
-    binary = len(terms) == 2 and set(differences) <= {-1.0, 0.0, 1.0}
-    gained, lost = (differences.count(1.0), differences.count(-1.0)) if binary else (None, None)
+    gained = lost = p = None
+    if len(terms) == 2 and set(differences) <= {-1.0, 0.0, 1.0}:
+        gained, lost = differences.count(1.0), differences.count(-1.0)
+        p = mcnemar(gained, lost)
     return PairedTest(
         comparison=comparison,
         titles=list(groups),
@@ -171,7 +170,7 @@ def combined_test(
         difference=bootstrap_mean([[100 * value for value in group] for group in groups.values()]),
         gained=gained,
         lost=lost,
-        p=mcnemar(gained, lost) if gained is not None and lost is not None else None,
+        p=p,
     )
 
 
@@ -179,13 +178,9 @@ def _reference(
     evaluations: Evaluations, terms: Mapping[ModelAndSetting, int], titles: Sequence[str]
 ) -> float:
     """Average accuracy of the row that is taken off."""
-    ((model, setting),) = (run for run, sign in terms.items() if sign < 0)
-    means = []
-    for title in titles:
-        key = EvaluationKey(str(model), str(setting), evaluations.keys[title])
-        scores = evaluations.question_scores(key)
-        means.append(100 * sum(scores.values()) / len(scores))
-    return sum(means) / len(means)
+    (run,) = (run for run, sign in terms.items() if sign < 0)
+    scores = [evaluations.question_scores(evaluations.key(run, title)) for title in titles]
+    return sum(100 * sum(one.values()) / len(one) for one in scores) / len(scores)
 
 
 def _signed_sums(
@@ -193,15 +188,50 @@ def _signed_sums(
 ) -> dict[str, list[float]]:
     """By benchmark title, the signed sum of the rows' scores of each question."""
     groups = {}
-    for title, key in evaluations.keys.items():
-        scores = [
-            (sign, evaluations.question_scores(EvaluationKey(str(model), str(setting), key)))
-            for (model, setting), sign in terms.items()
-        ]
-        questions = scores[0][1].keys()
-        if questions and all(found.keys() == questions for _, found in scores):
+    for title in evaluations.keys:
+        keys = (evaluations.key(run, title) for run in terms)
+        scores = [evaluations.question_scores(key) for key in keys]
+        if scores[0] and all(one.keys() == scores[0].keys() for one in scores):
             groups[title] = [
-                math.fsum(sign * found[question] for sign, found in scores)
-                for question in questions
+                math.fsum(sign * one[q] for sign, one in zip(terms.values(), scores, strict=True))
+                for q in scores[0]
             ]
     return groups
+
+
+# --- what an interval says of a bound: it holds, it does not, or the numbers allow both ----------
+
+
+def combined(verdicts: Iterable[str]) -> str:
+    """The verdict over several parts: the worst known, and holds only if all parts hold."""
+    verdicts = list(verdicts)
+    for word in (FAILS, UNDECIDED):
+        if word in verdicts:
+            return word
+    return HOLDS if verdicts else NOT_RUN
+
+
+def above(value: Interval, bound: float) -> str:
+    """Whether a value is above a bound, with the certainty of its interval."""
+    if value.lower >= bound:
+        return HOLDS
+    return FAILS if value.upper < bound else UNDECIDED
+
+
+def below(value: Interval, bound: float) -> str:
+    """Whether a value is below a bound, with the certainty of its interval."""
+    if value.upper <= bound:
+        return HOLDS
+    return FAILS if value.lower > bound else UNDECIDED
+
+
+def no_worse(test: PairedTest) -> str:
+    """Whether a paired difference is no loss of more than the margin."""
+    verdict = above(test.difference, -MARGIN)
+    could_lose = test.reference is not None and test.reference >= FLOOR
+    return trusted(test.fewest, verdict if could_lose or verdict != HOLDS else UNDECIDED)
+
+
+def trusted(fewest: int, verdict: str) -> str:
+    """The verdict, if the smallest of its benchmarks has the questions to bear it."""
+    return verdict if fewest >= FEWEST else UNDECIDED

@@ -8,10 +8,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from mars.paper.evaluations import EvaluationKey, EvaluationRecord
-from mars.paper.figures.style import BLACK, COLOURS, COLUMN, MARKERS, add_tip, figure_for
-from mars.paper.figures.sweep import Point, as_csv, sweep_points, tip
+from mars.paper.figures import sweep
+from mars.paper.figures.style import BLACK, COLOURS, COLUMN, MARKERS, figure_for
+from mars.paper.figures.sweep import Point
 from mars.paper.specs import Selection
-from mars.provenance.files import write_atomic
 
 METRICS = {
     "probability": "probability ≥ τ",
@@ -27,46 +27,29 @@ def draw(
 
     Arguments as of :func:`mars.paper.figures.sweep.sweep_points`.
     """
-    points = sweep_points(spec, records)
-    files = [Path(output) / f"figure6.{suffix}" for suffix in ("pdf", "png", "svg", "csv")]
-    with figure_for(files[:3], COLUMN, 2.8) as figure:
+    points = sweep.sweep_points(spec, records)
+    files = [output / f"figure6.{suffix}" for suffix in ("pdf", "png", "svg")]
+    with figure_for(files, COLUMN, 2.8) as figure:
         panel = figure.subplots()
         _draw_points(panel, points)
         panel.set(xlabel="tokens per forward", ylabel="GSM8K accuracy (%)")
         if points:
             figure.legend(loc="outside lower center", ncols=2)
-    write_atomic(files[3], as_csv(points))
-    return files
+    return [*files, sweep.write_points(points, output / "figure6.csv")]
 
 
 def _draw_points(panel: Axes, points: list[Point]) -> None:
     if not points:
-        panel.text(0.5, 0.5, "not run", ha="center", va="center", transform=panel.transAxes)
+        sweep.say_not_run(panel)
     start = [point for point in points if point.threshold is None]
     for number, (metric, label) in enumerate(METRICS.items()):
         swept = [point for point in points if point.metric == metric and point not in start]
         if swept:
-            _errorbar(panel, [*start, *swept], COLOURS[number], MARKERS[number], label)
-            for point in swept:
-                text = tip(label, point)
-                add_tip(panel, point.tokens_per_forward, point.accuracy, text)
+            look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": "-"}
+            sweep.draw_curve(panel, [*start, *swept], label=label, **look)
+            sweep.add_tips(panel, swept, label)
     if start:  # on top: it belongs to all three curves
-        _errorbar(panel, start, BLACK, "*", "one token")
+        look = {"color": BLACK, "marker": "*", "linestyle": "none"}
+        sweep.draw_curve(panel, start, label="one token", markersize=8, **look)
     for point in start:
-        text = tip(f"B={point.block_size}", point)
-        add_tip(panel, point.tokens_per_forward, point.accuracy, text)
-
-
-def _errorbar(panel: Axes, curve: list[Point], colour: str, marker: str, label: str) -> None:
-    panel.errorbar(
-        [point.tokens_per_forward for point in curve],
-        [point.accuracy for point in curve],
-        xerr=[point.tokens_per_forward_stderr or 0 for point in curve],
-        yerr=[point.accuracy_stderr or 0 for point in curve],
-        color=colour,
-        marker=marker,
-        markersize=8 if marker == "*" else None,
-        linestyle="none" if marker == "*" else "-",
-        elinewidth=0.5,
-        label=label,
-    )
+        sweep.add_tips(panel, [point], f"B={point.block_size}")

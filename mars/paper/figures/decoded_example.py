@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -24,7 +24,7 @@ from mars.paper.evaluations import Answer
 from mars.paper.figures.stage import ExampleSpec
 from mars.provenance.files import read_jsonl
 
-RULE = "the first one of median length among the {} {} of this model and setting"
+RULE = "the first answer of median length among the {} {} of this model under this setting"
 
 
 def choose(answers: Sequence[Answer], benchmark: Benchmark) -> tuple[Answer, str]:
@@ -38,13 +38,12 @@ def choose(answers: Sequence[Answer], benchmark: Benchmark) -> tuple[Answer, str
     """
     if not answers:
         raise UserError("the evaluation has no samples to choose an answer from; run it again.")
-    correct = [answer for answer in answers if _is_correct(answer, benchmark)]
-    kind = "correct answers"
-    if not correct:
-        correct, kind = list(answers), "answers, of which none is correct,"
-    length = median_low([answer["tokens"] for answer in correct])
-    chosen = next(answer for answer in correct if answer["tokens"] == length)
-    return chosen, RULE.format(len(correct), kind)
+    among = [answer for answer in answers if _is_correct(answer, benchmark)]
+    kind = "correct answers" if among else "answers, of which none is correct,"
+    among = among or list(answers)
+    length = median_low([answer["tokens"] for answer in among])
+    chosen = next(answer for answer in among if answer["tokens"] == length)
+    return chosen, RULE.format(len(among), kind)
 
 
 def _is_correct(answer: Answer, benchmark: Benchmark) -> bool:
@@ -57,8 +56,7 @@ def decode_example(
     """Decode the chosen question once more, as in the evaluation.
 
     Args:
-        checkpoint: folder of the model.
-        evaluation: folder of its evaluations.
+        checkpoint, evaluation: folders of the model and of its evaluations.
         hub: data sets in hub layout.
 
     Returns:
@@ -133,7 +131,6 @@ def _answer_again(
 
 def _runs(decoded: Decoded, tokens: int, tokenizer: Any) -> list[dict[str, Any]]:
     """Text and number of tokens gained by each forward, up to the last token that counts."""
-    ends = [min(end, tokens) for end in accumulate(decoded.accepted)]
-    starts = [0, *ends]
-    gains = [decoded.tokens[a:b] for a, b in zip(starts, ends, strict=False) if b > a]
+    ends = [0, *(min(end, tokens) for end in accumulate(decoded.accepted))]
+    gains = [decoded.tokens[a:b] for a, b in pairwise(ends) if b > a]
     return [{"text": text, "tokens": count} for text, count in text_of(gains, tokenizer)]

@@ -23,14 +23,14 @@ STYLE = (
     ".answer{font-family:ui-monospace,monospace;white-space:pre-wrap;line-height:1.7}"
 )
 
-
 Example = Mapping[str, Any]
 """What :func:`mars.paper.figures.decoded_example.decode_example` returns."""
+Letter = tuple[int, int, str, str | None]  # row, column, letter, shade
 
 
 def draw(example: Example, caption: str, output: Path) -> list[Path]:
     """Write ``figure1.pdf``, ``.png``, ``.html`` and the runs drawn, ``.json``, into ``output``."""
-    files = [Path(output) / f"figure1.{suffix}" for suffix in ("pdf", "png", "html", "json")]
+    files = [output / f"figure1.{suffix}" for suffix in ("pdf", "png", "html", "json")]
     question = list(_wrapped([(example["question"], None)]))
     answer = list(_wrapped(_shaded(example)))
     rows = 1 + max(row for row, *_ in question), 1 + max(row for row, *_ in answer)
@@ -53,27 +53,26 @@ def summary(example: Example) -> str:
 
 def fragment(example: Example) -> Markup:
     """The figure as HTML, for a page that has :data:`STYLE`."""
-    span = Markup('<span class="forward {}" title="{}">{}</span>')
-    words = {1: "1 token"}
-    shaded = zip(_shaded(example), example["runs"], strict=True)
+    span = Markup('<span class="forward {}" title="{} token{}">{}</span>')
     spans = [
         span.format(
             "ab"[SHADES.index(shade)],
-            words.get(run["tokens"], f"{run['tokens']} tokens"),
+            run["tokens"],
+            "" if run["tokens"] == 1 else "s",
             text.replace("\n", "↵\n"),
         )
-        for (text, shade), run in shaded
+        for (text, shade), run in zip(_shaded(example), example["runs"], strict=True)
     ]
     return Markup(
-        '<p class="question">{}</p><p class="answer">{}</p><p>{}. The answer is {}. Chosen by rule:'
-        " {}.{}</p>"
+        '<p class="question">{}</p><p class="answer">{}</p><p>{}. The answer is {}. It was '
+        "chosen by a rule: {}.{}</p>"
     ).format(
         example["question"],
         Markup("").join(spans),
         summary(example),
         "correct" if example["correct"] else "not correct",
         example["rule"],
-        "" if example["as_evaluated"] else " Decoded again, it differs from the one evaluated.",
+        "" if example["as_evaluated"] else " Decoded again, it differs from the evaluated answer.",
     )
 
 
@@ -96,8 +95,8 @@ def _shaded(example: Example) -> list[tuple[str, str]]:
     return runs
 
 
-def _wrapped(runs: Sequence[tuple[str, str | None]]) -> Iterator[tuple[int, int, str, str | None]]:
-    """(row, column, letter, shade) of each letter, lines broken between words where possible."""
+def _wrapped(runs: Sequence[tuple[str, str | None]]) -> Iterator[Letter]:
+    """The letters of runs and shades, lines broken between words where possible."""
     letters = [(letter, shade) for text, shade in runs for letter in text]
     row = column = 0
     for index, (letter, shade) in enumerate(letters):
@@ -111,28 +110,21 @@ def _wrapped(runs: Sequence[tuple[str, str | None]]) -> Iterator[tuple[int, int,
         row, column = (row + 1, 0) if letter == "\n" else (row, column + 1)
 
 
-def _letters(
-    figure: Figure, letters: list[tuple[int, int, str, str | None]], top: float, colour: str
-) -> None:
+def _letters(figure: Figure, letters: list[Letter], top: float, colour: str) -> None:
     """Letters in a grid, ``top`` lines below the upper edge, each on its shade."""
     width, height = figure.get_size_inches()
-    rows: dict[int, list[str]] = {}
-    for row, column, letter, shade in letters:
-        rows.setdefault(row, []).append(letter)
+    for row, column, _, shade in letters:
         if shade is not None:
             corner = (0.05 + column * LETTER) / width, 1 - (top + row + 0.98) * LINE / height
-            box = Rectangle(
-                corner,
-                1.03 * LETTER / width,  # overlapping, or there are seams
-                0.9 * LINE / height,
-                facecolor=shade,
-                linewidth=0,
-                transform=figure.transFigure,
-            )
-            figure.add_artist(box)
-    for row, line in rows.items():
-        for column, letter in enumerate(line):
-            _text(figure, column, top + row, letter, color=colour)
+            size = 1.03 * LETTER / width, 0.9 * LINE / height  # overlapping, or there are seams
+            look: dict[str, Any] = {
+                "facecolor": shade,
+                "linewidth": 0,
+                "transform": figure.transFigure,
+            }
+            figure.add_artist(Rectangle(corner, *size, **look))
+    for row, column, letter, _ in letters:
+        _text(figure, column, top + row, letter, color=colour)
 
 
 def _text(figure: Figure, column: int, row: float, text: str, **look: Any) -> None:

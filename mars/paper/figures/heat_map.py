@@ -9,20 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 
+from mars.decoding.methods import TIMED
 from mars.errors import UserError
 from mars.paper.figures.style import figure_for
 from mars.provenance.files import write_atomic
 
-# Methods as the lines are labelled, in order; what is not here comes first, under its own name.
-NAMES = {
-    "hf": "AR, transformers",
-    "hf-static": "AR, transformers, compiled",
-    "window": "no cache",
-    "block_cache": "",
-    "block_cache-authors": "authors' window,",
-    "cursor": "cursor",
-    "cursor-lossless": "cursor, lossless",
-}
+METHODS = [name for name in TIMED if name != "autoregressive"]  # which is against itself
+LETTER = 0.058  # inches, of the labels
 MARGIN = 1.05  # the scale of colours reaches at least so far from 1, and as far down
 
 
@@ -39,8 +32,9 @@ def draw(summary: Path, output: Path) -> list[Path]:
     grid = speedups(pd.read_csv(summary))
     if grid.empty:
         raise UserError(f"{summary} has no speed-up over AR; measure it again with its baseline.")
-    files = [Path(output) / f"heat_map.{suffix}" for suffix in ("pdf", "png", "csv")]
-    with figure_for(files[:2], 1.6 + 0.55 * len(grid.columns), 0.9 + 0.2 * len(grid)) as figure:
+    files = [output / f"heat_map.{suffix}" for suffix in ("pdf", "png", "csv")]
+    width = 1 + LETTER * max(map(len, grid.index)) + 0.55 * len(grid.columns)
+    with figure_for(files[:2], width, 0.9 + 0.2 * len(grid)) as figure:
         panel = figure.subplots()
         image = _cells(panel, grid)
         figure.colorbar(image, ax=panel, label="tokens/s over AR's", shrink=0.9)
@@ -51,8 +45,8 @@ def draw(summary: Path, output: Path) -> list[Path]:
 def speedups(cells: pd.DataFrame) -> pd.DataFrame:
     """Speed-up over AR: a line per method and cache block, a column per batch size."""
     chosen = cells.dropna(subset=["speedup_over_autoregressive"])
-    chosen = chosen[chosen["method"] != "autoregressive"]  # against itself
-    ranks = [[*NAMES].index(method) if method in NAMES else -1 for method in chosen["method"]]
+    chosen = chosen[chosen["method"].isin(METHODS)]
+    ranks = chosen["method"].map(METHODS.index)
     lines = [_line(*cell) for cell in zip(chosen["method"], chosen["cache_block"], strict=True)]
     chosen = chosen.assign(rank=ranks, line=lines).sort_values(["rank", "cache_block"])
     grid = chosen.pivot_table("speedup_over_autoregressive", "line", "batch")
@@ -60,8 +54,8 @@ def speedups(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _line(method: str, cache_block: float) -> str:
-    name = NAMES.get(method, method)
-    return name if np.isnan(cache_block) else f"{name} {cache_block:.0f}".strip()
+    name = TIMED[method].table5_row.removeprefix("MARS + ")
+    return name if np.isnan(cache_block) else f"{name} {cache_block:.0f}"
 
 
 def _cells(panel: Axes, grid: pd.DataFrame):
@@ -72,7 +66,7 @@ def _cells(panel: Axes, grid: pd.DataFrame):
     panel.grid(False)
     panel.set_xticks(range(len(grid.columns)), grid.columns)
     panel.set_yticks(range(len(grid)), grid.index)
-    panel.set(xlabel="batch size", ylabel="cache block, or method")
+    panel.set(xlabel="batch size", ylabel="method, cache block")
     for (line, column), value in np.ndenumerate(values):
         dark = abs(norm(value) - 0.5) > 0.3
         text = "not run" if np.isnan(value) else f"{value:.2f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from matplotlib.lines import Line2D
 
 from mars.paper import published
 from mars.paper.evaluations import EvaluationKey, EvaluationRecord
-from mars.paper.figures.style import BLACK, COLOURS, MARKERS, PAGE, add_tip, figure_for, unseen
-from mars.paper.figures.sweep import Point, as_csv, sweep_points, tip
+from mars.paper.figures import sweep
+from mars.paper.figures.style import BLACK, COLOURS, MARKERS, PAGE, figure_for, unseen
+from mars.paper.figures.sweep import Point
+from mars.paper.published import SCALES, STAGE_EPOCHS
 from mars.paper.specs import Selection
-from mars.provenance.files import write_atomic
 
-SCALES, TITLES = ("0.5B", "7B"), ("GSM8K", "HumanEval")
+TITLES = ("GSM8K", "HumanEval")
 AR = "AR SFT"
 SIZES = (4, 8, 16)  # the paper's block sizes; any other one shares a look
 Curves = dict[tuple[int, bool, str], list[Point]]
@@ -29,13 +31,13 @@ def draw(
 
     Arguments as of :func:`mars.paper.figures.sweep.sweep_points`.
     """
-    ours = [p for p in sweep_points(spec, records) if p.metric == "probability"]
-    files = [Path(output) / f"figure3.{suffix}" for suffix in ("pdf", "png", "svg", "csv")]
+    ours = [p for p in sweep.sweep_points(spec, records) if p.metric == "probability"]
+    files = [output / f"figure3.{suffix}" for suffix in ("pdf", "png", "svg")]
     rows = (("this experiment", ours), ("paper", published_points()))
-    with figure_for(files[:3], PAGE, 4) as figure:
+    with figure_for(files, PAGE, 4) as figure:
         panels = figure.subplots(2, 4, squeeze=False)
         for line, (source, points) in zip(panels, rows, strict=True):
-            for panel, (scale, title) in zip(line, _panels(), strict=True):
+            for panel, (scale, title) in zip(line, product(SCALES, TITLES), strict=True):
                 here = [p for p in points if (p.scale, p.benchmark) == (scale, title)]
                 _panel(panel, here)
                 panel.set_title(f"{scale}, {title}")
@@ -43,45 +45,28 @@ def draw(
         for panel in panels[-1]:
             panel.set_xlabel("tokens per forward")
         figure.legend(handles=_keys([*ours, *rows[1][1]]), loc="outside lower center", ncols=4)
-    write_atomic(files[3], as_csv(ours))
-    return files
-
-
-def _panels() -> list[tuple[str, str]]:
-    return [(scale, title) for scale in SCALES for title in TITLES]
+    return [*files, sweep.write_points(ours, output / "figure3.csv")]
 
 
 def published_points() -> list[Point]:
     """The paper's Table 8, and its AR SFT rows of Table 2, as points without standard errors."""
-    swept = [
-        Point(
-            scale=line["scale"],
-            benchmark=line["benchmark"],
-            method="mars",
-            block_size=int(line["block_size"]),
-            sft_loss=line["sft_loss"] == "true",
-            threshold=None if float(line["tau"]) == 1 else float(line["tau"]),
-            accuracy=float(line["accuracy"]),
-            tokens_per_forward=float(line["tokens_per_forward"]),
-            model="paper",
-            setting="paper",
-        )
-        for line in published.table(8)
-    ]
-    autoregressive = [
+    swept = [(row, title) for row in published.table8() for title in row.benchmarks]
+    ar = [row for row in published.table2() if (row.method, row.epochs) == ("ar_sft", STAGE_EPOCHS)]
+    return [
         Point(
             scale=row.scale,
             benchmark=title,
-            method="ar_sft",
+            method=row.method,
+            block_size=row.block_size,
+            sft_loss=row.sft_loss,
+            threshold=row.decoding.get("threshold"),
             accuracy=row.scores["accuracy"][title],
+            tokens_per_forward=row.scores.get("tokens_per_forward", {}).get(title, 1.0),
             model="paper",
             setting="paper",
         )
-        for row in published.table2()
-        if row.method == "ar_sft" and row.epochs == published.STAGE_EPOCHS
-        for title in TITLES
+        for row, title in (*swept, *product(ar, TITLES))
     ]
-    return swept + autoregressive
 
 
 def curves(points: Iterable[Point]) -> Curves:
@@ -107,25 +92,16 @@ def look(block_size: int, sft_loss: bool) -> dict[str, Any]:
 
 def _panel(panel: Axes, points: list[Point]) -> None:
     if not points:
-        panel.text(0.5, 0.5, "not run", ha="center", va="center", transform=panel.transAxes)
+        sweep.say_not_run(panel)
         panel.set(xticks=[], yticks=[])
         return
     for point in points:
         if point.method == "ar_sft" and point.threshold is None:
             panel.axhline(point.accuracy, color=BLACK, linestyle=":", linewidth=1)
-            panel.axhline(point.accuracy, color=BLACK, linewidth=8, **unseen(tip(AR, point)))
+            panel.axhline(point.accuracy, color=BLACK, linewidth=8, **unseen(sweep.tip(AR, point)))
     for (block_size, sft_loss, _), curve in curves(points).items():
-        panel.errorbar(
-            [point.tokens_per_forward for point in curve],
-            [point.accuracy for point in curve],
-            xerr=[point.tokens_per_forward_stderr or 0 for point in curve],
-            yerr=[point.accuracy_stderr or 0 for point in curve],
-            elinewidth=0.5,
-            **look(block_size, sft_loss),
-        )
-        for point in curve:
-            text = tip(_label(block_size, sft_loss), point)
-            add_tip(panel, point.tokens_per_forward, point.accuracy, text)
+        sweep.draw_curve(panel, curve, **look(block_size, sft_loss))
+        sweep.add_tips(panel, curve, _label(block_size, sft_loss))
 
 
 def _label(block_size: int, sft_loss: bool) -> str:

@@ -1,4 +1,4 @@
-"""What the figures see of an experiment, what they are drawn from, and how."""
+"""The figures: what they see of an experiment, what they are drawn from, and by what."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from mars.config.experiment import Benchmark, Evaluation, Experiment, Setting
 from mars.data.stage import data_manifests
 from mars.errors import UserError
 from mars.paper.evaluations import Evaluations
-from mars.paper.specs import EvaluationsBehind, Measurement, Selection, identity, paper_scales
+from mars.paper.specs import (
+    Artefact,
+    EvaluationsBehind,
+    Measurement,
+    Selection,
+    identities,
+    paper_scales,
+)
 from mars.provenance.stage import Job, Spec, Stage
 
-EXAMPLE_CAPTION = (
-    "One GSM8K answer of MARS B=4 at tau = 0.95. Tokens accepted in the same forward are shaded "
-    "together, in two shades by turns; ↵ is a new line and ■ the token that ends the answer."
-)
-
-
 # --- Figure 1 -----------------------------------------------------------------------------------
+
+EXAMPLE_CAPTION = (
+    "One answer of MARS B=4 to a GSM8K question at tau = 0.95. Tokens accepted in the same forward "
+    "share a shade; the two shades alternate. ↵ is a new line, ■ the token that ends the answer."
+)
 
 
 class ExampleSpec(Spec):
@@ -61,15 +67,12 @@ def example(experiment: Experiment) -> ExampleSpec:
 def example_inputs(experiment: Experiment) -> list[str]:
     """The checkpoint, its evaluations, the questions."""
     shown = example(experiment)
-    return [
-        f"checkpoints/{shown.model}/manifest.json",
-        f"evaluations/{shown.model}/manifest.json",
-        *data_manifests(experiment, [shown.task.dataset]),
-    ]
+    made = [f"{kind}/{shown.model}/manifest.json" for kind in ("checkpoints", "evaluations")]
+    return [*made, *data_manifests(experiment, [shown.task.dataset])]
 
 
 def draw_example(spec: ExampleSpec, job: Job) -> list[Path]:
-    """Draw Figure 1. Samples do not say which tokens came together: one is decoded anew."""
+    """Figure 1. Samples do not say which tokens came together: one is decoded anew."""
     from mars.paper.figures import generation
     from mars.paper.figures.decoded_example import decode_example
 
@@ -78,8 +81,6 @@ def draw_example(spec: ExampleSpec, job: Job) -> list[Path]:
     return generation.draw(decode_example(spec, *folders), EXAMPLE_CAPTION, job.output)
 
 
-FIGURE_1 = Stage("figure1", ExampleSpec, example, draw_example, example_inputs, rule="figure")
-
 # --- Figures 3 and 6 ----------------------------------------------------------------------------
 
 
@@ -87,35 +88,29 @@ def small_mars_models(experiment: Experiment) -> list[str]:
     """The evaluated MARS models with B = 4 and SFT loss that stand for the paper's 0.5B."""
     return [
         name
-        for name in _published_training(experiment)
-        if (model := experiment.models[name]).method == "mars"
-        and model.block_size == 4
+        for name in _published_training(experiment, "mars")
+        if (model := experiment.models[name]).block_size == 4
         and model.ar_weight > 0
         and experiment.scales[model.scale].stands_for == "0.5B"
     ]
 
 
-def pareto_models(experiment: Experiment) -> list[str]:
-    """The evaluated AR SFT models of one stage's length, and all MARS models."""
-    models = {name: experiment.models[name] for name in _published_training(experiment)}
-    return [
-        *(n for n, model in models.items() if (model.method, model.epochs_factor) == ("ar_sft", 1)),
-        *(n for n, model in models.items() if model.method == "mars"),
-    ]
-
-
-def _published_training(experiment: Experiment) -> list[str]:
-    """The evaluated models that were not trained with the authors' 1/t weights."""
+def _published_training(experiment: Experiment, method: str) -> list[str]:
+    """The evaluated models of a method that were not trained with the authors' 1/t weights."""
     return [
         name
         for name in experiment.evaluated_models()
-        if not experiment.training_of(name).inverse_t_weighting
+        if experiment.models[name].method == method
+        and not experiment.training_of(name).inverse_t_weighting
     ]
 
 
 def figure3(experiment: Experiment) -> Selection:
-    """Sweeps of every MARS model beside the AR SFT models that they start from."""
-    return _swept(experiment, pareto_models(experiment), ("GSM8K", "HumanEval"))
+    """Sweeps of every MARS model, and the AR SFT models of one stage that they start from."""
+    ar = _published_training(experiment, "ar_sft")
+    models = [name for name in ar if experiment.models[name].epochs_factor == 1]
+    models += _published_training(experiment, "mars")
+    return _swept(experiment, models, ("GSM8K", "HumanEval"))
 
 
 def figure6(experiment: Experiment) -> Selection:
@@ -133,14 +128,13 @@ def _swept(experiment: Experiment, models: list[str], titles: Iterable[str]) -> 
     used = {name for model in models for name in experiment.evaluations_of(model)}
     return Selection(
         scales=paper_scales(experiment, (experiment.models[name].scale for name in models)),
-        models={name: identity(experiment, name) for name in models},
+        models=identities(experiment, models),
         benchmarks={k: one for k, one in experiment.benchmarks.items() if one.title in titles},
         settings={name: one for name, one in experiment.settings.items() if name in used},
     )
 
 
 def draw_figure3(spec: Selection, job: Job) -> list[Path]:
-    """Draw Figure 3, speed and quality, the paper's curves below ours."""
     from mars.paper.figures import pareto
 
     records = Evaluations.read(spec, job.inputs.folders("evaluations")).records
@@ -148,72 +142,48 @@ def draw_figure3(spec: Selection, job: Job) -> list[Path]:
 
 
 def draw_figure6(spec: Selection, job: Job) -> list[Path]:
-    """Draw Figure 6, the acceptance metrics."""
     from mars.paper.figures import acceptance
 
     records = Evaluations.read(spec, job.inputs.folders("evaluations")).records
     return acceptance.draw(spec, records, job.output)
 
 
-FIGURE_3 = Stage(
-    "figure3", Selection, figure3, draw_figure3, EvaluationsBehind(figure3), rule="figure"
-)
-FIGURE_6 = Stage(
-    "figure6", Selection, figure6, draw_figure6, EvaluationsBehind(figure6), rule="figure"
-)
-
 # --- what the input files say all of ------------------------------------------------------------
 
 
-class NothingSpec(Spec):
+def nothing(experiment: Experiment) -> Spec:
     """Of a figure whose input files say all."""
+    return Spec()
 
 
-def nothing(experiment: Experiment) -> NothingSpec:
-    """The same for every experiment."""
-    return NothingSpec()
-
-
-def draw_heat_map(spec: NothingSpec, job: Job) -> list[Path]:
-    """Draw the speed-up of the block cache over AR decoding."""
+def draw_heat_map(spec: Spec, job: Job) -> list[Path]:
     from mars.paper.figures import heat_map
 
     return heat_map.draw(job.inputs.folder("speed") / "summary.csv", job.output)
 
 
-def draw_live_tau(spec: NothingSpec, job: Job) -> list[Path]:
-    """Draw tau as a live knob."""
+def draw_live_tau(spec: Spec, job: Job) -> list[Path]:
     from mars.paper.figures import live_tau
 
     return live_tau.draw(job.inputs.folder("speed"), job.output)
 
 
-HEAT_MAP = Stage(
-    "heat_map", NothingSpec, nothing, draw_heat_map, Measurement("wall_clock"), rule="figure"
-)
-LIVE_TAU = Stage(
-    "live_tau", NothingSpec, nothing, draw_live_tau, Measurement("live_tau"), rule="figure"
-)
-
-
 class CurvesSpec(Spec):
-    """The trained models, in the order of the legend."""
+    """The trained models, bases included, in the order of the legend."""
 
     models: list[str]
 
 
 def curves(experiment: Experiment) -> CurvesSpec:
-    """Every model that is trained here, bases included."""
     return CurvesSpec(models=experiment.trained_models())
 
 
 def curves_inputs(experiment: Experiment) -> list[str]:
-    """The checkpoints, beside which their training wrote its losses."""
     return [f"checkpoints/{name}/manifest.json" for name in experiment.trained_models()]
 
 
 def draw_curves(spec: CurvesSpec, job: Job) -> list[Path]:
-    """Draw the training losses of all models."""
+    """Training wrote its losses beside the checkpoints."""
     from mars.paper.figures.training_curves import plot_curves
 
     folders = job.inputs.folders("checkpoints")
@@ -222,4 +192,52 @@ def draw_curves(spec: CurvesSpec, job: Job) -> list[Path]:
     return outputs
 
 
-CURVES = Stage("training_curves", CurvesSpec, curves, draw_curves, curves_inputs, rule="figure")
+# --- the registry: no call but of classes, for a call would count as code of every figure --------
+
+FIGURES = (
+    Artefact(
+        Stage("figure1", ExampleSpec, example, draw_example, example_inputs, "figure"),
+        title="Figure 1: tokens accepted together",
+        caption=EXAMPLE_CAPTION,
+    ),
+    Artefact(
+        Stage("figure3", Selection, figure3, draw_figure3, EvaluationsBehind(figure3), "figure"),
+        title="Figure 3: speed and quality",
+        caption="Speed and quality: accuracy (%) against tokens per forward on GSM8K and HumanEval "
+        "as tau falls from left to right. Solid: MARS; dashed: MARS without SFT loss; dotted: AR "
+        "SFT. Upper row: this experiment, with bars of one standard error; lower row: the paper "
+        "(Table 8).",
+    ),
+    Artefact(
+        Stage("figure6", Selection, figure6, draw_figure6, EvaluationsBehind(figure6), "figure"),
+        title="Figure 6: acceptance metrics",
+        caption="Acceptance metrics: accuracy (%) against tokens per forward on GSM8K for MARS B=4 "
+        "at the small scale, as the threshold of each metric is loosened from left to right. Bars "
+        "are one standard error. The paper shows this only as a plot, so there are no published "
+        "numbers to compare with.",
+    ),
+    Artefact(
+        Stage("heat_map", Spec, nothing, draw_heat_map, Measurement("wall_clock"), "figure"),
+        title="Block cache: heat map",
+        caption="Tokens per second relative to autoregressive decoding of the same batch, by "
+        "method and batch size; 1 (white) is the speed of AR. The number after a block cache is "
+        "the size of its blocks in tokens.",
+        timed="wall_clock",
+    ),
+    Artefact(
+        Stage("live_tau", Spec, nothing, draw_live_tau, Measurement("live_tau"), "figure"),
+        title="tau as a live knob",
+        caption="Changing tau while requests are served: arrivals per second, requests waiting, "
+        "tau, and the share of requests answered within a given time (legend: median and 95th "
+        "percentile), with tau fixed at 1, fixed at a low value, and adapted to the length of the "
+        "queue.",
+        timed="live_tau",
+    ),
+    Artefact(
+        Stage("training_curves", CurvesSpec, curves, draw_curves, curves_inputs, "figure"),
+        title="Training losses",
+        caption="Loss of every training stage by optimiser step. Thick lines are smoothed, thin "
+        "lines are single steps.",
+        listed=False,
+    ),
+)

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
 
 from mars.evaluation.scores import headline, tokens_per_forward
 from mars.paper.evaluations import EvaluationKey, EvaluationRecord, is_swept
+from mars.paper.figures.style import add_tip
 from mars.paper.specs import Selection
 from mars.paper.tables.tidy_csv import csv_text
+from mars.provenance.files import write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One measured point.
+    """One measured point, of ``n`` questions.
 
     Attributes:
         scale: the paper's scale that the model stands for, ``0.5B`` or ``7B``.
-        method: ``mars`` or ``ar_sft``.
-        block_size: B; None for ``ar_sft``.
-        sft_loss: whether the model was trained with the AR loss; None for ``ar_sft``.
-        metric: acceptance metric of ``threshold``.
-        threshold: tau; None is one token per forward.
+        method: ``mars`` or ``ar_sft``, which has neither ``block_size`` nor ``sft_loss``.
+        threshold: tau of ``metric``; None is one token per forward.
         accuracy, accuracy_stderr: percent.
         tokens_per_forward, tokens_per_forward_stderr: per sequence.
-        n: questions.
     """
 
     scale: str
@@ -92,9 +94,31 @@ def _order(point: Point) -> tuple:
     return point.scale, point.benchmark, point.method, point.model, point.metric, strict
 
 
-def as_csv(points: Iterable[Point]) -> str:
-    """The points of a figure, in full precision, one per line."""
-    return csv_text([one.name for one in fields(Point)], map(astuple, points))
+def write_points(points: Iterable[Point], file: Path) -> Path:
+    """Write the points of a figure as CSV, in full precision, one per line."""
+    write_atomic(file, csv_text([one.name for one in fields(Point)], map(astuple, points)))
+    return file
+
+
+def draw_curve(panel: Axes, curve: list[Point], **look: Any) -> None:
+    panel.errorbar(
+        [point.tokens_per_forward for point in curve],
+        [point.accuracy for point in curve],
+        xerr=[point.tokens_per_forward_stderr or 0 for point in curve],
+        yerr=[point.accuracy_stderr or 0 for point in curve],
+        elinewidth=0.5,
+        **look,
+    )
+
+
+def add_tips(panel: Axes, points: Iterable[Point], label: str) -> None:
+    """Let each point say where it is; ``label``: of its curve."""
+    for point in points:
+        add_tip(panel, point.tokens_per_forward, point.accuracy, tip(label, point))
+
+
+def say_not_run(panel: Axes) -> None:
+    panel.text(0.5, 0.5, "not run", ha="center", va="center", transform=panel.transAxes)
 
 
 def tip(label: str, point: Point) -> str:

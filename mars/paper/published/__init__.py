@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
 BENCHMARKS = ("IFEval", "BBH", "MMLU-Pro", "GPQA", "GSM8K", "HumanEval")
-AVERAGE = "Avg"
 # Questions of the real benchmarks, over which the published accuracies are means.
-QUESTIONS = {
-    "IFEval": 541,
-    "BBH": 6511,
-    "MMLU-Pro": 12032,
-    "GPQA": 448,
-    "GSM8K": 1319,
-    "HumanEval": 164,
-}
+QUESTIONS = dict(zip(BENCHMARKS, (541, 6511, 12032, 448, 1319, 164), strict=True))
+AVERAGE = "Avg"
 # Table 7: the stage of the paper is five epochs long; "10 epochs" doubles it.
 STAGE_EPOCHS = 5
 PEAK_MEMORY_OVER_AR = 1.5  # of MARS training, in the paper's text
@@ -49,10 +42,10 @@ class Row:
     scale: str
     label: str
     method: str
-    block_size: int | None
-    sft_loss: bool | None
-    epochs: int
     scores: Scores
+    block_size: int | None = None
+    sft_loss: bool | None = None
+    epochs: int = STAGE_EPOCHS
     decoding: Mapping[str, Any] = field(default_factory=dict)
     benchmarks: tuple[str, ...] = (*BENCHMARKS, AVERAGE)
     inverse_t: bool = False
@@ -82,15 +75,7 @@ def table(number: int) -> list[Line]:
 def table2() -> list[Row]:
     """Table 2: one-token mode, one row per model."""
     return [
-        Row(
-            scale=line["scale"],
-            label=line["model"],
-            method=line["method"],
-            block_size=optional_int(line["block_size"]),
-            sft_loss=_optional_bool(line["sft_loss"]),
-            epochs=int(line["epochs"]),
-            scores={"accuracy": _scores(line)},
-        )
+        _row(line, {"accuracy": _scores(line)}, label=line["model"], epochs=int(line["epochs"]))
         for line in table(2)
     ]
 
@@ -98,52 +83,34 @@ def table2() -> list[Row]:
 @cache
 def table3() -> list[Row]:
     """Table 3: one-token mode, with and without SFT loss, for each block size."""
-    return [_mars_or_ar(line, {"accuracy": _scores(line)}) for line in table(3)]
+    return [_row(line, {"accuracy": _scores(line)}) for line in table(3)]
 
 
 @cache
 def table4() -> list[Row]:
     """Table 4: multi-token mode, one row per model with its three quantities."""
     return [
-        Row(
-            scale=scale,
-            label=mars_label(scale, int(block_size)),
-            method="mars",
-            block_size=int(block_size),
-            sft_loss=True,
-            epochs=STAGE_EPOCHS,
-            scores={line["quantity"]: _scores(line) for line in lines},
-            decoding=_at(float(tau)),
-        )
-        for (scale, block_size, tau), lines in _groups(4, "scale", "block_size", "tau")
+        _row(lines[0], {line["quantity"]: _scores(line) for line in lines})
+        for lines in _groups(4, "scale", "block_size", "tau")
     ]
 
 
 @cache
 def table8() -> list[Row]:
     """Table 8: accuracy and tokens per forward over tau and block size, on two benchmarks."""
-    return [
-        Row(
-            scale=scale,
-            label=f"{mars_label(scale, int(size), sft == 'true')}, tau = {float(tau):g}",
-            method="mars",
-            block_size=int(size),
-            sft_loss=sft == "true",
-            epochs=STAGE_EPOCHS,
-            scores={
-                quantity: {line["benchmark"]: float(line[quantity]) for line in lines}
-                for quantity in ("accuracy", "tokens_per_forward")
-            },
-            decoding=_at(float(tau)),
-            benchmarks=tuple(line["benchmark"] for line in lines),
-            extra={
-                "sft_loss": "with" if sft == "true" else "without",
-                "tau": f"{float(tau):g}",
-                "block_size": int(size),
-            },
-        )
-        for (scale, sft, tau, size), lines in _groups(8, "scale", "sft_loss", "tau", "block_size")
-    ]
+    rows = []
+    for lines in _groups(8, "scale", "sft_loss", "tau", "block_size"):
+        scores = {
+            quantity: {line["benchmark"]: float(line[quantity]) for line in lines}
+            for quantity in ("accuracy", "tokens_per_forward")
+        }
+        row, tau = _row(lines[0], scores), f"{float(lines[0]['tau']):g}"
+        sft_loss = "with" if row.sft_loss else "without"
+        extra: dict[str, str | int | float] = {"sft_loss": sft_loss, "tau": tau}
+        extra["block_size"] = int(lines[0]["block_size"])
+        label, titles = f"{row.label}, tau = {tau}", tuple(line["benchmark"] for line in lines)
+        rows.append(replace(row, label=label, benchmarks=titles, extra=extra))
+    return rows
 
 
 @cache
@@ -152,40 +119,27 @@ def table9() -> list[Row]:
 
     The paper gives tokens per forward over all benchmarks together.
     """
-    ar, jacobi, mars = (
-        (line["method"], {"accuracy": _scores(line), "tokens_per_forward": _speed(line)})
-        for line in table(9)
+    jacobi = {"method": "jacobi", "block_size": lambda guesses: True}
+    kinds: tuple[dict[str, Any], ...] = (
+        {"method": "ar_sft"},
+        {"method": "ar_sft", "decoding": jacobi},
+        {"method": "mars", "block_size": 4, "sft_loss": True, "decoding": {"threshold": 0.95}},
     )
-    ar_sft: dict[str, Any] = {"method": "ar_sft", "block_size": None, "sft_loss": None}
-    small: dict[str, Any] = {"scale": "0.5B", "epochs": STAGE_EPOCHS}
     return [
-        Row(label=ar[0], scores=ar[1], **small, **ar_sft),
         Row(
-            label=jacobi[0],
-            scores=jacobi[1],
-            **small,
-            **ar_sft,
-            decoding={"method": "jacobi", "block_size": lambda guesses: True},
-        ),
-        Row(
-            label=mars[0],
-            scores=mars[1],
-            **small,
-            method="mars",
-            block_size=4,
-            sft_loss=True,
-            decoding=_at(0.95),
-        ),
+            scale="0.5B",
+            label=line["method"],
+            scores={
+                "accuracy": _scores(line),
+                "tokens_per_forward": {AVERAGE: float(line["tokens_per_forward"])},
+            },
+            **kind,
+        )
+        for line, kind in zip(table(9), kinds, strict=True)
     ]
 
 
-ROWS: Mapping[int, Callable[[], list[Row]]] = {
-    2: table2,
-    3: table3,
-    4: table4,
-    8: table8,
-    9: table9,
-}
+ROWS: dict[int, Callable[[], list[Row]]] = {2: table2, 3: table3, 4: table4, 8: table8, 9: table9}
 """The rows of each table of evaluations, by its number."""
 
 
@@ -215,53 +169,35 @@ def base_model(scale: str) -> str:
     return hyperparameters(scale)["base_model"]
 
 
-def mars_label(scale: str, block_size: int, sft_loss: bool = True) -> str:
-    """A MARS model as Table 2 calls it, e.g. ``MARS-0.5B w/o SFT loss (B=4)``."""
-    return f"MARS-{scale}{'' if sft_loss else ' w/o SFT loss'} (B={block_size})"
-
-
-def _mars_or_ar(line: Line, scores: Scores) -> Row:
-    """A row of Table 3, which has no labels of its own."""
-    block_size, sft_loss = optional_int(line["block_size"]), _optional_bool(line["sft_loss"])
-    label = "AR SFT"
-    if block_size is not None:
-        label = mars_label(line["scale"], block_size, bool(sft_loss))
-    return Row(
+def _row(line: Line, scores: Scores, **more: Any) -> Row:
+    """A row by the columns that a table has; one without labels is called as in Table 2."""
+    size, sft_loss = optional_int(line["block_size"]), line.get("sft_loss", "true")
+    loss = "" if sft_loss == "true" else " w/o SFT loss"
+    tau = float(line.get("tau") or 1)
+    row = Row(
         scale=line["scale"],
-        label=label,
-        method=line["method"],
-        block_size=block_size,
-        sft_loss=sft_loss,
-        epochs=STAGE_EPOCHS,
+        label=f"MARS-{line['scale']}{loss} (B={size})" if size else "AR SFT",
+        method=line.get("method", "mars"),
         scores=scores,
+        block_size=size,
+        sft_loss=sft_loss == "true" if sft_loss else None,
+        decoding={} if tau == 1 else {"threshold": tau},  # the paper's tau = 1.0 uses none at all
     )
+    return replace(row, **more)
 
 
-def _groups(number: int, *columns: str) -> list[tuple[tuple[str, ...], list[Line]]]:
-    """The lines of a table that are alike in some columns, with what they have there."""
+def _groups(number: int, *columns: str) -> list[list[Line]]:
+    """The lines of a table that are alike in some columns."""
     groups: dict[tuple[str, ...], list[Line]] = {}
     for line in table(number):
         groups.setdefault(tuple(line[column] for column in columns), []).append(line)
-    return list(groups.items())
-
-
-def _at(tau: float) -> dict[str, float]:
-    """Decoding at a threshold; the paper's tau = 1.0 uses none at all."""
-    return {} if tau == 1 else {"threshold": tau}
+    return list(groups.values())
 
 
 def _scores(line: Line) -> dict[str, float]:
     return {name: float(line[name]) for name in (*BENCHMARKS, AVERAGE)}
 
 
-def _speed(line: Line) -> dict[str, float]:
-    return {AVERAGE: float(line["tokens_per_forward"])}
-
-
-def optional_int(text: str) -> int | None:
+def optional_int(text: str | None) -> int | None:
     """A whole number as printed; None where there is none."""
     return int(text) if text else None
-
-
-def _optional_bool(text: str) -> bool | None:
-    return text == "true" if text else None

@@ -10,7 +10,7 @@ import base64
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,22 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from mars.errors import UserError
+from mars.paper.claims.comparison import VERDICTS
 from mars.paper.figures import generation
 from mars.paper.specs import ReportSpec, Shown
 from mars.paper.tables.html import as_html
 from mars.paper.tables.table import NOT_RUN, read_record
-from mars.paper.tables.tidy_csv import Line, read_csv
+from mars.paper.tables.tidy_csv import read_csv
 from mars.provenance.files import read_json, write_atomic
 
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 SCREEN = 0.65  # width on the page of a pixel of an image: type as large as the page's own
-VERDICTS = {  # of claims and of comparisons: a sign beside the word, for eyes that miss colours
-    "holds": "✓",
-    "agrees": "✓",
-    "within noise": "≈",
-    "undecided": "?",
-    "does not hold": "✗",
-    "differs": "✗",
-    "not comparable": "–",
-    NOT_RUN: "○",
+SUFFIXES = ("pdf", "png", "svg", "html", "csv", "json", "md", "tex")
+# Of claims and of comparisons: a sign beside the word, for eyes that miss colours.
+SIGNS = {
+    **{"holds": "✓", "agrees": "✓", "within noise": "≈", "undecided": "?", "does not hold": "✗"},
+    **{"differs": "✗", "not comparable": "–", NOT_RUN: "○"},
 }
-
 
 JobRecord = Mapping[str, Any]
 """Provenance record of a job."""
@@ -68,10 +64,7 @@ class ArtefactOrigin:
 class Section:
     """A table or figure on the page; without a body it was not run."""
 
-    name: str
-    kind: str
-    title: str
-    caption: str = ""
+    shown: Shown
     body: Markup | None = None
     files: list[str] = field(default_factory=list)
     made: ArtefactOrigin | None = None
@@ -87,38 +80,29 @@ def write_page(spec: ReportSpec, results: Path) -> Path:
     sections = [_section(results, shown, made) for shown in spec.artefacts]
     if not any(section.body for section in sections):
         raise UserError(f"{results} has no table and no figure yet; run the experiment first.")
-    claims_file, comparison_file = results / "claims.json", results / "comparison.csv"
-    comparison = read_csv(comparison_file) if comparison_file.is_file() else []
+    claims, comparison = results / "claims.json", results / "comparison.csv"
+    compared = read_csv(comparison) if comparison.is_file() else []
     environment = Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters["number"] = _rounded
     environment.tests["a_number"] = lambda text: _number(text) is not None
     jobs = sorted({m.record: m for m in made.values()}.values(), key=lambda m: m.started)
     page = environment.from_string(TEMPLATE.read_text()).render(
         spec=spec,
-        claims=read_json(claims_file) if claims_file.is_file() else [],
-        comparison=comparison,
-        agreement=_agreement(comparison),
-        tables=[section for section in sections if section.kind == "table"],
-        figures=[section for section in sections if section.kind == "figure"],
-        sections=[section.name for section in sections],
+        claims=read_json(claims) if claims.is_file() else [],
+        comparison=compared,
+        counts=Counter((row["artefact"], row["verdict"]) for row in compared),
+        tables=[section for section in sections if section.shown.kind == "table"],
+        figures=[section for section in sections if section.shown.kind == "figure"],
         jobs=jobs,
-        verdict_signs=VERDICTS,
+        signs=SIGNS,
+        compared_words=VERDICTS,
         example_style=Markup(generation.STYLE),
-        machines=_distinct(job.machine for job in jobs),
-        commits=_distinct(job.commit for job in jobs),
-        files_of={
-            name: _existing(results, (f"{name}.{suffix}" for suffix in ("json", "csv", "md")))
-            for name in ("claims", "comparison")
-        },
-        made_of={
-            "claims": made.get(str(claims_file)),
-            "comparison": made.get(str(comparison_file)),
-        },
+        machines=Counter(job.machine for job in jobs).most_common(),
+        commits=Counter(job.commit for job in jobs).most_common(),
+        files_of={name: _files(results, name) for name in ("claims", "comparison")},
+        made_of={file.stem: made.get(str(file)) for file in (claims, comparison)},
     )
     write_atomic(results / "report.html", page)
     return results / "report.html"
@@ -132,25 +116,25 @@ def records_by_output(results: Path) -> dict[str, ArtefactOrigin]:
 
     The page's own record of an earlier time is left out: the page is made anew.
     """
-    paths = sorted((results / "provenance").rglob("*.json"))
-    records = {str(path.relative_to(results)): read_json(path) for path in paths}
     records = {
-        name: record
-        for name, record in records.items()
-        if "outputs" in record and record["spec"]["stage"] != "report"
+        str(path.relative_to(results)): record
+        for path in sorted((results / "provenance").rglob("*.json"))
+        if "outputs" in (record := read_json(path)) and record["spec"]["stage"] != "report"
     }
     makers = {file: name for name, record in records.items() for file in record["outputs"]}
     return {file: _made(name, records[name], makers) for file, name in makers.items()}
 
 
 def _made(name: str, record: JobRecord, makers: Mapping[str, str]) -> ArtefactOrigin:
-    code = record["code"]
+    code, hardware = record["code"], record["hardware"]
+    cores = f"{hardware['cores']} cores of {hardware['processor']}"
+    command = shlex.split(record["command"])  # without its spec, which the record has in full
     return ArtefactOrigin(
         record=name,
         stage=record["spec"]["stage"],
-        command=_short(record["command"]),
+        command=" ".join("…" if part.startswith("{") else part for part in command),
         commit=f"{(code['commit'] or 'no commit')[:10]}{' with edits' if code['dirty'] else ''}",
-        machine=_machine(record["hardware"]),
+        machine=", ".join([*hardware["gpus"], cores]),
         started=record["started"],
         seconds=record["seconds"],
         memory=record["peak_memory_bytes"],
@@ -158,47 +142,22 @@ def _made(name: str, record: JobRecord, makers: Mapping[str, str]) -> ArtefactOr
     )
 
 
-def _short(command: str) -> str:
-    """The command without its spec, which the record has in full."""
-    return " ".join("…" if part.startswith("{") else part for part in shlex.split(command))
-
-
-def _machine(hardware: Mapping[str, Any]) -> str:
-    cores, processor = hardware["cores"], hardware["processor"]
-    return ", ".join([*hardware["gpus"], f"{cores} cores of {processor}"])
-
-
-def _existing(results: Path, names: Iterable[str]) -> list[str]:
-    return [name for name in names if (results / name).is_file()]
-
-
-def _distinct(values: Iterable[str]) -> list[tuple[str, int]]:
-    """The values and how many jobs have each."""
-    return Counter(values).most_common()
-
-
 # --- what is shown ------------------------------------------------------------------------------
-
-SUFFIXES = ("pdf", "png", "svg", "html", "csv", "json", "md", "tex")
 
 
 def _section(results: Path, shown: Shown, made: Mapping[str, ArtefactOrigin]) -> Section:
-    folder = results / f"{shown.kind}s"
-    file = folder / f"{shown.name}.{'jsonl' if shown.kind == 'table' else 'png'}"
+    name, is_table = f"{shown.kind}s/{shown.name}", shown.kind == "table"
+    file = results / f"{name}.{'jsonl' if is_table else 'png'}"
     if not file.is_file():
-        return Section(shown.name, shown.kind, shown.title)
-    is_table = shown.kind == "table"
+        return Section(shown)
     body = as_html(read_record(file), shown.title) if is_table else _drawing(file, shown.title)
-    files = (f"{folder.name}/{shown.name}.{suffix}" for suffix in SUFFIXES)
-    return Section(
-        name=shown.name,
-        kind=shown.kind,
-        title=shown.title,
-        caption=shown.caption,
-        body=body,
-        files=_existing(results, files),
-        made=made.get(str(file)),
-    )
+    return Section(shown, body, _files(results, name), made.get(str(file)))
+
+
+def _files(results: Path, name: str) -> list[str]:
+    """The files of this name that are there."""
+    names = (f"{name}.{suffix}" for suffix in SUFFIXES)
+    return [name for name in names if (results / name).is_file()]
 
 
 def _drawing(image: Path, title: str) -> Markup:
@@ -230,14 +189,6 @@ def _inline(svg: str, title: str) -> Markup:
     for pattern, replacement in changes:
         svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
     return Markup('<div class="drawing">{}</div>').format(Markup(svg))
-
-
-def _agreement(comparison: Iterable[Line]) -> dict[str, Counter[str]]:
-    """How many cells of each artefact got which verdict."""
-    counts: dict[str, Counter[str]] = {}
-    for row in comparison:
-        counts.setdefault(row["artefact"], Counter())[row["verdict"]] += 1
-    return counts
 
 
 def _number(text: str) -> float | None:

@@ -6,16 +6,17 @@ cell that nothing was run for says so; a row beyond the paper is there if the ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mars.config.experiment import Experiment
 from mars.paper import published
-from mars.paper.evaluations import Evaluations, ModelAndSetting, models_for
+from mars.paper.evaluations import Evaluations, ModelAndSetting, models_for, of_rows
 from mars.paper.published import STAGE_EPOCHS, Row
 from mars.paper.specs import TableSpec
 from mars.paper.tables.notes import notes
-from mars.paper.tables.table import Table, TableCell
+from mars.paper.tables.table import Measured, Table, TableCell
 
 BEYOND = " (beyond the paper)"
 
@@ -43,18 +44,17 @@ class EvaluatedTable:
         rows = [*rows, *varied]
         return [row for scale in published.SCALES for row in rows if row.scale == scale]
 
+    def resolve(self, experiment: Experiment) -> TableSpec:
+        """What the rows need of an experiment."""
+        return of_rows(self.all_rows(), experiment)
+
     def table(self, spec: TableSpec, evaluations: Evaluations) -> Table:
         """The table of some evaluations; what they lack is "not run"."""
         cells = table_cells(self.all_rows(), evaluations)
-        return Table(
-            self.name,
-            self.caption,
-            cells,
-            notes(self.name, spec, cells),
-            lines=self.lines,
-            columns=self.columns,
-            blocks=self.blocks,
-        )
+        return self.laid_out(cells, notes(self.name, spec, cells))
+
+    def laid_out(self, cells: list[TableCell], notes: list[str]) -> Table:
+        return Table(self.name, self.caption, cells, notes, self.lines, self.columns, self.blocks)
 
 
 def variant(row: Row, difference: str, **changes: Any) -> Row:
@@ -93,18 +93,20 @@ def with_extra_mask(row: Row) -> Row:
     return variant(row, "extra mask", decoding={"extra_mask": True})
 
 
+MULTI_TOKEN = (lossless, with_extra_mask, with_authors_window)
+
+
+def _is_tau(threshold: float | None) -> bool:
+    return threshold is not None
+
+
 def any_row(row: Row) -> bool:
-    """Whether a variant of every row is shown."""
     return True
 
 
 def without_sft_loss(row: Row) -> bool:
     """Whether this is MARS trained by the mask loss alone."""
     return row.sft_loss is False
-
-
-def _is_tau(threshold: float | None) -> bool:
-    return threshold is not None
 
 
 def is_ar(row: Row) -> bool:
@@ -120,8 +122,18 @@ def table_cells(rows: Sequence[Row], evaluations: Evaluations) -> list[TableCell
         for model in models or [None]:
             run = ModelAndSetting(model, evaluations.setting_of(model, row.decoding))
             label = _label(row, run.setting, evaluations)
-            label = label if len(models) < 2 else f"{label} [{model}]"
-            found = _row_cells(replace(row, label=label), run, evaluations)
+            named = replace(row, label=label if len(models) < 2 else f"{label} [{model}]")
+            found = [
+                cell
+                for quantity, scores in row.scores.items()
+                for cell in row_cells(
+                    named,
+                    quantity,
+                    run,
+                    evaluations.measure(quantity, run, row.benchmarks),
+                    evaluations.comparable(scores),
+                )
+            ]
             if not row.beyond or any(cell.ours is not None for cell in found):
                 cells += found
     return cells
@@ -135,23 +147,26 @@ def _label(row: Row, setting: str | None, evaluations: Evaluations) -> str:
     return f"{row.label.removesuffix(BEYOND)}, tau = {tau:g}{BEYOND}"
 
 
-def _row_cells(row: Row, run: ModelAndSetting, evaluations: Evaluations) -> list[TableCell]:
-    cells = []
-    for quantity, scores in row.scores.items():
-        ours = evaluations.measure(quantity, run, row.benchmarks)
-        paper = evaluations.comparable(scores)
-        cells += [
-            TableCell(
-                scale=row.scale,
-                row=row.label,
-                quantity=quantity,
-                benchmark=title,
-                model=run.model,
-                setting=run.setting,
-                ours=ours[title],
-                published=paper.get(title),
-                extra=row.extra,
-            )
-            for title in row.benchmarks
-        ]
-    return cells
+def row_cells(
+    row: Row,
+    quantity: str,
+    run: ModelAndSetting,
+    ours: Mapping[str, Measured | None],
+    paper: Mapping[str, float],
+    **extra: str,
+) -> list[TableCell]:
+    """The cells of one quantity of a row, ours and the paper's by title."""
+    return [
+        TableCell(
+            scale=row.scale,
+            row=row.label,
+            quantity=quantity,
+            benchmark=title,
+            model=run.model,
+            setting=run.setting,
+            ours=ours[title],
+            published=paper.get(title),
+            extra={**row.extra, **extra},
+        )
+        for title in row.benchmarks
+    ]

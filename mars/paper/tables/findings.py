@@ -14,19 +14,10 @@ from mars.paper import published
 from mars.paper.evaluations import Evaluations, ModelAndSetting, models_for
 from mars.paper.published import Row
 from mars.paper.specs import TableSpec
-from mars.paper.tables.evaluated import (
-    BEYOND,
-    any_row,
-    is_ar,
-    with_authors_window,
-    with_inverse_t,
-    with_penalty,
-    without_sft_loss,
-)
+from mars.paper.tables import evaluated
+from mars.paper.tables.evaluated import BEYOND, EvaluatedTable, is_ar, row_cells
 from mars.paper.tables.notes import missing_notes, paper_note, scale_notes
-from mars.paper.tables.table import NOT_RUN, Measured, Table, TableCell
-
-CAPTION = "What a published number may owe to the released code: as done here, and as done there."
+from mars.paper.tables.table import NOT_RUN, Table, TableCell
 
 
 @dataclass(frozen=True)
@@ -52,121 +43,99 @@ class CodeDifference:
 
 
 def has_four_per_block(row: Row) -> bool:
-    """Whether B is 4."""
     return row.block_size == 4
 
 
 DIFFERENCES = (
     CodeDifference(
-        "A1: AR rows inherit a repetition penalty", published.table2, is_ar, with_penalty
+        "A1: AR rows inherit a repetition penalty",
+        published.table2,
+        is_ar,
+        evaluated.with_penalty,
     ),
     CodeDifference(
-        "A2: tokens after the end of an answer are counted", published.table4, any_row, None
+        "A2: tokens after the end of an answer are counted",
+        published.table4,
+        evaluated.any_row,
+        there=None,
     ),
     CodeDifference(
         "A5: the window of the block cache is the rest of its block",
         published.table4,
         has_four_per_block,
-        with_authors_window,
+        evaluated.with_authors_window,
         published=False,  # it is Table 5's sampler, of which the paper prints the speed alone
     ),
     CodeDifference(
         "B2: without SFT loss, sequences are weighted by 1/t",
         published.table3,
-        without_sft_loss,
-        with_inverse_t,
+        evaluated.without_sft_loss,
+        evaluated.with_inverse_t,
     ),
 )
 
 
-def all_rows() -> list[Row]:
+def here_and_there() -> list[Row]:
     """Every row that is compared."""
     here = [(one, row) for one in DIFFERENCES for row in one.rows()]
     return [row for _, row in here] + [one.there(row) for one, row in here if one.there]
 
 
-def findings(spec: TableSpec, evaluations: Evaluations) -> Table:
+class Findings(EvaluatedTable):
     """The table of all differences."""
-    cells = [
-        cell
-        for one in DIFFERENCES
-        for row in one.rows()
-        for cell in (_compared if one.there else _counted)(one, row, evaluations)
-    ]
-    notes = [
-        paper_note("findings"),
-        "Difference: accuracy as in the released code minus accuracy as here, in points, its error "
-        "from paired differences per question. The findings are explained in docs/differences.md.",
-        *scale_notes(spec.scales),
-        *missing_notes(cells),
-    ]
-    return Table(
-        name="findings",
-        caption=CAPTION,
-        cells=cells,
-        notes=notes,
-        lines=("scale", "row", "quantity"),
-        columns=("benchmark",),
-        blocks=("finding",),
-    )
+
+    def table(self, spec: TableSpec, evaluations: Evaluations) -> Table:
+        cells = [
+            cell
+            for one in DIFFERENCES
+            for row in one.rows()
+            for cell in _cells(one, row, evaluations)
+        ]
+        notes = [
+            paper_note(self.name),
+            "Difference: accuracy as in the released code minus accuracy as done here, in points; "
+            "its standard error is computed from paired differences per question. "
+            "docs/differences.md explains the findings.",
+            *scale_notes(spec.scales),
+            *missing_notes(cells),
+        ]
+        return self.laid_out(cells, notes)
 
 
-def _compared(one: CodeDifference, row: Row, evaluations: Evaluations) -> list[TableCell]:
-    """Both rows, and the difference of their accuracies."""
-    assert one.there is not None
+FINDINGS = Findings(
+    "findings",
+    "What published numbers may owe to the released code: results as done here and as done there.",
+    here_and_there,
+    lines=("scale", "row", "quantity"),
+    blocks=("finding",),
+)
+
+
+def _cells(one: CodeDifference, row: Row, evaluations: Evaluations) -> list[TableCell]:
+    """Both rows and the difference of their accuracies; or tokens per forward, counted twice."""
+
+    def line(row: Row, quantity: str, printed: Mapping[str, float]) -> list[TableCell]:
+        run, paper = _run(row, evaluations), evaluations.comparable(printed)
+        ours = evaluations.measure(quantity, run, row.benchmarks)
+        return row_cells(row, quantity, run, ours, paper, finding=one.title)
+
+    if one.there is None:
+        counted = "tokens_per_forward"
+        as_counted = line(row, f"{counted}_as_counted", row.scores[counted])
+        return [*line(row, counted, {}), *as_counted]
     there = one.there(row)
     there = replace(there, label=there.label.removesuffix(BEYOND))
-    run_here, run_there = _run(row, evaluations), _run(there, evaluations)
     cells = []
     for quantity in [name for name in row.scores if name != "delta_from_tau_1"]:
-        ours = evaluations.measure(quantity, run_here, row.benchmarks)
-        cells += _line(one, row, quantity, run_here, ours, {})
-        ours = evaluations.measure(quantity, run_there, row.benchmarks)
-        paper = evaluations.comparable(row.scores[quantity]) if one.published else {}
-        cells += _line(one, there, quantity, run_there, ours, paper)
-    ours = evaluations.difference_by_title(run_there, run_here)
-    line = _line(one, there, "accuracy_difference", run_there, ours, {})
+        printed = row.scores[quantity] if one.published else {}
+        cells += [*line(row, quantity, {}), *line(there, quantity, printed)]
+    run_there, run_here = _run(there, evaluations), _run(row, evaluations)
+    change = evaluations.difference_by_title(run_there, run_here)
     against = "/".join(name or NOT_RUN for name in run_here)
-    return [*cells, *(replace(cell, extra={**cell.extra, "against": against}) for cell in line)]
-
-
-def _counted(one: CodeDifference, row: Row, evaluations: Evaluations) -> list[TableCell]:
-    """Tokens per forward as they are, and as the released code counts them."""
-    run, cells = _run(row, evaluations), []
-    printed = evaluations.comparable(row.scores["tokens_per_forward"])
-    for quantity, paper in (
-        ("tokens_per_forward", {}),
-        ("tokens_per_forward_as_counted", printed),
-    ):
-        ours = evaluations.measure(quantity, run, row.benchmarks)
-        cells += _line(one, row, quantity, run, ours, paper)
-    return cells
+    extra = {"finding": one.title, "against": against}
+    return [*cells, *row_cells(there, "accuracy_difference", run_there, change, {}, **extra)]
 
 
 def _run(row: Row, evaluations: Evaluations) -> ModelAndSetting:
     model = next(iter(models_for(row, evaluations.spec)), None)
     return ModelAndSetting(model, evaluations.setting_of(model, row.decoding))
-
-
-def _line(
-    one: CodeDifference,
-    row: Row,
-    quantity: str,
-    run: ModelAndSetting,
-    ours: Mapping[str, Measured | None],
-    paper: Mapping[str, float],
-) -> list[TableCell]:
-    return [
-        TableCell(
-            scale=row.scale,
-            row=row.label,
-            quantity=quantity,
-            benchmark=title,
-            model=run.model,
-            setting=run.setting,
-            ours=ours[title],
-            published=paper.get(title),
-            extra={"finding": one.title},
-        )
-        for title in row.benchmarks
-    ]

@@ -25,24 +25,18 @@ def as_html(table: Table, title: str) -> Markup:
 def _block(table: Table, block: Block, name: str) -> Markup:
     ours_and_paper = ("number", "number paper")[: 1 + table.has_paper]
     classes = [""] * len(table.lines) + [*ours_and_paper] * len(block.columns)
-    heads = list(table.stub)
-    heads += [word for title in block.columns for word in (title, "paper")[: 1 + table.has_paper]]
     body = [_row([*stub, *table.texts(cells)], classes) for stub, cells in block.lines]
     return Markup(
         '<div class="scroll" role="region" tabindex="0" aria-label="{0}"><table>'
         '<caption class="hidden">{0}</caption>\n<thead>{1}</thead>\n<tbody>\n{2}\n</tbody>'
         "</table></div>"
-    ).format(name, _row(heads, classes, head=True), Markup("\n").join(body))
+    ).format(name, _row(table.heads(block), classes, head=True), Markup("\n").join(body))
 
 
 def _row(texts: list[str], classes: list[str], head: bool = False) -> Markup:
     cell = Markup('<th scope="col"{}>{}</th>' if head else "<td{}>{}</td>")
-    cells = [
-        cell.format(_class(f"{names} not-run" if text == NOT_RUN else names), text)
-        for text, names in zip(texts, classes, strict=True)
-    ]
+    cells = []
+    for text, names in zip(texts, classes, strict=True):
+        names = f"{names} not-run".strip() if text == NOT_RUN else names
+        cells.append(cell.format(Markup(' class="{}"').format(names) if names else "", text))
     return Markup("<tr>{}</tr>").format(Markup("").join(cells))
-
-
-def _class(names: str) -> Markup:
-    return Markup(' class="{}"').format(names.strip()) if names.strip() else Markup("")

@@ -7,7 +7,7 @@ table. The paper gives hours on H200; ours are hours of the devices that the rec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mars.config.experiment import Data
@@ -18,12 +18,11 @@ from mars.paper.tables.notes import data_note, missing_notes, scale_notes
 from mars.paper.tables.table import NONE, Measured, Table, TableCell
 from mars.provenance.stage import Spec
 
-CAPTION = "Hyper-parameters, and the measured cost of training."
+CAPTION = "Hyper-parameters and the measured cost of training."
 SETTINGS, COST = "Hyper-parameters", "Measured cost of one training stage"
 # Rows of the paper's table that are measurements; the others are settings.
 MEASURED = ("ar_sft_h200_hours", "mars_h200_hours")
-
-_PUBLISHED = ("AR SFT", "MARS (B=4)")
+PUBLISHED = ("AR SFT", "MARS (B=4)")  # stages that it gives a cost of
 
 TrainingRecord = Mapping[str, Any]
 """Provenance record of a training job."""
@@ -38,57 +37,44 @@ class TrainedSpec(Spec):
     max_new_tokens: int
 
 
-class Trainings:
-    """The trained models of an experiment with the records of their training, by name."""
-
-    def __init__(self, spec: TrainedSpec, records: Mapping[str, TrainingRecord]):
-        self.spec = spec
-        self.records = records
-
-    def of_scale(self, scale: str) -> list[str]:
-        """The trained models that stand for a scale of the paper."""
-        scales, models = self.spec.scales, self.spec.models
-        return [name for name in self.records if scales[models[name].scale].stands_for == scale]
-
-
 def hyperparameters(spec: TrainedSpec, records: Mapping[str, TrainingRecord]) -> Table:
     """Table 7, from the provenance records of the training jobs by model."""
-    trainings = Trainings(spec, records)
-    cells = [*_settings(trainings), *_costs(trainings)]
+    cells = [*_settings(spec, records), *_costs(spec, records)]
     notes = [
-        "Ours: from the records of the training jobs; paper: Table 7 of arXiv 2604.07023. Of the "
-        "paper, cost over AR SFT is the quotient of its two printed numbers, and peak memory over "
-        "AR SFT is said in its text.",
+        "Our values come from the records of the training jobs, the paper's from Table 7 of arXiv "
+        "2604.07023. Its cost over AR SFT is the ratio of two numbers printed there; its peak "
+        "memory over AR SFT is stated in its text.",
         *scale_notes(spec.scales),
         *([data_note(spec.data)] if records else []),
-        "Device-hours: hours of training times processes, on the hardware of the table, which is "
-        "not the paper's; tokens are those that the model read, masks included.",
+        "Device-hours are hours of training times the number of processes, on the hardware listed "
+        "in the table, which is not the paper's. Tokens are those that the model read, including "
+        "masks.",
         *missing_notes(cells),
     ]
-    return Table(
-        name="table7",
-        caption=CAPTION,
-        cells=cells,
-        notes=notes,
-        lines=("row", "quantity"),
-        columns=("scale",),
-        blocks=("part",),
-        headings={"row": "What"},
-    )
+    layout = (("row", "quantity"), ("scale",), ("part",), {"row": "What"})
+    return Table("table7", CAPTION, cells, notes, *layout)
+
+
+def _of_scale(
+    scale: str, spec: TrainedSpec, records: Mapping[str, TrainingRecord]
+) -> dict[str, ModelIdentity]:
+    """The trained models that stand for a scale of the paper."""
+    models = {name: spec.models[name] for name in records}
+    return {n: one for n, one in models.items() if spec.scales[one.scale].stands_for == scale}
 
 
 # --- hyper-parameters ---------------------------------------------------------------------------
 
 
-def _settings(trainings: Trainings) -> list[TableCell]:
+def _settings(spec: TrainedSpec, records: Mapping[str, TrainingRecord]) -> list[TableCell]:
     printed = {scale: published.hyperparameters(scale) for scale in SCALES}
-    ours = {scale: _settings_of(scale, trainings) for scale in SCALES}
+    ours = {scale: _settings_of(scale, spec, records) for scale in SCALES}
     return [
         TableCell(
             scale=scale,
             row=name.replace("_", " "),
             quantity="value",
-            model=", ".join(trainings.of_scale(scale)) or None,
+            model=", ".join(_of_scale(scale, spec, records)) or None,
             setting=NONE,
             ours=ours[scale].get(name),
             published=printed[scale][name],
@@ -100,48 +86,44 @@ def _settings(trainings: Trainings) -> list[TableCell]:
     ]
 
 
-def _settings_of(scale: str, trainings: Trainings) -> dict[str, str]:
+def _settings_of(
+    scale: str, spec: TrainedSpec, records: Mapping[str, TrainingRecord]
+) -> dict[str, str]:
     """Our value of each hyper-parameter, by the paper's name of it; none if nothing was trained."""
-    models = {name: trainings.spec.models[name] for name in trainings.of_scale(scale)}
+    models = _of_scale(scale, spec, records)
     tuned = {name: model for name, model in models.items() if model.method != "base"}
     if not tuned:
         return {}
 
-    def value(key: str) -> str:
-        return _distinct(
-            (model.method, _plain(_training(trainings.records[name])[key]))
-            for name, model in tuned.items()
-        )
+    def distinct(value: Callable[[ModelIdentity, TrainingRecord], Any]) -> str:
+        values = ((model.method, value(model, records[name])) for name, model in tuned.items())
+        return _distinct((stage, _plain(found)) for stage, found in values)
 
+    def training(key: str) -> str:
+        return distinct(lambda _, record: _training(record)[key])
+
+    sizes = sorted({model.block_size for model in tuned.values() if model.block_size})
+    base = next(one.base for one in spec.scales.values() if one.stands_for == scale)
+    parameters = sorted({records[name]["facts"]["parameters"] for name in models})
+    scratch = f"from scratch, {' or '.join(f'{size:,}' for size in parameters)} parameters"
     return {
-        "base_model": _base(scale, trainings),
-        "training_data": data_note(trainings.spec.data).removeprefix("Fine-tuned on ").rstrip("."),
+        "base_model": base.name or scratch,
+        "training_data": data_note(spec.data).removeprefix("Fine-tuned on ").rstrip("."),
         # The training loop has one optimiser and one schedule (mars/training/trainer.py).
         "optimizer": "AdamW",
-        "learning_rate": value("learning_rate"),
+        "learning_rate": training("learning_rate"),
         "lr_schedule": "cosine decay",
-        "warmup_ratio": value("warmup_ratio"),
-        "epochs_per_stage": _distinct(
-            (
-                model.method,
-                _plain(_training(trainings.records[name])["epochs"] / model.epochs_factor),
-            )
-            for name, model in tuned.items()
-        ),
-        "max_sequence_length": value("max_length"),
-        "per_device_batch_size": f"{value('rows_per_forward')} packed rows"
-        f" of {value('row_length')} tokens",
+        "warmup_ratio": training("warmup_ratio"),
+        "epochs_per_stage": distinct(lambda m, r: _training(r)["epochs"] / m.epochs_factor),
+        "max_sequence_length": training("max_length"),
+        "per_device_batch_size": f"{training('rows_per_forward')} packed rows"
+        f" of {training('row_length')} tokens",
         "gradient_accumulation": "as many forwards as a batch needs",
-        "effective_batch_size": value("batch_size"),
-        "precision": value("precision"),
-        "hardware": _distinct(
-            (model.method, _hardware(trainings.records[name])) for name, model in tuned.items()
-        ),
-        "block_sizes": ", ".join(
-            map(str, sorted({model.block_size for model in tuned.values() if model.block_size}))
-        )
-        or NONE,
-        "max_new_tokens": str(trainings.spec.max_new_tokens),
+        "effective_batch_size": training("batch_size"),
+        "precision": training("precision"),
+        "hardware": distinct(lambda _, record: _hardware(record)),
+        "block_sizes": ", ".join(map(str, sizes)) or NONE,
+        "max_new_tokens": str(spec.max_new_tokens),
         "decoding": "greedy",
     }
 
@@ -151,22 +133,11 @@ def _training(record: TrainingRecord) -> Mapping[str, Any]:
     return record["spec"]["config"]["training"]
 
 
-def _base(scale: str, trainings: Trainings) -> str:
-    base = next(s.base for s in trainings.spec.scales.values() if s.stands_for == scale)
-    if base.name:
-        return base.name
-    names = trainings.of_scale(scale)
-    sizes = {trainings.records[name]["facts"]["parameters"] for name in names}
-    return f"from scratch, {' or '.join(f'{size:,}' for size in sorted(sizes))} parameters"
-
-
 def _distinct(values: Iterable[tuple[str, str]]) -> str:
     """One value if all stages agree, else each with its stage: ``2 (AR) / 4 (MARS)``."""
-    by_value: dict[str, list[str]] = {}
+    by_value: dict[str, dict[str, None]] = {}
     for stage, text in values:
-        stages = by_value.setdefault(text, [])
-        if stage not in stages:
-            stages.append(stage)
+        by_value.setdefault(text, {})[stage] = None
     if len(by_value) == 1:
         return next(iter(by_value))
     return " / ".join(f"{text} ({', '.join(stages)})" for text, stages in by_value.items())
@@ -186,26 +157,23 @@ def _hardware(record: TrainingRecord) -> str:
 # --- cost ---------------------------------------------------------------------------------------
 
 
-def _costs(trainings: Trainings) -> list[TableCell]:
+def _costs(spec: TrainedSpec, records: Mapping[str, TrainingRecord]) -> list[TableCell]:
     """What each stage cost, by scale; stages that several models share carry the model's name."""
-    cells, records = [], trainings.records
+    cells = []
     for scale in SCALES:
-        models = trainings.spec.models
-        labels = {name: _stage(models[name]) for name in trainings.of_scale(scale)}
+        labels = {name: _stage(m) for name, m in _of_scale(scale, spec, records).items()}
         ar = next((records[name] for name, label in labels.items() if label == "AR SFT"), None)
-        stages: list[tuple[str, str | None]] = [
-            (label if list(labels.values()).count(label) == 1 else f"{label} [{name}]", name)
-            for name, label in labels.items()
-        ]
+        stages: list[tuple[str, str | None]] = [(label, name) for name, label in labels.items()]
         # The stages that the paper gives a cost of have their row, trained here or not.
-        stages += [(label, None) for label in _PUBLISHED if label not in labels.values()]
-        for row, name in stages:
+        stages += [(label, None) for label in PUBLISHED if label not in labels.values()]
+        for label, name in stages:
             ours = _cost(records[name], ar) if name else {}
-            paper = _published_cost(labels[name] if name else row, scale)
+            paper = _published_cost(label, scale)
+            shared = list(labels.values()).count(label) > 1
             cells += [
                 TableCell(
                     scale=scale,
-                    row=row,
+                    row=f"{label} [{name}]" if shared else label,
                     quantity=quantity,
                     model=name,
                     setting=NONE,
@@ -215,11 +183,7 @@ def _costs(trainings: Trainings) -> list[TableCell]:
                 )
                 for quantity in ours or paper
             ]
-    return _by_row(cells)
-
-
-def _by_row(cells: Sequence[TableCell]) -> list[TableCell]:
-    """Cells of the same row next to each other, scales side by side."""
+    # Cells of the same row next to each other, scales side by side.
     order = list(dict.fromkeys((cell.row, cell.quantity) for cell in cells))
     rows = list(dict.fromkeys(row for row, _ in order))
     return sorted(cells, key=lambda c: (rows.index(c.row), order.index((c.row, c.quantity))))
@@ -244,10 +208,7 @@ def _cost(record: TrainingRecord, ar: TrainingRecord | None) -> dict[str, Measur
     facts = record["facts"]
     cost = {
         "device_hours": facts["seconds"] * facts["processes"] / 3600,
-        "seconds": facts["seconds"],
-        "steps": facts["steps"],
-        "tokens": facts["tokens"],
-        "tokens_per_second": facts["tokens_per_second"],
+        **{name: facts[name] for name in ("seconds", "steps", "tokens", "tokens_per_second")},
         "peak_memory_gib": facts["peak_memory_bytes"] / 2**30,
     }
     if ar is not None and record["spec"]["config"]["method"] != "pretrain":
@@ -260,14 +221,9 @@ def _cost(record: TrainingRecord, ar: TrainingRecord | None) -> dict[str, Measur
 
 def _published_cost(stage: str, scale: str) -> dict[str, float]:
     """The paper's cost of a stage, where it prints one; of MARS it does not say the block size."""
-    printed = published.hyperparameters(scale)
-    ar, mars = (float(printed[name]) for name in MEASURED)
+    ar, mars = (float(published.hyperparameters(scale)[name]) for name in MEASURED)
     if stage == "AR SFT":
         return {"device_hours": ar}
-    if re.fullmatch(r"MARS \(B=\d+\)", stage):
-        return {
-            "device_hours": mars,
-            "cost_over_ar_sft": mars / ar,
-            "peak_memory_over_ar_sft": published.PEAK_MEMORY_OVER_AR,
-        }
-    return {}
+    over_ar = {"cost_over_ar_sft": mars / ar}
+    over_ar["peak_memory_over_ar_sft"] = published.PEAK_MEMORY_OVER_AR
+    return {"device_hours": mars, **over_ar} if re.fullmatch(r"MARS \(B=\d+\)", stage) else {}

@@ -11,10 +11,8 @@ def as_latex(table: Table) -> str:
     """A `table` environment with one `tabular`; a change of scale or block is a rule."""
     blocks = table.pivoted()
     width = max(len(block.columns) for block in blocks)
-    span = 1 + table.has_paper
-    body: list[str] = []
-    for block in blocks:
-        body += _block(table, block, width, span, first=block is blocks[0])
+    body = [_block(table, block, width) for block in blocks]
+    numbers = "r" * (1 + table.has_paper) * width
     return "\n".join(
         [
             r"% Needs \usepackage{booktabs,graphicx}.",
@@ -22,9 +20,9 @@ def as_latex(table: Table) -> str:
             r"\centering",
             rf"\caption{{{latex(table.caption)}}}",
             r"\resizebox{\textwidth}{!}{%",
-            rf"\begin{{tabular}}{{{'l' * len(table.lines)}{'r' * span * width}}}",
+            rf"\begin{{tabular}}{{{'l' * len(table.lines)}{numbers}}}",
             r"\toprule",
-            *body,
+            "\n\\midrule\n".join("\n".join(lines) for lines in body),
             r"\bottomrule",
             r"\end{tabular}}",
             r"\par\medskip\footnotesize\raggedright",
@@ -35,22 +33,20 @@ def as_latex(table: Table) -> str:
     )
 
 
-def _block(table: Table, block: Block, width: int, span: int, first: bool) -> list[str]:
-    stub = len(table.lines)
-    lines = [] if first else [r"\midrule"]
+def _block(table: Table, block: Block, width: int) -> list[str]:
+    stub, span = len(table.lines), 1 + table.has_paper
+    rest = [""] * (span * (width - len(block.columns)))
+    lines = []
     if block.title:
-        total = stub + span * width
-        lines += [rf"\multicolumn{{{total}}}{{l}}{{\textbf{{{latex(block.title)}}}}} \\"]
-    heads = list(map(latex, table.stub))
-    rest = ["" for _ in range(span * (width - len(block.columns)))]
-    if span == 2:
-        titles = [rf"\multicolumn{{2}}{{c}}{{{latex(title)}}}" for title in block.columns]
+        title = rf"\textbf{{{latex(block.title)}}}"
+        lines += [rf"\multicolumn{{{stub + span * width}}}{{l}}{{{title}}} \\"]
+    heads = list(map(latex, [*table.stub, *block.columns]))
+    if table.has_paper:
+        titles = [rf"\multicolumn{{2}}{{c}}{{{title}}}" for title in heads[stub:]]
         lines += [" & ".join([*([""] * stub), *titles, *rest]).strip() + r" \\"]
-        ends = [stub + 1 + 2 * index for index in range(len(block.columns))]
-        lines += ["".join(rf"\cmidrule(lr){{{start}-{start + 1}}}" for start in ends)]
-        heads += ["ours", "paper"] * len(block.columns)
-    else:
-        heads += [latex(title) for title in block.columns]
+        starts = range(stub + 1, stub + 1 + 2 * len(titles), 2)
+        lines += ["".join(rf"\cmidrule(lr){{{start}-{start + 1}}}" for start in starts)]
+        heads[stub:] = ["ours", "paper"] * len(titles)
     lines += [" & ".join([*heads, *rest]) + r" \\", r"\midrule"]
     scale = None
     for names, cells in block.lines:

@@ -29,25 +29,25 @@ def notes(name: str, spec: TableSpec, cells: Sequence[TableCell]) -> list[str]:
 def paper_note(name: str) -> str:
     """What stands in the columns of the paper."""
     number = name.removeprefix("table")
-    where = f"the number of Table {number}" if number != name else "the number"
+    where = f"Table {number} of " if number != name else ""
     return (
-        f"Ours: ± one standard error; paper: {where} of arXiv 2604.07023, "
-        "which gives no standard errors. Rows carry the paper's names."
+        f"Our numbers are given ± one standard error. The paper's are those of {where}arXiv "
+        "2604.07023, which gives no standard errors. Rows have the paper's names."
     )
 
 
 def scale_notes(scales: Mapping[str, PaperScale]) -> list[str]:
     """For each scale, which base model stands for it; the plain statement if it is not the same."""
     descriptions = [
-        f"{scale.stands_for} is stood for by {name} "
-        f"({scale.base.name or 'a model trained from scratch here'})"
+        f"{name} ({scale.base.name or 'a model trained from scratch here'}) stands in for "
+        f"{scale.stands_for}"
         for name, scale in scales.items()
         if not is_of_the_paper(scale)
     ]
     if not descriptions:
         return []
     return [
-        f"Scale differs: {'; '.join(descriptions)}. The paper's absolute numbers are not "
+        f"The scale differs: {'; '.join(descriptions)}. The paper's absolute numbers are not "
         "reproduced here; compare the direction of the differences between rows."
     ]
 
@@ -76,26 +76,21 @@ def trains(models: Mapping[str, ModelIdentity]) -> bool:
 
 def _question_note(spec: Selection, cells: Sequence[TableCell]) -> str:
     """Questions per benchmark, and whether a limit cut them."""
+    counts: dict[str, set[int]] = {cell.benchmark: set() for cell in cells}
+    for cell in cells:
+        if isinstance(cell.ours, Measured) and cell.ours.n:
+            counts[cell.benchmark].add(cell.ours.n)
     parts = []
-    shown = {cell.benchmark for cell in cells}
     for title, key in benchmark_keys(spec.benchmarks).items():
-        if title not in shown:
-            continue
-        counts = sorted(
-            {
-                cell.ours.n
-                for cell in cells
-                if cell.benchmark == title and isinstance(cell.ours, Measured) and cell.ours.n
-            }
-        )
-        text = " or ".join(str(count) for count in counts) or NOT_RUN
-        benchmark = spec.benchmarks[key]
-        if benchmark.limit is not None:
-            text += f" (limited to the first {benchmark.limit} of each task)"
-        if benchmark.subtasks is not None:
-            text += f" ({len(benchmark.subtasks)} sub-tasks)"
-        parts.append(f"{title} {text}")
-    return f"Questions: {', '.join(parts) or NONE}."
+        if title in counts:
+            benchmark = spec.benchmarks[key]
+            text = f"{title} {' or '.join(map(str, sorted(counts[title]))) or NOT_RUN}"
+            if benchmark.limit is not None:
+                text += f" (limited to the first {benchmark.limit} of each task)"
+            if benchmark.subtasks is not None:
+                text += f" ({len(benchmark.subtasks)} sub-tasks)"
+            parts.append(text)
+    return f"Questions per benchmark: {', '.join(parts) or NONE}."
 
 
 def data_note(data: Data) -> str:
@@ -111,8 +106,8 @@ def _average_notes(spec: Selection, cells: Sequence[TableCell]) -> list[str]:
     if len(titles) == len(BENCHMARKS) or AVERAGE not in {cell.benchmark for cell in cells}:
         return []
     return [
-        f"This experiment has {len(titles)} of the six benchmarks; {AVERAGE} is over "
-        f"{', '.join(titles)}, for ours and the paper's numbers alike."
+        f"This experiment runs {len(titles)} of the six benchmarks; {AVERAGE} is over "
+        f"{', '.join(titles)}, both for our numbers and for the paper's."
     ]
 
 
@@ -120,10 +115,9 @@ def missing_notes(cells: Sequence[TableCell]) -> list[str]:
     """What an empty cell means, where there is one."""
     found = []
     if any(cell.ours is None for cell in cells):
-        found.append(f'"{NOT_RUN}": this experiment has no record for the cell.')
-    with_number = {cell.published is not None for cell in cells}
-    if with_number == {True, False}:
-        found.append(f'"{NONE}" in a column of the paper: it has no such number.')
+        found.append(f'"{NOT_RUN}": this experiment has no result for the cell.')
+    if {cell.published is not None for cell in cells} == {True, False}:
+        found.append(f'"{NONE}" in a paper column: the paper gives no such number.')
     return found
 
 
@@ -132,15 +126,14 @@ def _change_notes(cells: Sequence[TableCell]) -> list[str]:
     changes = [cell for cell in cells if cell.quantity == "delta_from_tau_1"]
     if not changes:
         return []
-    kinds = {
-        (cell.benchmark, cell.ours.paired) for cell in changes if isinstance(cell.ours, Measured)
-    }
+    kinds = {(c.benchmark, c.ours.paired) for c in changes if isinstance(c.ours, Measured)}
     independent = [title for title in BENCHMARKS if (title, False) in kinds]
     paired = [t for t in BENCHMARKS if (t, True) in kinds and t not in independent]
     parts = []
     if paired:
         parts.append(f"from paired differences per question ({', '.join(paired)})")
     if independent:
-        parts.append(f"as of independent runs, which is conservative ({', '.join(independent)})")
-    known = "; ".join(parts) if parts else NOT_RUN
-    return [f"Change: accuracy minus that of the same model in one-token mode; its error: {known}."]
+        parts.append(f"as for independent runs, which is conservative ({', '.join(independent)})")
+    change = "Change: accuracy minus the accuracy of the same model in one-token mode."
+    error = f" Its standard error is computed {' and '.join(parts)}." if parts else ""
+    return [change + error]

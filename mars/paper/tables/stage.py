@@ -1,4 +1,8 @@
-"""What the tables see of an experiment, and how they are written."""
+"""The tables: what they show of an experiment, what they are made from, and by what.
+
+A table of evaluations is declared here and nowhere else: its rows and how they are laid out in
+:data:`EVALUATED`, and an entry of :data:`TABLES`.
+"""
 
 from __future__ import annotations
 
@@ -6,57 +10,95 @@ from pathlib import Path
 
 from mars.config.experiment import Experiment, Setting
 from mars.errors import UserError
-from mars.paper.evaluations import Evaluations, of_rows
+from mars.paper import published
+from mars.paper.evaluations import Evaluations
 from mars.paper.specs import (
+    Artefact,
     EvaluationsBehind,
     Measurement,
     TableSpec,
-    identity,
+    identities,
     paper_scales,
 )
+from mars.paper.tables import evaluated
 from mars.paper.tables.evaluated import EvaluatedTable
 from mars.paper.tables.files import write
-from mars.paper.tables.findings import all_rows, findings
-from mars.paper.tables.hyperparameters import TrainedSpec, hyperparameters
-from mars.paper.tables.wall_clock import TimedModel, TimedSpec, table5, table6
+from mars.paper.tables.findings import FINDINGS
+from mars.paper.tables.hyperparameters import CAPTION, TrainedSpec, hyperparameters
+from mars.paper.tables.wall_clock import CAPTION_5, CAPTION_6, TimedSpec, table5, table6
 from mars.provenance.files import read_json
 from mars.provenance.stage import Job, Stage
 
+# --- tables of evaluations ----------------------------------------------------------------------
 
-def write_evaluated(declared: EvaluatedTable, spec: TableSpec, job: Job) -> list[Path]:
-    """Write a table of evaluations."""
+EVALUATED: dict[str, EvaluatedTable] = {
+    table.name: table
+    for table in (
+        EvaluatedTable(
+            "table2",
+            "One-token mode: accuracy (%), one token per forward.",
+            published.table2,
+            beyond=((evaluated.is_ar, evaluated.with_penalty),),
+        ),
+        EvaluatedTable(
+            "table3",
+            "SFT loss and block size in one-token mode: accuracy (%).",
+            published.table3,
+            beyond=((evaluated.without_sft_loss, evaluated.with_inverse_t),),
+        ),
+        EvaluatedTable(
+            "table4",
+            "Multi-token mode: accuracy (%), its change from one-token mode (points), and tokens "
+            "per forward.",
+            published.table4,
+            lines=("scale", "row", "quantity"),
+            beyond=tuple((evaluated.any_row, vary) for vary in evaluated.MULTI_TOKEN),
+        ),
+        EvaluatedTable(
+            "table8",
+            "Threshold sweep: accuracy (%) and tokens per forward by tau and block size B.",
+            published.table8,
+            lines=("tau",),
+            columns=("block_size", "quantity"),
+            blocks=("scale", "sft_loss", "benchmark"),
+        ),
+        EvaluatedTable(
+            "table9",
+            "Jacobi decoding of the AR model compared with MARS: accuracy (%), tokens per forward.",
+            published.table9,
+            lines=("row", "quantity"),
+            beyond=((evaluated.is_ar, evaluated.with_penalty),),
+        ),
+        FINDINGS,
+    )
+}
+
+
+def write_evaluated(spec: TableSpec, job: Job) -> list[Path]:
+    """One for all, so that an edit of any table's rows makes them all anew, which takes seconds."""
     evaluations = Evaluations.read(spec, job.inputs.folders("evaluations"))
-    return write(declared.table(spec, evaluations), job.output)
+    return write(EVALUATED[job.spec.stage].table(spec, evaluations), job.output)
 
 
-def compared_with_code(experiment: Experiment) -> TableSpec:
-    """What the rows need that are compared with the released code."""
-    return of_rows(all_rows(), experiment)
+class OfEvaluations(Artefact):
+    """A table of evaluations; its rows say what it needs."""
+
+    def __init__(self, name: str, title: str, compared: int | None = None):
+        table = EVALUATED[name]
+        inputs = EvaluationsBehind(table.resolve)
+        stage = Stage(name, TableSpec, table.resolve, write_evaluated, inputs, "table")
+        super().__init__(stage, title, table.caption, compared=compared, from_evaluations=True)
 
 
-def write_findings(spec: TableSpec, job: Job) -> list[Path]:
-    """Write what published numbers may owe to the released code."""
-    evaluations = Evaluations.read(spec, job.inputs.folders("evaluations"))
-    return write(findings(spec, evaluations), job.output)
-
-
-FINDINGS = Stage(
-    "findings",
-    TableSpec,
-    compared_with_code,
-    write_findings,
-    EvaluationsBehind(compared_with_code),
-    rule="table",
-)
+# --- Table 7 ------------------------------------------------------------------------------------
 
 
 def trained(experiment: Experiment) -> TrainedSpec:
     """What Table 7 needs beside the records of the training jobs."""
-    names = experiment.trained_models()
     return TrainedSpec(
         data=experiment.data,
         scales=paper_scales(experiment),
-        models={name: identity(experiment, name) for name in names},
+        models=identities(experiment, experiment.trained_models()),
         max_new_tokens=experiment.evaluation.max_new_tokens,
     )
 
@@ -69,14 +111,11 @@ def training_records(experiment: Experiment) -> list[str]:
 
 
 def write_hyperparameters(spec: TrainedSpec, job: Job) -> list[Path]:
-    """Write Table 7, hyper-parameters and cost of training."""
     records = {file.stem: read_json(file) for file in job.inputs.of("trainings")}
     return write(hyperparameters(spec, records), job.output)
 
 
-TABLE_7 = Stage(
-    "table7", TrainedSpec, trained, write_hyperparameters, training_records, rule="table"
-)
+# --- Tables 5 and 6 -----------------------------------------------------------------------------
 
 
 def timed_by_batch(experiment: Experiment) -> TimedSpec:
@@ -94,8 +133,7 @@ def _timed(experiment: Experiment, part: str) -> TimedSpec:
     if speed is None or getattr(speed, part) is None:
         raise UserError(f"{experiment.experiment} times nothing here: it has no `speed.{part}`.")
     names = [name for key, name in speed.models().items() if key.startswith(f"{part}.")]
-    models = {name: experiment.models[name] for name in names}
-    scales = experiment.scales
+    models = identities(experiment, names)
     return TimedSpec(
         data=experiment.data,
         scales=paper_scales(experiment, (model.scale for model in models.values())),
@@ -103,14 +141,7 @@ def _timed(experiment: Experiment, part: str) -> TimedSpec:
         tau=speed.tau,
         setting=_setting_name(experiment, speed.tau),
         one_token=_setting_name(experiment, None),
-        models={
-            name: TimedModel(
-                stands_for=scales[model.scale].stands_for,
-                method=model.method,
-                block_size=model.block_size,
-            )
-            for name, model in models.items()
-        },
+        models=models,
         pairs=tuple(speed.speculative.pairs) if part == "speculative" and speed.speculative else (),
     )
 
@@ -122,28 +153,40 @@ def _setting_name(experiment: Experiment, tau: float | None) -> str | None:
 
 
 def write_table5(spec: TimedSpec, job: Job) -> list[Path]:
-    """Write Table 5, wall clock."""
     return write(table5(spec, job.inputs.folder("speed")), job.output)
 
 
 def write_table6(spec: TimedSpec, job: Job) -> list[Path]:
-    """Write Table 6, with speculative decoding."""
     return write(table6(spec, job.inputs.folder("speed")), job.output)
 
 
-TABLE_5 = Stage(
-    "table5",
-    TimedSpec,
-    timed_by_batch,
-    write_table5,
-    Measurement("wall_clock"),
-    rule="table",
-)
-TABLE_6 = Stage(
-    "table6",
-    TimedSpec,
-    timed_in_pairs,
-    write_table6,
-    Measurement("speculative"),
-    rule="table",
+# --- the registry: no call but of classes, for a call would count as code of every table ---------
+
+OF_BATCHES, OF_PAIRS = Measurement("wall_clock"), Measurement("speculative")
+TABLES = (
+    OfEvaluations("table2", "Table 2: one-token mode", compared=2),
+    OfEvaluations("table3", "Table 3: SFT loss and block size", compared=3),
+    OfEvaluations("table4", "Table 4: multi-token mode", compared=4),
+    Artefact(
+        Stage("table5", TimedSpec, timed_by_batch, write_table5, OF_BATCHES, "table"),
+        "Table 5: wall clock",
+        CAPTION_5,
+        timed="wall_clock",
+        compared=5,
+    ),
+    Artefact(
+        Stage("table6", TimedSpec, timed_in_pairs, write_table6, OF_PAIRS, "table"),
+        "Table 6: with speculative decoding",
+        CAPTION_6,
+        timed="speculative",
+        compared=6,
+    ),
+    Artefact(
+        Stage("table7", TrainedSpec, trained, write_hyperparameters, training_records, "table"),
+        "Table 7: hyper-parameters and cost",
+        CAPTION,
+    ),
+    OfEvaluations("table8", "Table 8: threshold sweep", compared=8),
+    OfEvaluations("table9", "Table 9: Jacobi decoding", compared=9),
+    OfEvaluations("findings", "The authors' released code: results both ways"),
 )

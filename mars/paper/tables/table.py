@@ -25,8 +25,8 @@ QUANTITIES = {
     "tokens_per_forward": ("tokens/forward", ".2f"),
     "tokens_per_second": ("tokens/s", ",.1f"),
     "seconds": ("seconds", ".2f"),
-    "speedup_over_ar": ("speed-up", ".2f"),
-    "speedup_over_hf": ("over generate", ".2f"),
+    "speedup_over_ar": ("speed-up over AR", ".2f"),
+    "speedup_over_hf": ("speed-up over generate", ".2f"),
     "speedup": ("speed-up", ".2f"),
     "tokens_per_target_forward": ("tokens/target forward", ".2f"),
     "gsm8k_delta": ("change", "+.1f"),
@@ -39,19 +39,14 @@ QUANTITIES = {
     "peak_memory_over_ar_sft": ("peak memory over AR SFT", ".2f"),
     "accuracy_difference": ("difference", "+.1f"),
 }
-# Field: the heading of its column of the stub, and a value of it where it heads a column or block.
-FIELDS = {
-    "scale": ("Scale", "{}"),
-    "row": ("Model", "{}"),
-    "quantity": ("Quantity", "{}"),
-    "benchmark": ("Benchmark", "{}"),
-    "tau": ("tau", "tau = {}"),
-    "block_size": ("B", "B = {}"),
-    "batch_size": ("Batch", "batch {}"),
-    "cache_block": ("Cache block", "cache block {}"),
-    "sft_loss": ("SFT loss", "{} SFT loss"),
-    "finding": ("Finding", "{}"),
-    "part": ("Part", "{}"),
+# Field: the heading of its column, where that is not the name itself.
+HEADINGS = {"row": "Model", "tau": "tau", "block_size": "B", "batch_size": "Batch"}
+# Field: a value of it where that heads a column or block, if it does not stand for itself.
+SPOKEN = {
+    "tau": "tau = {}",
+    "block_size": "B = {}",
+    "batch_size": "batch {}",
+    "sft_loss": "{} SFT loss",
 }
 
 
@@ -101,10 +96,8 @@ class TableCell:
     @property
     def ours_as_read(self) -> str:
         """Our number as readers see it, e.g. ``62.5 ± 4.3``."""
-        if self.ours is None:
-            return NOT_RUN
-        if isinstance(self.ours, str):
-            return self.ours
+        if self.ours is None or isinstance(self.ours, str):
+            return self.ours or NOT_RUN
         form = _form(self.quantity)
         if self.ours.stderr is None and self.ours.n is None:  # measured once, by clock or counter
             return format(self.ours.value, form)
@@ -117,6 +110,9 @@ class TableCell:
         if self.published is None or isinstance(self.published, str):
             return self.published or NONE
         return format(self.published, _form(self.quantity))
+
+
+Values = tuple[Any, ...]  # of some fields
 
 
 @dataclass(frozen=True)
@@ -158,33 +154,35 @@ class Table:
     @property
     def stub(self) -> list[str]:
         """Headings of the columns that name a line."""
-        return [self.headings.get(name, FIELDS[name][0]) for name in self.lines]
+        words = HEADINGS | dict(self.headings)
+        return [words.get(name, name.replace("_", " ").capitalize()) for name in self.lines]
 
     @property
     def has_paper(self) -> bool:
         """Whether the paper's numbers have columns of their own."""
         return any(cell.published is not None for cell in self.cells)
 
+    def heads(self, block: Block) -> list[str]:
+        """The stub and the columns of a block as readers see them."""
+        pairs = ((title, "paper")[: 1 + self.has_paper] for title in block.columns)
+        return [*self.stub, *(word for pair in pairs for word in pair)]
+
     def pivoted(self) -> list[Block]:
         """The blocks of the table, in the order of their first cells."""
-        grouped: dict[tuple[Any, ...], list[TableCell]] = {}
+        grouped: dict[Values, dict[Values, dict[Values, TableCell]]] = {}
         for cell in self.cells:
-            grouped.setdefault(_key(cell, self.blocks), []).append(cell)
-        return [self._block(key, cells) for key, cells in grouped.items()]
+            lines = grouped.setdefault(_values(cell, self.blocks), {})
+            line = lines.setdefault(_values(cell, self.lines), {})
+            line[_values(cell, self.columns)] = cell
+        return [self._block(key, lines) for key, lines in grouped.items()]
 
-    def _block(self, key: tuple[Any, ...], cells: list[TableCell]) -> Block:
-        columns = list(dict.fromkeys(_key(cell, self.columns) for cell in cells))
-        lines: dict[tuple[Any, ...], dict[tuple[Any, ...], TableCell]] = {}
-        for cell in cells:
-            lines.setdefault(_key(cell, self.lines), {})[_key(cell, self.columns)] = cell
+    def _block(self, key: Values, lines: dict[Values, dict[Values, TableCell]]) -> Block:
+        columns = list(dict.fromkeys(column for line in lines.values() for column in line))
         return Block(
             title=_spoken(self.blocks, key),
             columns=[_spoken(self.columns, column) for column in columns],
             lines=[
-                (
-                    [_word(*pair) for pair in zip(self.lines, line, strict=True)],
-                    [found.get(column) for column in columns],
-                )
+                (list(map(_word, self.lines, line)), [found.get(column) for column in columns])
                 for line, found in lines.items()
             ],
         )
@@ -206,14 +204,14 @@ def _form(quantity: str) -> str:
     return QUANTITIES[quantity][1] if quantity in QUANTITIES else ".6g"
 
 
-def _key(cell: TableCell, fields: tuple[str, ...]) -> tuple[Any, ...]:
+def _values(cell: TableCell, fields: tuple[str, ...]) -> Values:
     return tuple(cell.field(name) for name in fields)
 
 
-def _spoken(fields: tuple[str, ...], values: tuple[Any, ...]) -> str:
+def _spoken(fields: tuple[str, ...], values: Values) -> str:
     """``0.5B, with SFT loss, GSM8K``: the values as a heading."""
     pairs = zip(fields, values, strict=True)
-    return ", ".join(FIELDS[name][1].format(_word(name, value)) for name, value in pairs)
+    return ", ".join(SPOKEN.get(name, "{}").format(_word(name, value)) for name, value in pairs)
 
 
 def _word(name: str, value: Any) -> str:

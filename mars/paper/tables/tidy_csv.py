@@ -18,24 +18,22 @@ Line = Mapping[str, str]
 """A line of such a CSV, by column."""
 
 
-def as_csv(cells: Iterable[TableCell]) -> str:
+def as_csv(cells: Sequence[TableCell]) -> str:
     """One cell per line; no field is empty."""
-    cells = list(cells)
     extra = list(dict.fromkeys(name for cell in cells for name in cell.extra))
-    rows = []
-    for cell in cells:
-        names = (cell.scale, cell.row, cell.model or NOT_RUN, cell.setting or NOT_RUN)
-        published = NONE if cell.published is None else cell.published
-        rows.append(
-            (
-                *(*names, cell.benchmark, cell.quantity),
-                *_value_and_error(cell.ours),
-                published if isinstance(published, str) else round(published, 4),
-                _counted(cell.ours),
-                *(cell.extra.get(name, NONE) for name in extra),
-            )
+    rows = (
+        (
+            *(cell.scale, cell.row, cell.model or NOT_RUN, cell.setting or NOT_RUN),
+            *(cell.benchmark, cell.quantity),
+            *_value_and_error(cell.ours),
+            round(cell.published, 4) if isinstance(cell.published, float) else cell.published,
+            NOT_RUN if cell.ours is None else getattr(cell.ours, "n", None),
+            *(cell.extra.get(name) for name in extra),
         )
-    return csv_text((*COLUMNS, *extra), rows)
+        for cell in cells
+    )
+    known = ([NONE if value is None else value for value in row] for row in rows)
+    return csv_text((*COLUMNS, *extra), known)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -61,13 +59,7 @@ def full_row_name(line: Line) -> str:
     return f"{line['row']} ({', '.join(more)})" if more else line["row"]
 
 
-def _value_and_error(ours: Measured | str | None) -> tuple[float | str, float | str]:
+def _value_and_error(ours: Measured | str | None) -> tuple[float | str | None, ...]:
     if isinstance(ours, Measured):
-        return round(ours.value, 6), NONE if ours.stderr is None else round(ours.stderr, 6)
-    return (NOT_RUN, NOT_RUN) if ours is None else (ours, NONE)
-
-
-def _counted(ours: Measured | str | None) -> int | str:
-    if ours is None:
-        return NOT_RUN
-    return ours.n if isinstance(ours, Measured) and ours.n is not None else NONE
+        return round(ours.value, 6), None if ours.stderr is None else round(ours.stderr, 6)
+    return (NOT_RUN, NOT_RUN) if ours is None else (ours, None)

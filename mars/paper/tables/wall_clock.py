@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mars.config.experiment import Data, DraftAndTarget
+from mars.decoding.methods import TIMED
 from mars.evaluation.scores import mean
 from mars.paper import published
 from mars.paper.published import optional_int
-from mars.paper.specs import PaperScale
+from mars.paper.specs import ModelIdentity, PaperScale
 from mars.paper.tables.evaluated import BEYOND
 from mars.paper.tables.notes import data_note, missing_notes, paper_note, scale_notes
 from mars.paper.tables.table import NONE, Measured, Table, TableCell
@@ -25,29 +26,12 @@ from mars.provenance.stage import Spec
 
 TimingRecord = Mapping[str, Any]
 """Record of what was timed, as the stages wall_clock and speculative write it."""
-
-AR, NO_CACHE, BLOCK_CACHE = "AR (KV cache)", "MARS (no cache)", "MARS + block cache"  # the paper's
-# Method of mars.speed.methods: its row of Table 5, in the table's order.
+# What is timed: its row of Table 5, in the table's order.
 ROWS_5 = {
-    "autoregressive": AR,
-    "hf": f"AR, generate of transformers{BEYOND}",
-    "hf-static": f"AR, generate of transformers, static cache, compiled{BEYOND}",
-    "window": NO_CACHE,
-    "block_cache": BLOCK_CACHE,
-    "block_cache-authors": f"MARS + block cache, the authors' window (A5){BEYOND}",
-    "cursor": f"MARS + cursor cache{BEYOND}",
-    "cursor-lossless": f"MARS + cursor cache, lossless{BEYOND}",
+    name: timed.table5_row + ("" if timed.in_paper else BEYOND) for name, timed in TIMED.items()
 }
 BATCHES = (4, 8, 16)
 PUBLISHED_SCALE = "7B"  # of Table 5
-
-
-class TimedModel(Spec):
-    """What a timed model is."""
-
-    stands_for: str
-    method: str
-    block_size: int | None
 
 
 class TimedSpec(Spec):
@@ -67,8 +51,12 @@ class TimedSpec(Spec):
     tau: float
     setting: str | None
     one_token: str | None
-    models: dict[str, TimedModel]
+    models: dict[str, ModelIdentity]
     pairs: tuple[DraftAndTarget, ...] = ()
+
+    def stands_for(self, model: str) -> str:
+        """The paper's scale of a model."""
+        return self.scales[self.models[model].scale].stands_for
 
 
 CAPTION_5 = (
@@ -76,28 +64,9 @@ CAPTION_5 = (
     "cache; accuracy (%) and tokens per forward of the same runs."
 )
 CAPTION_6 = (
-    "MARS together with speculative decoding: tokens per second, seconds, speed-up over the "
-    "first row; tokens per forward of the target, accuracy (%) and its change (points)."
+    "MARS with speculative decoding: tokens per second, seconds, speed-up over the first row; "
+    "tokens per forward of the target, accuracy (%) and its change (points)."
 )
-
-
-def _table(
-    name: str, caption: str, spec: TimedSpec, cells: list[TableCell], notes: list[str], **look: Any
-) -> Table:
-    return Table(
-        name=name,
-        caption=caption,
-        cells=cells,
-        notes=[
-            paper_note(name),
-            *scale_notes(spec.scales),
-            *notes,
-            data_note(spec.data),
-            *missing_notes(cells),
-        ],
-        columns=("quantity",),
-        **look,
-    )
 
 
 # --- Table 5 ------------------------------------------------------------------------------------
@@ -106,17 +75,36 @@ def _table(
 def table5(spec: TimedSpec, folder: Path) -> Table:
     """Table 5, from the folder that the stage wall_clock wrote."""
     records = {_key5(record): (file, record) for file, record in _read(folder, "batch-*/*.json")}
-    (model,) = spec.models.values()
-    paper = _published5() if model.stands_for == PUBLISHED_SCALE else {}
+    (model,) = spec.models
+    paper = _published5() if spec.stands_for(model) == PUBLISHED_SCALE else {}
     batches = [batch for batch in BATCHES if any(key[2] == batch for key in records)]
     batches = batches or sorted({key[2] for key in records})
-    labels = {(label, block) for label, block, _ in (*records, *paper)}
     ranks = list(ROWS_5.values())
+    labels = {(label, block) for label, block, _ in (*records, *paper)}
     cells = []
     for batch in batches:
         for label, block in sorted(labels, key=lambda row: (ranks.index(row[0]), row[1] or 0)):
-            found = records.get((label, block, batch))
-            cells += _cells5(spec, label, block, batch, found, paper.get((label, block, batch), {}))
+            file, record = records.get((label, block, batch), (NONE, {}))
+            cells += _cells(
+                {
+                    "tokens_per_second": record.get("tokens_per_second"),
+                    "seconds": record.get("seconds"),
+                    "speedup_over_ar": _over(record, "autoregressive"),
+                    "speedup_over_hf": _over(record, "hf"),
+                },
+                {
+                    "accuracy": _score(record, "accuracy"),
+                    "tokens_per_forward": _plain(record, "tokens_per_forward"),
+                },
+                paper.get((label, block, batch), {}),
+                file,
+                {"batch_size": batch, "cache_block": block or NONE},
+                scale=spec.stands_for(model),
+                row=label,
+                benchmark=spec.benchmark,
+                model=model if record else None,
+                setting=spec.one_token if label.startswith("AR") else spec.setting,
+            )
     notes = _notes5(spec, [record for _, record in records.values()])
     look = {"lines": ("row", "cache_block"), "blocks": ("batch_size",)}
     return _table("table5", CAPTION_5, spec, cells, notes, **look)
@@ -130,52 +118,11 @@ def _key5(record: TimingRecord) -> tuple[str, int | None, int]:
 def _published5() -> dict[tuple[str, int | None, int], dict[str, float]]:
     """Quantities of each published row, by label, cache block and batch size."""
     quantities = ("tokens_per_second", "seconds", "speedup_over_ar")
-    return {
-        (
-            line["method"],
-            optional_int(line["cache_block"]),
-            int(line["batch_size"]),
-        ): {quantity: float(line[quantity]) for quantity in quantities}
-        for line in published.table(5)
-    }
-
-
-def _cells5(
-    spec: TimedSpec,
-    label: str,
-    block: int | None,
-    batch: int,
-    found: tuple[str, TimingRecord] | None,
-    paper: Mapping[str, float],
-) -> list[TableCell]:
-    file, record = found or (NONE, {})
-    ((model, identity),) = spec.models.items()
-    setting = spec.one_token if label.startswith("AR") else spec.setting
-    times: dict[str, TimingRecord | None] = {
-        "tokens_per_second": record.get("tokens_per_second"),
-        "seconds": record.get("seconds"),
-        "speedup_over_ar": _over(record, "autoregressive"),
-        "speedup_over_hf": _over(record, "hf"),
-    }
-    extra = {"batch_size": batch, "cache_block": block or NONE}
-
-    def cell(quantity: str, ours: Measured | None, more: Mapping[str, Any]) -> TableCell:
-        return TableCell(
-            scale=identity.stands_for,
-            row=label,
-            quantity=quantity,
-            benchmark=spec.benchmark,
-            model=model if record else None,
-            setting=setting,
-            ours=ours,
-            published=paper.get(quantity),
-            extra={**extra, **more, "record": file},
-        )
-
-    return [
-        *(cell(quantity, *_timed(measured)) for quantity, measured in times.items()),
-        *(cell(quantity, ours, NO_SPREAD) for quantity, ours in _untimed(record).items()),
-    ]
+    found = {}
+    for line in published.table(5):
+        key = line["method"], optional_int(line["cache_block"]), int(line["batch_size"])
+        found[key] = {quantity: float(line[quantity]) for quantity in quantities}
+    return found
 
 
 def _over(record: TimingRecord, baseline: str) -> TimingRecord | None:
@@ -192,37 +139,37 @@ def _notes5(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
     measured = [record for record in records if "skipped" not in record]
     if not measured:
         return []
-    ((model, identity),) = spec.models.items()
-    counts = sorted({record["sequences"] for record in measured})
+    (model,) = spec.models
     first = measured[0]
     notes = [
-        f"Every row decodes the same checkpoint, {model}; AR is its one-token mode on our engine. "
-        "The paper's AR row is its AR SFT model.",
-        f"{spec.benchmark}, {_or(counts)} questions, at most {first['spec']['max_new_tokens']} "
-        f"new tokens, tau = {spec.tau}. {_machine(first)}",
+        f"All rows decode with the same checkpoint, {model}; AR is its one-token mode in our "
+        "engine. The paper's AR row is its AR SFT model.",
+        f"{_or(record['sequences'] for record in measured)} {spec.benchmark} questions, at most "
+        f"{first['spec']['max_new_tokens']} new tokens, tau = {spec.tau}. {_machine(first)}",
         _spread_note(measured),
-        "Speed-ups are medians of ratios within a round. The accuracy is lm-eval's of the very "
-        "tokens that were timed.",
+        "A speed-up is the median over the rounds of the ratio within a round. lm-eval computes "
+        "the accuracy from the very tokens that were timed.",
     ]
-    if identity.stands_for != PUBLISHED_SCALE:
+    if (scale := spec.stands_for(model)) != PUBLISHED_SCALE:
         notes.append(
-            f"The paper times its {PUBLISHED_SCALE} model; this one stands for "
-            f"{identity.stands_for}, so no published number is beside it."
+            f"The paper times its {PUBLISHED_SCALE} model; this one stands in for {scale}, so "
+            "no published numbers are shown."
         )
-    cut = sorted({r["spec"]["cell"]["cache_block"] for r in measured if "timed_as" in r})
-    if cut:
+    if cut := [r["spec"]["cell"]["cache_block"] for r in measured if "timed_as" in r]:
         notes.append(
-            f"Cache blocks of {_or(cut)} hold every answer, so one measurement, of a block as long "
-            "as an answer may be, stands for all of them."
+            f"Cache blocks of {_or(cut)} hold every answer whole, so one measurement, with a block "
+            "as long as the longest answer allowed, serves for all of them."
         )
-    wrong = [r for r in measured if not r["repeats_agree"]]
-    if wrong:
-        notes.append(f"In {len(wrong)} cells the rounds did not give the same tokens.")
+    if wrong := [r for r in measured if not r["repeats_agree"]]:
+        notes.append(f"In {len(wrong)} cells the rounds did not produce the same tokens.")
     skipped = {r["spec"]["cell"]["method"]: r["skipped"] for r in records if "skipped" in r}
     return notes + [f"{ROWS_5[method]}: {why}." for method, why in skipped.items()]
 
 
 # --- Table 6 ------------------------------------------------------------------------------------
+
+Identity = tuple[str, str, int | None]
+"""Method, scale and block size of a draft or a target."""
 
 
 def table6(spec: TimedSpec, folder: Path) -> Table:
@@ -230,33 +177,43 @@ def table6(spec: TimedSpec, folder: Path) -> Table:
     found = _read(folder, "*.json")
     order = [(pair.draft, pair.target) for pair in spec.pairs]
     found.sort(key=lambda item: order.index((item[1]["draft"], item[1]["target"])))
+    known = {_pair(spec, record): (file, record) for file, record in found}
     paper = _published6()
-    known = {_identity6(spec, record): (file, record) for file, record in found}
+    beyond: dict[tuple[Identity, Identity], tuple[str, dict[str, float]]] = {
+        pair: (f"{published.pair_label(record)}{BEYOND}", {})
+        for pair, (_, record) in known.items()
+        if pair not in paper
+    }
     cells: list[TableCell] = []
-    for identity, (label, numbers) in paper.items():
-        cells += _cells6(spec, label, known.get(identity), numbers, identity[1][1])
-    for identity, (file, record) in known.items():
-        if identity not in paper:
-            label = f"{published.pair_label(record)}{BEYOND}"
-            cells += _cells6(spec, label, (file, record), {}, identity[1][1])
+    for pair, (label, printed) in (paper | beyond).items():
+        file, record = known.get(pair, (NONE, {}))
+        cells += _cells(
+            {key: record.get(key) for key in ("tokens_per_second", "seconds", "speedup")},
+            {
+                "tokens_per_target_forward": _plain(record, "tokens_per_target_forward"),
+                "accuracy": _score(record, "accuracy"),
+                "gsm8k_delta": _score(record, "delta"),
+            },
+            printed,
+            file,
+            scale=pair[1][1],
+            row=label,
+            benchmark=spec.benchmark,
+            model=record.get("target"),
+            setting=spec.setting if record else None,
+        )
     notes = _notes6(spec, [record for _, record in found])
     return _table("table6", CAPTION_6, spec, cells, notes, lines=("row",))
 
 
-Identity = tuple[tuple[str, str, int | None], tuple[str, str, int | None]]
-"""Method, scale and block size of the draft and of the target."""
+def _pair(spec: TimedSpec, record: TimingRecord) -> tuple[Identity, Identity]:
+    def identity(name: str) -> Identity:
+        return spec.models[name].method, spec.stands_for(name), spec.models[name].block_size
+
+    return identity(record["draft"]), identity(record["target"])
 
 
-def _identity6(spec: TimedSpec, record: TimingRecord) -> Identity:
-    draft, target = (spec.models[record[role]] for role in ("draft", "target"))
-    return _identity(draft), _identity(target)
-
-
-def _identity(model: TimedModel) -> tuple[str, str, int | None]:
-    return model.method, model.stands_for, model.block_size
-
-
-def _published6() -> dict[Identity, tuple[str, dict[str, float]]]:
+def _published6() -> dict[tuple[Identity, Identity], tuple[str, dict[str, float]]]:
     """The paper's label and numbers of each row."""
     return {
         (_parsed(line["draft"]), _parsed(line["target"])): (
@@ -267,46 +224,11 @@ def _published6() -> dict[Identity, tuple[str, dict[str, float]]]:
     }
 
 
-def _parsed(label: str) -> tuple[str, str, int | None]:
+def _parsed(label: str) -> Identity:
     """What a published name such as ``MARS (7B B=4)`` stands for."""
     match = re.fullmatch(r"(AR SFT|MARS) \(([\d.]+B)(?:,? B=(\d+))?\)", label)
     assert match is not None, label
-    method = "mars" if match[1] == "MARS" else "ar_sft"
-    return method, match[2], int(match[3]) if match[3] else None
-
-
-def _cells6(
-    spec: TimedSpec,
-    label: str,
-    found: tuple[str, TimingRecord] | None,
-    paper: Mapping[str, float],
-    scale: str,
-) -> list[TableCell]:
-    file, record = found or (NONE, {})
-    timed = {key: record.get(key) for key in ("tokens_per_second", "seconds", "speedup")}
-    counted = {
-        "tokens_per_target_forward": _plain(record, "tokens_per_target_forward"),
-        "accuracy": _score(record, "accuracy"),
-        "gsm8k_delta": _score(record, "delta"),
-    }
-
-    def cell(quantity: str, ours: Measured | None, more: Mapping[str, Any]) -> TableCell:
-        return TableCell(
-            scale=scale,
-            row=label,
-            quantity=quantity,
-            benchmark=spec.benchmark,
-            model=record.get("target"),
-            setting=spec.setting if record else None,
-            ours=ours,
-            published=paper.get(quantity),
-            extra={**more, "record": file},
-        )
-
-    return [
-        *(cell(quantity, *_timed(measured)) for quantity, measured in timed.items()),
-        *(cell(quantity, ours, NO_SPREAD) for quantity, ours in counted.items()),
-    ]
+    return match[1].lower().replace(" ", "_"), match[2], optional_int(match[3])
 
 
 def _notes6(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
@@ -314,18 +236,16 @@ def _notes6(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
         return []
     first = records[0]
     return [
-        f"{spec.benchmark}, {first['sequences']} questions one at a time, K = "
+        f"{first['sequences']} {spec.benchmark} questions, one at a time, with K = "
         f"{first['draft_tokens']} drafted tokens, tau = {first['tau']} wherever MARS drafts or "
-        f"verifies, at most {first['max_new_tokens']} new tokens. {_machine(first)}",
+        f"verifies, and at most {first['max_new_tokens']} new tokens. {_machine(first)}",
         _spread_note(records),
-        "Change: accuracy minus that of the target by itself, one token per forward, on the same "
-        "questions; the paper does not say what its change is from.",
+        "Change: accuracy minus the accuracy of the target alone, at one token per forward, on the "
+        "same questions. The paper does not say what its change is measured from.",
     ]
 
 
 # --- both ---------------------------------------------------------------------------------------
-
-NO_SPREAD = {"quarter": NONE, "three_quarters": NONE}
 
 
 def _read(folder: Path, pattern: str) -> list[tuple[str, TimingRecord]]:
@@ -337,33 +257,54 @@ def _read(folder: Path, pattern: str) -> list[tuple[str, TimingRecord]]:
     ]
 
 
-def _timed(measured: TimingRecord | None) -> tuple[Measured | None, dict[str, Any]]:
+def _table(
+    name: str, caption: str, spec: TimedSpec, cells: list[TableCell], notes: list[str], **look: Any
+) -> Table:
+    before, after = [paper_note(name), *scale_notes(spec.scales)], missing_notes(cells)
+    notes = [*before, *notes, data_note(spec.data), *after]
+    return Table(name, caption, cells, notes, columns=("quantity",), **look)
+
+
+def _cells(
+    timed: Mapping[str, TimingRecord | None],
+    counted: Mapping[str, Measured | None],
+    paper: Mapping[str, float],
+    file: str,
+    extra: Mapping[str, str | int] | None = None,
+    **row: Any,
+) -> list[TableCell]:
+    """The cells of a row, its times with their quartiles; ``file``: the record they are from."""
+    ours = {quantity: _timed(measured) for quantity, measured in timed.items()}
+    ours |= {quantity: (number, NONE, NONE) for quantity, number in counted.items()}
+    return [
+        TableCell(
+            quantity=quantity,
+            ours=number,
+            published=paper.get(quantity),
+            extra={**(extra or {}), "quarter": low, "three_quarters": high, "record": file},
+            **row,
+        )
+        for quantity, (number, low, high) in ours.items()
+    ]
+
+
+def _timed(measured: TimingRecord | None) -> tuple[Measured | None, float | str, float | str]:
     """The median with the standard error of the mean over rounds, and the quartiles."""
     if measured is None:
-        return None, NO_SPREAD
+        return None, NONE, NONE
     values = measured["values"]
     low, high = (round(value, 6) for value in measured["quartiles"])
-    spread = {"quarter": low, "three_quarters": high}
     if len(values) < 2:
-        return Measured(measured["median"]), spread
-    return Measured(measured["median"], mean(values).stderr, len(values)), spread
-
-
-def _untimed(record: TimingRecord) -> dict[str, Measured | None]:
-    return {
-        "accuracy": _score(record, "accuracy"),
-        "tokens_per_forward": _plain(record, "tokens_per_forward"),
-    }
+        return Measured(measured["median"]), low, high
+    return Measured(measured["median"], mean(values).stderr, len(values)), low, high
 
 
 def _score(record: TimingRecord, key: str) -> Measured | None:
     """A score in percent or points."""
     if (score := record.get(key)) is None:
         return None
-    error = score["stderr"]
-    return Measured(
-        100 * score["value"], None if error is None else 100 * error, record["sequences"]
-    )
+    error = None if score["stderr"] is None else 100 * score["stderr"]
+    return Measured(100 * score["value"], error, record["sequences"])
 
 
 def _plain(record: TimingRecord, key: str) -> Measured | None:
@@ -379,23 +320,18 @@ def _machine(record: TimingRecord) -> str:
     return f"Timed on {what}{threads}, torch {record['versions']['torch']}, {precision}."
 
 
-def _spread_note(records: Iterable[TimingRecord]) -> str:
-    records = list(records)
-    rounds = sorted({len(record["seconds"]["values"]) for record in records})
-    widths = sorted(map(_relative_spread, records))
+def _spread_note(records: list[TimingRecord]) -> str:
+    taken = [record["seconds"] for record in records]
+    halves = ((high - low) / 2 for low, high in (seconds["quartiles"] for seconds in taken))
+    widths = sorted(half / one["median"] for half, one in zip(halves, taken, strict=True))
     return (
-        f"Times are medians of {_or(rounds)} rounds in which the rows take turns, after a warm-up, "
-        "their error that of the mean over rounds. Half the distance of the quartiles of the "
-        f"seconds is {widths[len(widths) // 2]:.1%} of the median in the middle cell and "
-        f"{widths[-1]:.1%} in the worst."
+        f"Times are medians over the rounds ({_or(len(seconds['values']) for seconds in taken)} "
+        "per cell), in which the rows take turns after a warm-up; their error is the standard "
+        "error of the mean over the rounds. Half the interquartile range of the seconds is "
+        f"{widths[len(widths) // 2]:.1%} of the median in the middle cell and {widths[-1]:.1%} in "
+        "the worst."
     )
 
 
-def _relative_spread(record: TimingRecord) -> float:
-    seconds = record["seconds"]
-    low, high = seconds["quartiles"]
-    return (high - low) / 2 / seconds["median"]
-
-
 def _or(numbers: Iterable[int]) -> str:
-    return " or ".join(map(str, numbers))
+    return " or ".join(map(str, sorted(set(numbers))))

@@ -5,7 +5,6 @@ import random
 import synthetic
 
 from mars.paper.evaluations import EvaluationKey
-from mars.paper.tables.evaluated import LOSSLESS
 
 TAUS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 OTHERS = {"entropy": (0.25, 0.3, 0.35, 0.4, 0.45), "margin": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)}
@@ -30,7 +29,7 @@ def experiment():
         settings[f"s{number}"] = synthetic.setting(value, metric)
     window = {"method": "block_cache", "cache_block": 8, "authors_window": True}
     settings["window"] = synthetic.setting(0.95, **window)
-    settings["lossless"] = synthetic.setting(0.95, **{LOSSLESS: True})
+    settings["lossless"] = synthetic.setting(0.95, lossless=True)
     return spec.model_copy(update={"models": models, "settings": settings})
 
 

@@ -6,7 +6,6 @@ import statistics
 from mars.config.experiment import Benchmark, GeneratedData, Setting
 from mars.paper.evaluations import EvaluationKey
 from mars.paper.specs import BaseOrigin, ModelIdentity, PaperScale, TableSpec
-from mars.paper.tables.evaluated import LOSSLESS
 
 SWEEP = (0.9, 0.8, 0.7, 0.6, 0.5)
 
@@ -52,7 +51,7 @@ def experiment(titles=("IFEval", "BBH", "MMLU-Pro", "GPQA", "GSM8K", "HumanEval"
             **{f"entropy{h}": setting(h, "entropy") for h in (0.2, 0.4, 0.8)},
             "jacobi": setting(method="jacobi"),
             "penalty": setting(method="transformers", repetition_penalty=1.1),
-            "exact": setting(0.5, **{LOSSLESS: True}),
+            "exact": setting(0.5, lossless=True),
             "theirs": setting(0.95, method="block_cache", cache_block=32, authors_window=True),
         },
     )

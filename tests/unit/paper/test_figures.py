@@ -108,11 +108,13 @@ def summary(tmp_path: Path) -> Path:
 def test_the_heat_map_has_every_measured_speed_up(summary: Path):
     heat_map.draw(summary, summary.parent)
     drawn = pd.read_csv(summary.parent / "heat_map.csv", index_col="line")
-    assert list(drawn.index) == ["no cache", "4", "16", "64", "authors' window, 32", "cursor"]
-    names = {"window": "no cache", "cursor": "cursor", "block_cache-authors": "authors' window, 32"}
+    authors = "block cache, the authors' window (A5) 32"
+    blocks = [f"block cache {size}" for size in (4, 16, 64)]
+    assert list(drawn.index) == ["MARS (no cache)", *blocks, authors, "cursor cache"]
+    names = {"window": "MARS (no cache)", "cursor": "cursor cache", "block_cache-authors": authors}
     for row in pd.read_csv(summary).to_dict("records"):
         if row["method"] != "autoregressive":
-            line = names.get(row["method"]) or f"{row['cache_block']:.0f}"
+            line = names.get(row["method"]) or f"block cache {row['cache_block']:.0f}"
             value = drawn.loc[line, str(row["batch"])]
             assert value == pytest.approx(row["speedup_over_autoregressive"])
 

@@ -141,7 +141,7 @@ def test_numbers_words_and_verdicts_are_those_of_the_files(page: Page):
     assert "Rule: Holds unless it is slower." in page.text
     assert "61.2 ± 3.40" in page.text  # of the comparison
     assert "29.2 ± 5.90" in page.text
-    assert "Of 1: 1 ✗ does not hold ." in page.text
+    assert "Verdicts on 1 claims: 1 ✗ does not hold ." in page.text
     assert "– not comparable : another model." in page.text
     assert "10 tokens in 5 forwards" in page.text
 
@@ -216,7 +216,7 @@ def test_an_experiment_with_one_table_still_gets_a_page(tmp_path: Path):
     text = Page(write_page(SPEC, tmp_path)).text
     assert "not run : this experiment has no verdicts" in text
     assert "not run : this experiment has no comparison" in text
-    assert "There is no provenance record of this." in text
+    assert "There is no provenance record for this." in text
 
 
 def test_without_anything_there_is_no_page(tmp_path: Path):

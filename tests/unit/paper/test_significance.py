@@ -16,7 +16,6 @@ from mars.paper.claims.significance import (
     bootstrap_weights,
     combined_test,
     mcnemar,
-    paired_test,
 )
 from mars.paper.evaluations import Evaluations, ModelAndSetting
 
@@ -92,15 +91,15 @@ def test_weights_draw_every_question_equally_often():
     assert weights.var() == pytest.approx(1 - 1 / 50, abs=0.05)
 
 
+def paired_test(evaluated, after, before):
+    return combined_test("x", evaluated, {ModelAndSetting(*after): 1, ModelAndSetting(*before): -1})
+
+
 def test_a_paired_test_counts_the_questions_that_changed():
     spec = experiment()
     records, samples = evaluations(spec, 3, n=40)
-    test = paired_test(
-        "x",
-        Evaluations(spec, records, samples),
-        ModelAndSetting("m4", "fast"),
-        ModelAndSetting("m4", "plain"),
-    )
+    evaluated = Evaluations(spec, records, samples)
+    test = paired_test(evaluated, ("m4", "fast"), ("m4", "plain"))
     gained = lost = 0
     by_benchmark, before_means = [], []
     for key in spec.benchmarks:
@@ -121,16 +120,9 @@ def test_a_paired_test_counts_the_questions_that_changed():
 def test_rows_are_compared_on_the_benchmarks_that_both_have():
     spec = experiment()
     evaluated = Evaluations(spec, *evaluations(spec, 3))
-    assert paired_test(
-        "x", evaluated, ModelAndSetting("m4", "tau0.5"), ModelAndSetting("m4", "plain")
-    ).titles == [
-        "GSM8K",
-        "HumanEval",
-    ]
-    assert (
-        paired_test("x", evaluated, ModelAndSetting("m4", "jacobi"), ModelAndSetting("m4", "plain"))
-        is None
-    )
+    test = paired_test(evaluated, ("m4", "tau0.5"), ("m4", "plain"))
+    assert test.titles == ["GSM8K", "HumanEval"]
+    assert paired_test(evaluated, ("m4", "jacobi"), ("m4", "plain")) is None
 
 
 def test_a_difference_of_differences_has_no_mcnemar():
@@ -144,9 +136,7 @@ def test_a_difference_of_differences_has_no_mcnemar():
     }
     test = combined_test("x", evaluated, signs)
     parts = [
-        paired_test(
-            "x", evaluated, ModelAndSetting(after, "plain"), ModelAndSetting(before, "plain")
-        ).difference.value
+        paired_test(evaluated, (after, "plain"), (before, "plain")).difference.value
         for after, before in (("m7", "m4"), ("m8", "m5"))
     ]
     assert test.difference.value == pytest.approx(parts[0] - parts[1])

@@ -13,20 +13,19 @@ from synthetic import SWEEP, changed, evaluations, experiment, record, speed
 from synthetic import setting as setting_of
 
 from mars.errors import UserError
-from mars.paper.artefacts import TABLE_2, TABLE_3, TABLE_4, TABLE_8, TABLE_9
 from mars.paper.evaluations import EvaluationKey, Evaluations, selection
 from mars.paper.published import AVERAGE
 from mars.paper.specs import BaseOrigin
 from mars.paper.tables import files
 from mars.paper.tables.evaluated import BEYOND
-from mars.paper.tables.findings import findings
 from mars.paper.tables.latex import latex
+from mars.paper.tables.stage import EVALUATED
 from mars.paper.tables.table import NOT_RUN, read_record
 from mars.paper.tables.terminal import WIDTH, show
 from mars.provenance.files import write_json, write_jsonl
 
 MARS = "MARS-0.5B (B=4)"
-TABLES = {2: TABLE_2, 3: TABLE_3, 4: TABLE_4, 8: TABLE_8, 9: TABLE_9}
+TABLES = {number: EVALUATED[f"table{number}"] for number in (2, 3, 4, 8, 9)}
 quick = settings(
     max_examples=8,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a failure is as clear at any size
@@ -90,7 +89,7 @@ def test_every_cell_of_every_table_re_derives_from_the_questions(tmp_path, seed,
     for number in TABLES:
         write(number, spec, records, tmp_path, samples)
         counts[number] = assert_derived(spec, samples, cells(tmp_path, number).values())
-    files.write(findings(spec, Evaluations(spec, records, samples)), tmp_path)
+    files.write(EVALUATED["findings"].table(spec, Evaluations(spec, records, samples)), tmp_path)
     with open(tmp_path / "findings.csv", newline="") as stream:
         counts["findings"] = assert_derived(spec, samples, csv.DictReader(stream))
     # Rows run: table 2: 6 and the penalty; 3: 6 and 1/t; 4: 3 and, on two benchmarks, 2 with a
@@ -305,7 +304,7 @@ def test_samples_that_are_not_the_scores_behind_the_record_are_not_used(tmp_path
     records["m4", "fast", "gpqa"]["metrics"]["exact_match"]["none"]["value"] += 0.25
     write(4, spec, records, tmp_path, samples)
     assert (
-        "as of independent runs, which is conservative (GPQA)"
+        "as for independent runs, which is conservative (GPQA)"
         in (tmp_path / "table4.md").read_text()
     )
 
@@ -336,7 +335,7 @@ def test_the_papers_own_base_models_need_no_scale_note(tmp_path):
         base = BaseOrigin(source="hub", repository=f"Qwen/Qwen2.5-{scale.stands_for}-Instruct")
         spec.scales[name] = scale.model_copy(update={"base": base})
     write(2, spec, {}, tmp_path)
-    assert "Scale differs" not in (tmp_path / "table2.md").read_text()
+    assert "The scale differs" not in (tmp_path / "table2.md").read_text()
 
 
 def test_evaluations_read_from_disk_give_the_same_table(tmp_path):
@@ -437,7 +436,7 @@ def test_show_prints_both_tables_within_the_width(tmp_path, capsys):
         assert wanted in text
     assert "0.5B  Block Diffusion (B=4): not run" in text
     assert [line.strip() for line in written.splitlines() if line] == sorted(map(str, made))
-    assert "Scale differs" in text
+    assert "The scale differs" in text
 
 
 def test_show_before_the_run_says_what_to_do(tmp_path):
