@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mars.config.experiment import Data, DraftAndTarget
+from mars.decoding.methods import TIMED
 from mars.evaluation.scores import mean
 from mars.paper import published
 from mars.paper.published import optional_int
@@ -26,17 +27,9 @@ from mars.provenance.stage import Spec
 TimingRecord = Mapping[str, Any]
 """Record of what was timed, as the stages wall_clock and speculative write it."""
 
-AR, NO_CACHE, BLOCK_CACHE = "AR (KV cache)", "MARS (no cache)", "MARS + block cache"  # the paper's
-# Method of mars.speed.methods: its row of Table 5, in the table's order.
+# What is timed: its row of Table 5, in the table's order.
 ROWS_5 = {
-    "autoregressive": AR,
-    "hf": f"AR, generate of transformers{BEYOND}",
-    "hf-static": f"AR, generate of transformers, static cache, compiled{BEYOND}",
-    "window": NO_CACHE,
-    "block_cache": BLOCK_CACHE,
-    "block_cache-authors": f"MARS + block cache, the authors' window (A5){BEYOND}",
-    "cursor": f"MARS + cursor cache{BEYOND}",
-    "cursor-lossless": f"MARS + cursor cache, lossless{BEYOND}",
+    name: timed.table5_row + ("" if timed.in_paper else BEYOND) for name, timed in TIMED.items()
 }
 BATCHES = (4, 8, 16)
 PUBLISHED_SCALE = "7B"  # of Table 5

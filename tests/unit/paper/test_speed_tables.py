@@ -11,7 +11,7 @@ from mars.paper.artefacts import ARTEFACTS
 from mars.paper.tables.files import write
 from mars.paper.tables.wall_clock import table5, table6
 from mars.provenance.files import write_json
-from mars.speed.methods import Cell
+from mars.speed.methods import Condition
 from mars.speed.timing import spread
 
 SHARED = {
@@ -41,7 +41,7 @@ def timed(cell, rate, **more):
     rates = [rate * factor for factor in (0.9, 1.0, 1.0, 1.0, 1.1)]
     ratios = spread([one / 50 for one in rates])
     return {
-        "spec": {"cell": cell.as_dict(), "max_new_tokens": 64},
+        "spec": {**cell.as_spec(), "max_new_tokens": 64},
         "tokens_per_second": spread(rates),
         "seconds": spread([100 / one for one in rates]),
         "speedup_over": {"autoregressive": ratios, "hf": ratios},
@@ -56,21 +56,21 @@ def timed(cell, rate, **more):
 def sweep(tmp_path):
     folder = tmp_path / "speed" / "wall_clock"
     cells = [
-        (Cell("autoregressive", 4), 50.0),
-        (Cell("hf", 4), 25.0),
-        (Cell("window", 4, 0.95), 20.0),
-        (Cell("block_cache", 4, 0.95, 8), 80.0),
-        (Cell("block_cache", 4, 0.95, 256), 40.0),
-        (Cell("cursor", 4, 0.95), 100.0),
-        (Cell("cursor", 32, 0.95), 900.0),  # for the heat map only
+        (Condition("autoregressive", 4), 50.0),
+        (Condition("hf", 4), 25.0),
+        (Condition("window", 4, 0.95), 20.0),
+        (Condition("block_cache", 4, 0.95, 8), 80.0),
+        (Condition("block_cache", 4, 0.95, 256), 40.0),
+        (Condition("cursor", 4, 0.95), 100.0),
+        (Condition("cursor", 32, 0.95), 900.0),  # for the heat map only
     ]
     for cell, rate in cells:
         more = {"timed_as": {"cache_block": 64}} if cell.cache_block == 256 else {}
         write_json(folder / cell.file, timed(cell, rate, **more))
-    skipped = Cell("hf-static", 4)
+    skipped = Condition("hf-static", 4)
     write_json(
         folder / skipped.file,
-        {"spec": {"cell": skipped.as_dict()}, "skipped": "no GPU: a static cache is compiled"},
+        {"spec": skipped.as_spec(), "skipped": "no GPU: a static cache is compiled"},
     )
     write_json(folder / "manifest.json", {"files": {}})
     return folder
@@ -96,7 +96,7 @@ def test_table_5_has_every_published_row_and_ours(sweep, plan, tmp_path):
     assert 0 < float(best["stderr"]) < 0.1
     assert (best["n"], best["record"]) == (
         "5",
-        f"wall_clock/{Cell('block_cache', 4, 0.95, 8).file}",
+        f"wall_clock/{Condition('block_cache', 4, 0.95, 8).file}",
     )
     assert ours["MARS + block cache", "16", "seconds"]["value"] == "not run"
     assert ours["AR (KV cache)", "n/a", "speedup_over_ar"]["value"] == "1.0"
