@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mars.decoding.methods import method_named
+from mars.decoding.methods import BATCHES, ENGINES, method_named
 from mars.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def decode(
         request.check(options.get("metric", "probability"))
         check_vocabulary(model, request.prompt)
     options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
-    if chosen.batch is not None:
-        return _run_batched(partial(chosen.batch(), model, **options), requests, slots, progress)
+    if method in BATCHES:
+        decoder = partial(BATCHES[method](), model, **options)
+        return _run_batched(decoder, requests, slots, progress)
     if not requests:
         return []
-    assert chosen.engine is not None
     room: dict[str, Any] = {"slots": min(slots, len(requests)), "max_length": longest(requests)}
-    engine = chosen.engine()(model, **room, **options)
+    engine = ENGINES[method]()(model, **room, **options)
     return _run_sorted(engine, requests, progress)
 
 

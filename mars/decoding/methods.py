@@ -1,8 +1,8 @@
 """The registry of decoding methods: what each is called and takes, how it runs and is timed.
 
 The configuration, :func:`mars.decoding.decode`, the evaluation, the measurements of speed, Table 5
-and the command line read it. A new method is a module, an entry here, and a test. Nothing slow is
-imported before a method runs.
+and the command line read it. A new method is a module, its entries here, and a test. What a method
+is stands apart from the code that runs it, on which those who read names do not depend.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ class Method:
 
     Attributes:
         name: as in :func:`mars.decoding.decode`, in settings and in records.
-        engine, batch: one of them; imports the engine's class, or what decodes one batch.
         options: what it takes beside the arguments that all methods have.
         has_tau: whether tau decides what is accepted; then the model needs a [MASK]. Without tau
             the output must be that of greedy AR decoding.
@@ -36,8 +35,6 @@ class Method:
     """
 
     name: str
-    engine: Callable[[], type[Engine]] | None = None
-    batch: Callable[[], BatchDecoder] | None = None
     options: frozenset[str] = frozenset()
     has_tau: bool = True
     one_token: bool = False
@@ -55,6 +52,121 @@ class Method:
         """What the engine or the batch function takes in any case."""
         shared = {"eos": eos, "mask_token_id": mask_token_id}
         return shared if self.one_token else {**shared, "block_size": block_size}
+
+
+RULE = frozenset({"metric", "strict"})
+EXTENSIONS = frozenset({"lossless", "extra_mask"})
+ENGINE = frozenset({"memory_limit", "compiled"})
+BLOCK_CACHE = RULE | {"cache_block", "authors_window", "memory_limit", "times"}
+
+METHODS = {
+    method.name: method
+    for method in (
+        # The un-cached window, one sequence at a time: the ground truth.
+        Method("window", options=RULE | EXTENSIONS),
+        Method("cursor", options=RULE | EXTENSIONS | ENGINE),
+        Method("autoregressive", options=ENGINE, has_tau=False, one_token=True),
+        # The training-free baseline of Table 9; B - 1 guesses per forward.
+        Method("jacobi", options=ENGINE, has_tau=False, in_settings=True),
+        # The paper's own cache.
+        Method("block_cache", options=BLOCK_CACHE, in_settings=True),
+        # Of the baseline trained this way; the name is that of the training.
+        Method("block_diffusion", options=frozenset({"memory_limit"})),
+        # `generate` of transformers, the baseline everybody has.
+        Method(
+            "transformers",
+            options=frozenset({"repetition_penalty"}),
+            has_tau=False,
+            one_token=True,
+            in_settings=True,
+        ),
+    )
+}
+SETTING_METHODS = tuple(name for name, method in METHODS.items() if method.in_settings)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One method as it is timed, which is one row of Table 5.
+
+    Attributes:
+        name: in `speed.wall_clock.methods`, on the command line and in records.
+        method: of :data:`METHODS`.
+        table5_row: what its row is called.
+        in_paper: whether the paper has the row; the others are labelled as beyond it.
+        options: fixed options of the method.
+        baseline: whether it is always timed, because speed-ups are over it.
+        prefill_apart: whether its prefill is timed by a pass that ends after one token.
+        static: whether its batches have one length and a compiled static cache; GPUs only.
+    """
+
+    name: str
+    method: str
+    table5_row: str
+    in_paper: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    baseline: bool = False
+    prefill_apart: bool = False
+    static: bool = False
+
+    @property
+    def has_tau(self) -> bool:
+        return METHODS[self.method].has_tau
+
+    @property
+    def has_cache_block(self) -> bool:
+        return "cache_block" in METHODS[self.method].options
+
+    @property
+    def lossless(self) -> bool:
+        """Whether its output must be that of greedy AR decoding at every tau."""
+        return not self.has_tau or bool(self.options.get("lossless"))
+
+
+# As anybody calls it: [MASK] is a token like any other.
+PLAIN = {"mask_token_id": None}
+GENERATE: dict[str, Any] = {"method": "transformers", "options": PLAIN, "prefill_apart": True}
+STATIC_ROW = "AR, generate of transformers, static cache, compiled"
+AUTHORS_ROW = "MARS + block cache, the authors' window (A5)"
+AUTHORS, LOSSLESS = {"authors_window": True}, {"lossless": True}
+TIMED = {
+    timed.name: timed
+    for timed in (  # in the order of Table 5
+        Timed("autoregressive", "autoregressive", "AR (KV cache)", in_paper=True, baseline=True),
+        Timed("hf", table5_row="AR, generate of transformers", baseline=True, **GENERATE),
+        Timed("hf-static", table5_row=STATIC_ROW, static=True, **GENERATE),
+        Timed("window", "window", "MARS (no cache)", in_paper=True),
+        Timed("block_cache", "block_cache", "MARS + block cache", in_paper=True),
+        Timed("block_cache-authors", "block_cache", AUTHORS_ROW, options=AUTHORS),
+        Timed("cursor", "cursor", "MARS + cursor cache"),
+        Timed("cursor-lossless", "cursor", "MARS + cursor cache, lossless", options=LOSSLESS),
+    )
+}
+BASELINES = tuple(name for name, timed in TIMED.items() if timed.baseline)
+COMPARED_METHODS = tuple(name for name, timed in TIMED.items() if not timed.baseline)
+
+
+def default_method(block_size: int) -> str:
+    """How a model decodes where neither its training nor a setting says it."""
+    return "cursor" if block_size > 1 else "autoregressive"
+
+
+def method_named(name: str, options: Mapping[str, Any]) -> Method:
+    """The method of this name, which takes these options.
+
+    Raises:
+        UserError: no such method, or an option that it does not take.
+    """
+    if name not in METHODS:
+        raise UserError(f"Unknown decoding method {name!r}: choose one of {', '.join(METHODS)}.")
+    unknown = ", ".join(sorted(options.keys() - METHODS[name].options))
+    if unknown:
+        known = ", ".join(sorted(METHODS[name].options))
+        raise UserError(f"{unknown}: not options of the method {name!r}, which takes {known}.")
+    return METHODS[name]
+
+
+# --- the code behind the methods: nothing slow is imported before one runs ------------------------
 
 
 def _window() -> BatchDecoder:
@@ -99,117 +211,22 @@ def _transformers() -> BatchDecoder:
     return decode_transformers
 
 
-RULE = frozenset({"metric", "strict"})
-EXTENSIONS = frozenset({"lossless", "extra_mask"})
-ENGINE = frozenset({"memory_limit", "compiled"})
-BLOCK_CACHE = RULE | {"cache_block", "authors_window", "memory_limit", "times"}
-
-METHODS = {
-    method.name: method
-    for method in (
-        # The un-cached window, one sequence at a time: the ground truth.
-        Method("window", batch=_window, options=RULE | EXTENSIONS),
-        Method("cursor", engine=_cursor, options=RULE | EXTENSIONS | ENGINE),
-        Method("autoregressive", engine=_cursor, options=ENGINE, has_tau=False, one_token=True),
-        # The training-free baseline of Table 9; B - 1 guesses per forward.
-        Method("jacobi", engine=_jacobi, options=ENGINE, has_tau=False, in_settings=True),
-        # The paper's own cache.
-        Method("block_cache", batch=_block_cache, options=BLOCK_CACHE, in_settings=True),
-        # Of the baseline trained this way; the name is that of the training.
-        Method("block_diffusion", batch=_block_diffusion, options=frozenset({"memory_limit"})),
-        # `generate` of transformers, the baseline everybody has.
-        Method(
-            "transformers",
-            batch=_transformers,
-            options=frozenset({"repetition_penalty"}),
-            has_tau=False,
-            one_token=True,
-            in_settings=True,
-        ),
-    )
+ENGINES: dict[str, Callable[[], type[Engine]]] = {
+    "cursor": _cursor,
+    "autoregressive": _cursor,
+    "jacobi": _jacobi,
 }
-SETTING_METHODS = tuple(name for name, method in METHODS.items() if method.in_settings)
-STREAMING_METHODS = tuple(name for name, method in METHODS.items() if method.engine)
+"""The methods that are engines, which serve requests as they come."""
 
-
-@dataclass(frozen=True)
-class Timed:
-    """One method as it is timed, which is one row of Table 5.
-
-    Attributes:
-        name: in `speed.wall_clock.methods`, on the command line and in records.
-        method: of :data:`METHODS`.
-        table5_row: what its row is called.
-        in_paper: whether the paper has the row; the others are labelled as beyond it.
-        options: fixed options of the method.
-        baseline: whether it is always timed, because speed-ups are over it.
-        batch: what decodes a batch under the clock, where that is not the method's own.
-        prefill_apart: whether its prefill is timed by a pass that ends after one token.
-        static: whether its batches have one length and a compiled static cache; GPUs only.
-    """
-
-    name: str
-    method: str
-    table5_row: str
-    in_paper: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-    baseline: bool = False
-    batch: Callable[[], BatchDecoder] | None = None
-    prefill_apart: bool = False
-    static: bool = False
-
-    @property
-    def has_tau(self) -> bool:
-        return METHODS[self.method].has_tau
-
-    @property
-    def has_cache_block(self) -> bool:
-        return "cache_block" in METHODS[self.method].options
-
-    @property
-    def lossless(self) -> bool:
-        """Whether its output must be that of greedy AR decoding at every tau."""
-        return not self.has_tau or bool(self.options.get("lossless"))
-
-
-# As anybody calls it: [MASK] is a token like any other.
-PLAIN = {"mask_token_id": None}
-GENERATE: dict[str, Any] = {"method": "transformers", "options": PLAIN, "prefill_apart": True}
-STATIC_ROW = "AR, generate of transformers, static cache, compiled"
-AUTHORS_ROW = "MARS + block cache, the authors' window (A5)"
-AUTHORS, LOSSLESS = {"authors_window": True}, {"lossless": True}
-TIMED = {
-    timed.name: timed
-    for timed in (  # in the order of Table 5
-        Timed("autoregressive", "autoregressive", "AR (KV cache)", in_paper=True, baseline=True),
-        Timed("hf", table5_row="AR, generate of transformers", baseline=True, **GENERATE),
-        Timed("hf-static", table5_row=STATIC_ROW, static=True, **GENERATE),
-        Timed("window", "window", "MARS (no cache)", in_paper=True, batch=_window_batch),
-        Timed("block_cache", "block_cache", "MARS + block cache", in_paper=True),
-        Timed("block_cache-authors", "block_cache", AUTHORS_ROW, options=AUTHORS),
-        Timed("cursor", "cursor", "MARS + cursor cache"),
-        Timed("cursor-lossless", "cursor", "MARS + cursor cache, lossless", options=LOSSLESS),
-    )
+BATCHES: dict[str, Callable[[], BatchDecoder]] = {
+    "window": _window,
+    "block_cache": _block_cache,
+    "block_diffusion": _block_diffusion,
+    "transformers": _transformers,
 }
-BASELINES = tuple(name for name, timed in TIMED.items() if timed.baseline)
-COMPARED_METHODS = tuple(name for name, timed in TIMED.items() if not timed.baseline)
+"""The others, which take a batch of requests through to the end."""
 
+TIMED_BATCHES = {**BATCHES, "window": _window_batch}
+"""What decodes a batch under the clock."""
 
-def default_method(block_size: int) -> str:
-    """How a model decodes where neither its training nor a setting says it."""
-    return "cursor" if block_size > 1 else "autoregressive"
-
-
-def method_named(name: str, options: Mapping[str, Any]) -> Method:
-    """The method of this name, which takes these options.
-
-    Raises:
-        UserError: no such method, or an option that it does not take.
-    """
-    if name not in METHODS:
-        raise UserError(f"Unknown decoding method {name!r}: choose one of {', '.join(METHODS)}.")
-    unknown = ", ".join(sorted(options.keys() - METHODS[name].options))
-    if unknown:
-        known = ", ".join(sorted(METHODS[name].options))
-        raise UserError(f"{unknown}: not options of the method {name!r}, which takes {known}.")
-    return METHODS[name]
+STREAMING_METHODS = tuple(ENGINES)

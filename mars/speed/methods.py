@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from mars.decoding.methods import METHODS, TIMED, Method, Timed
+from mars.decoding.methods import ENGINES, METHODS, TIMED, TIMED_BATCHES, Method, Timed
 from mars.decoding.requests import Decoded, Request, Times
 from mars.errors import UserError
 from mars.speed.simulated import SimulatedEngine
@@ -125,7 +125,7 @@ def runner(workload: Workload, condition: Condition) -> Callable[[], Pass]:
     if (
         workload.simulated_acceptance is not None
         and method.has_tau
-        and (timed.options or not method.engine)
+        and (timed.options or timed.method not in ENGINES)
     ):
         raise Skip("acceptance can be simulated in the engine only")
     if timed.static and workload.model.device.type != "cuda":
@@ -138,7 +138,7 @@ def runner(workload: Workload, condition: Condition) -> Callable[[], Pass]:
     options |= timed.options
     if condition.cache_block is not None:
         options["cache_block"] = condition.cache_block
-    if method.engine is not None:
+    if timed.method in ENGINES:
         return _engine(workload, method, requests, condition.batch, options)
     return _batches(workload, timed, requests, condition.batch, options)
 
@@ -147,8 +147,7 @@ def _engine(
     workload: Workload, method: Method, requests: list[Request], slots: int, options: dict[str, Any]
 ) -> Callable[[], Pass]:
     """The engine with all requests in its queue; built once, as a server is."""
-    assert method.engine is not None
-    kind: Any = method.engine()
+    kind: Any = ENGINES[method.name]()
     if workload.simulated_acceptance is not None and method.has_tau:
         kind, options = SimulatedEngine, {**options, "mean": workload.simulated_acceptance}
     longest = max(map(len, workload.prompts)) + workload.max_new_tokens
@@ -170,9 +169,7 @@ def _batches(
 ) -> Callable[[], Pass]:
     """Batch after batch, each as long as its longest sequence."""
     method = METHODS[timed.method]
-    load = timed.batch or method.batch
-    assert load is not None
-    decode_batch = load()
+    decode_batch = TIMED_BATCHES[timed.method]()
     if timed.static:
         options["static_length"] = max(map(len, workload.prompts))
 

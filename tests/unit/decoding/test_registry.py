@@ -19,7 +19,7 @@ def taken(method: Method) -> set[str]:
     if method.name == "window":
         from mars.decoding.window import decode_one as code
     else:
-        code = method.engine() if method.engine else method.batch()
+        code = {**methods.ENGINES, **methods.BATCHES}[method.name]()
     return set(inspect.signature(code).parameters)
 
 
@@ -47,13 +47,18 @@ def test_what_is_timed_is_a_registered_method_with_options_of_its_own(timed):
     assert timed.table5_row
 
 
+def test_a_method_is_an_engine_or_decodes_batches():
+    assert sorted([*methods.ENGINES, *methods.BATCHES]) == sorted(METHODS)
+
+
 def test_baselines_decode_one_token_per_forward():
     assert all(METHODS[TIMED[name].method].one_token for name in BASELINES)
 
 
 def test_a_new_method_is_decoded_evaluated_and_timed_by_its_entries_alone(monkeypatch):
-    new = Method("new", batch=lambda: decode_window_batch, options=methods.RULE, in_settings=True)
-    monkeypatch.setitem(METHODS, "new", new)
+    monkeypatch.setitem(METHODS, "new", Method("new", options=methods.RULE, in_settings=True))
+    for registry in (methods.BATCHES, methods.TIMED_BATCHES):
+        monkeypatch.setitem(registry, "new", lambda: decode_window_batch)
     monkeypatch.setitem(TIMED, "new", Timed("new", "new", "A new one"))
     model, some = random_model("qwen2"), prompts(3)
     done = decode(model, some, threshold=0.3, method="new", **RULE)
