@@ -124,7 +124,7 @@ def test_training_on_several_gpus_is_launched_with_a_process_on_each(sharded, ve
     assert command[-5:] == ["-m", "mars", verb, "--spec", "{}"]
 
 
-@pytest.mark.parametrize(("verb", "count"), [("train", 1), ("train", 0), ("evaluate", 2)])
+@pytest.mark.parametrize(("verb", "count"), [("run", 1), ("run", 0)])
 def test_everything_else_is_one_process(verb, count):
     assert launch_command([verb], count, False) == [sys.executable, "-m", "mars", verb]
 
