@@ -44,7 +44,12 @@ def run(project: Path, folder: Path, *arguments: str) -> str:
 
 def test_the_page_is_an_experiment(project: Path, folder: Path):
     planned = run(project, folder, "--dry-run")
-    for stage, count in {"import_base": 1, "train": 2, "evaluate": 3, "fetch_dataset": 2}.items():
+    for stage, count in {
+        "import_checkpoint": 1,
+        "train": 2,
+        "evaluate": 3,
+        "fetch_dataset": 2,
+    }.items():
         assert re.search(rf"^{stage} +{count}$", planned, re.MULTILINE), stage
 
 
@@ -63,4 +68,4 @@ def test_configuration_is_all_it_takes(project: Path, folder: Path):
     task.write_text(task.read_text().replace("What is the", "Name the"))
     planned = run(project, folder, "--dry-run")
     assert re.search(r"^evaluate +3$", planned, re.MULTILINE)
-    assert not re.search(r"^(train|tokenize|import_base) ", planned, re.MULTILINE)
+    assert not re.search(r"^(train|tokenize|import_checkpoint) ", planned, re.MULTILINE)

@@ -35,7 +35,7 @@ def test_a_training_has_a_process_on_each_gpu_there_is(project: Path, tmp_path: 
     )
     assert done.returncode == 0, done.stdout[-4000:]
     results = tmp_path / "results/ci"
-    assert "GPUs: 0, 1\n" in (results / "logs/train/base-small.log").read_text()
+    assert "GPUs: 0, 1\n" in (results / "logs/pretrain/base-small.log").read_text()
     assert read_json(results / "checkpoints/base-small/training_summary.json")["processes"] == 2
-    record = read_json(results / "provenance/train/base-small.json")
+    record = read_json(results / "provenance/pretrain/base-small.json")
     assert record["hardware"]["visible_devices"] == "0,1"

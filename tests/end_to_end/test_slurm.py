@@ -27,7 +27,7 @@ from ci_experiment import environment
 from waiting import end_of, run, started, wait
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
-SPEED = ("speed-sweep", "speculative", "live-tau")
+SPEED = {"measure_wall_clock", "measure_speculative", "measure_live_tau"}
 OVERLAY = """
 resources:
   training: {small: {gpus: 1}, large: {gpus: 1}}
@@ -87,6 +87,10 @@ class Command(NamedTuple):
     end: float
     devices: frozenset[str]
     words: list[str]
+
+    @property
+    def stage(self) -> str:
+        return re.search(r'"stage":"(\w+)"', " ".join(self.words))[1]
 
 
 def free_port() -> int:
@@ -181,7 +185,7 @@ def test_slurm_gives_every_job_devices_of_its_own(slurm: Path, project: Path, tm
     for program in programs.iterdir():
         program.chmod(0o755)
     configurations = [str(project / "config/ci.yaml"), str(tmp_path / "gpus.yaml")]
-    manifests = [f"results/ci/speed/{name}/manifest.json" for name in ("table5", "speculative")]
+    manifests = [f"results/ci/speed/{name}/manifest.json" for name in ("wall_clock", "speculative")]
     done = run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", str(project / "Snakefile")),
@@ -198,13 +202,13 @@ def test_slurm_gives_every_job_devices_of_its_own(slurm: Path, project: Path, tm
     )
     assert done.returncode == 0, done.stdout[-6000:]
     commands = noted(log)
-    with_gpu = [one for one in commands if "with-gpus" in one.words]
-    assert {"train", "evaluate", "speed-sweep"} <= {word for one in with_gpu for word in one.words}
+    with_gpu = [one for one in commands if one.words[one.words.index("with-gpus") + 1] != "0"]
+    assert {"train", "evaluate", "measure_wall_clock"} <= {one.stage for one in with_gpu}
     for one in with_gpu:
         assert len(one.devices) == 1
         for other in with_gpu:
             assert one is other or not (overlap(one, other) and one.devices & other.devices)
-    timed = [one for one in commands if set(SPEED) & set(one.words)]
+    timed = [one for one in commands if one.stage in SPEED]
     assert len(timed) == len(SPEED)
     for one in timed:
         assert [other for other in commands if overlap(one, other)] == [one]
