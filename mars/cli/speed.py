@@ -63,8 +63,8 @@ def speed(
 
     import torch
 
-    from mars.speed.benchmark import benchmark, checkpoint_subject, random_subject
-    from mars.speed.circumstances import PACKAGES, circumstances
+    from mars.speed.benchmark import benchmark, checkpoint_workload, random_workload
+    from mars.speed.timing import PACKAGES, circumstances
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -74,16 +74,16 @@ def speed(
         "precision": precision,
     }
     if model is not None:
-        subject = checkpoint_subject(model, prompts=prompts, block_size=block_size, **amounts)
+        workload = checkpoint_workload(model, prompts=prompts, block_size=block_size, **amounts)
     else:
-        subject = random_subject(
+        workload = random_workload(
             str(random_weights),
             simulated_acceptance=simulated_acceptance,
             block_size=block_size or 4,
             **amounts,
         )
     benchmark(
-        subject,
+        workload,
         methods=methods.split(","),
         batches=batches,
         taus=taus,

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mars.decoding.methods import BATCHES, ENGINES, method_named
+from mars.decoding.methods import method_named
 from mars.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from mars.decoding.cursor import Engine
     from mars.decoding.requests import Decoded, Request, Stop
 
 
@@ -54,73 +53,54 @@ def decode(
     Raises:
         UserError: a request or setting that cannot be served; nothing has been decoded then.
     """
-    from mars.decoding.batch import longest
-    from mars.decoding.requests import check_model, check_vocabulary, eos_set
+    from mars.decoding.decoders import BATCHES, ENGINES
+    from mars.decoding.requests import Request, check_model, check_vocabulary, eos_set, longest
 
     chosen = method_named(method, options)
-    requests = _requests(prompts, threshold, max_new_tokens, stop, chosen.tau)
+    given = {"threshold": threshold, "max_new_tokens": max_new_tokens, "stop": stop}
+    columns = [_one_per_prompt(name, value, len(prompts)) for name, value in given.items()]
+    requests = [
+        Request(prompt, chosen.tau(tau), budget, end)
+        for prompt, tau, budget, end in zip(prompts, *columns, strict=True)
+    ]
     check_model(model, block_size if chosen.has_tau else 1, mask_token_id)
     for request in requests:
         request.check(options.get("metric", "probability"))
         check_vocabulary(model, request.prompt)
-    options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
-    if method in BATCHES:
-        decoder = partial(BATCHES[method](), model, **options)
-        return _run_batched(decoder, requests, slots, progress)
     if not requests:
         return []
-    room: dict[str, Any] = {"slots": min(slots, len(requests)), "max_length": longest(requests)}
-    engine = ENGINES[method]()(model, **room, **options)
-    return _run_sorted(engine, requests, progress)
+    options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
+    # Prompts of like length are decoded together.
+    order = sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt))
+    queue = [requests[index] for index in order]
+    if method in BATCHES:
+        decoder = partial(BATCHES[method], model, **options)
+        done = _batch_after_batch(decoder, queue, slots, progress)
+    else:
+        room: dict[str, Any] = {"slots": min(slots, len(queue)), "max_length": longest(queue)}
+        done = ENGINES[method](model, **room, **options).answer(queue, progress)
+    found = dict(zip(order, done, strict=True))
+    return [found[index] for index in range(len(requests))]
 
 
-def _requests(
-    prompts: Sequence[Sequence[int]],
-    threshold: float | Sequence[float | None] | None,
-    max_new_tokens: int | Sequence[int],
-    stop: Stop | Sequence[Stop | None] | None,
-    tau: Callable[[float | None], float | None],
-) -> list[Request]:
-    from mars.decoding.requests import Request
-
-    columns: list[list[Any]] = []
-    given = {"threshold": threshold, "max_new_tokens": max_new_tokens, "stop": stop}
-    for name, value in given.items():
-        column = list(value) if isinstance(value, Sequence) else [value] * len(prompts)
-        if len(column) != len(prompts):
-            raise UserError(f"Give one {name} or one per prompt: {len(column)} for {len(prompts)}.")
-        columns.append(column)
-    rows = zip(prompts, *columns, strict=True)
-    return [Request(prompt, tau(one), budget, end) for prompt, one, budget, end in rows]
+def _one_per_prompt(name: str, value: Any, prompts: int) -> list[Any]:
+    values = list(value) if isinstance(value, Sequence) else [value] * prompts
+    if len(values) != prompts:
+        raise UserError(f"Give one {name} or one per prompt: {len(values)} for {prompts}.")
+    return values
 
 
-def _longest_first(requests: list[Request]) -> list[int]:
-    """Places of the requests in which prompts of like length are decoded together."""
-    return sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt))
-
-
-def _run_batched(
+def _batch_after_batch(
     decoder: Callable[[list[Request]], list[Decoded]],
     requests: list[Request],
-    slots: int,
+    size: int,
     progress: Callable[[Decoded], None] | None,
 ) -> list[Decoded]:
-    """Batch after batch."""
-    order = _longest_first(requests)
-    results: dict[int, Decoded] = {}
-    for start in range(0, len(order), slots):
-        chosen = order[start : start + slots]
-        for index, decoded in zip(chosen, decoder([requests[i] for i in chosen]), strict=True):
-            results[index] = decoded
-            if progress is not None:
+    done: list[Decoded] = []
+    for start in range(0, len(requests), size):
+        batch = decoder(requests[start : start + size])
+        if progress is not None:
+            for decoded in batch:
                 progress(decoded)
-    return [results[index] for index in range(len(requests))]
-
-
-def _run_sorted(
-    engine: Engine, requests: list[Request], progress: Callable[[Decoded], None] | None
-) -> list[Decoded]:
-    """All of them in the queue of one engine."""
-    identities = {index: engine.submit(requests[index]) for index in _longest_first(requests)}
-    results = engine.run(progress)
-    return [results[identities[index]] for index in range(len(requests))]
+        done += batch
+    return done

@@ -14,8 +14,8 @@ The paper names this cache (no block boundaries, no waiting) as future work.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -25,14 +25,15 @@ from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import accepted_run, confidence, cutoff
 from mars.decoding.cache import CachedModel, attention_of, gather_at, round_up
-from mars.decoding.graphs import Graphs
+from mars.decoding.gpu import Graphs
 from mars.decoding.requests import (
+    Continuation,
     Decoded,
     Request,
     Times,
     check_model,
     check_vocabulary,
-    finished,
+    longest,
 )
 from mars.errors import UserError
 
@@ -41,39 +42,26 @@ PREFILL_TOKENS = 2048
 
 
 @dataclass
-class _Slot:
-    """Host side of an active sequence."""
+class _Slot(Continuation):
+    """Host side of a sequence."""
 
-    identity: int
-    request: Request
-    block_size: int
+    identity: int = -1
+    block_size: int = 1
     cursor: int = 0
     length: int = 0
     unchecked: int = 0
-    tokens: list[int] = field(default_factory=list)
-    accepted: list[int] = field(default_factory=list)
-    finish: str | None = None
-    overrun: int = 0
     predictions: int = 1
 
 
 class Shape(NamedTuple):
-    """What fixes the shapes of a step's tensors, and its CUDA graph.
-
-    Attributes:
-        first, last: the slots that take part, ``last`` exclusive.
-        width: tokens forwarded per slot.
-        kv_length: cache entries read per slot.
-        predictions: new tokens predicted per slot, at most.
-        unchecked: tokens per slot still to be compared with AR decoding, at most.
-    """
+    """What fixes the shapes of a step's tensors, and its CUDA graph; counts are per slot."""
 
     first: int
-    last: int
-    width: int
-    kv_length: int
-    predictions: int
-    unchecked: int
+    last: int  # exclusive
+    width: int  # tokens forwarded
+    kv_length: int  # cache entries read
+    predictions: int  # new tokens predicted, at most
+    unchecked: int  # tokens still to be compared with AR decoding, at most
 
 
 class Engine:
@@ -132,13 +120,7 @@ class Engine:
         self.length = torch.zeros(slots, dtype=torch.long, device=device)
         self.cutoffs = torch.zeros(slots, block_size + extra_mask, device=device)
         self.unchecked = torch.zeros(slots, dtype=torch.long, device=device)
-        self.state: tuple[Tensor, ...] = (
-            self.ids,
-            self.cursor,
-            self.length,
-            self.cutoffs,
-            self.unchecked,
-        )
+        self.state = [self.ids, self.cursor, self.length, self.cutoffs, self.unchecked]
 
         self.queue: deque[_Slot] = deque()
         self.active: list[_Slot] = []
@@ -170,13 +152,13 @@ class Engine:
             raise UserError(
                 f"The engine was built for blocks of at most {self.block_size}, not {block_size}."
             )
-        needed = len(request.prompt) + request.max_new_tokens
-        if needed > self.max_length:
+        if longest([request]) > self.max_length:
             raise UserError(
                 f"The prompt ({len(request.prompt)} tokens) and max_new_tokens "
                 f"({request.max_new_tokens}) exceed the cache length of {self.max_length}."
             )
-        self.queue.append(_Slot(self.submitted, request, block_size))
+        slot = _Slot(request, identity=self.submitted, block_size=block_size)
+        self.queue.append(slot)
         self.submitted += 1
         return self.submitted - 1
 
@@ -200,6 +182,14 @@ class Engine:
                     for identity in self.ended:
                         progress(self.results[identity])
         return self.results
+
+    def answer(
+        self, requests: Iterable[Request], progress: Callable[[Decoded], None] | None = None
+    ) -> list[Decoded]:
+        """Queue the requests, run until nothing is left, and give their results in this order."""
+        identities = [self.submit(request) for request in requests]
+        self.run(progress)
+        return [self.results.pop(identity) for identity in identities]
 
     @torch.inference_mode()
     def step(self) -> dict[int, list[int]]:
@@ -247,9 +237,8 @@ class Engine:
         slot.length = len(prompt)
         self.ids[row] = self.unknown
         self.ids[row, : slot.length] = prompt
-        self.cursor[row] = 0
+        self.cursor[row] = self.unchecked[row] = 0
         self.length[row] = slot.length
-        self.unchecked[row] = 0
         self._set_rule(row, slot)
 
     def _set_rule(self, row: int, slot: _Slot) -> None:
@@ -263,8 +252,8 @@ class Engine:
         shortest = self.active[first].length
         last = first + 1
         while last < len(self.active):
-            longest = self.active[last].length
-            if longest > 2 * shortest or longest * (last + 1 - first) > PREFILL_TOKENS:
+            length = self.active[last].length
+            if length > 2 * shortest or length * (last + 1 - first) > PREFILL_TOKENS:
                 break
             last += 1
         return last
@@ -292,11 +281,7 @@ class Engine:
             report = self.graphs.run(shape, self._compute)
         new = {}
         for slot, tokens in zip(slots, self._settle(slots, report.tolist()), strict=True):
-            gained, slot.finish = finished(slot.tokens, tokens, slot.request, self.eos)
-            slot.tokens += gained
-            slot.accepted.append(len(gained))
-            slot.overrun = len(tokens) - len(gained)
-            new[slot.identity] = gained
+            new[slot.identity] = slot.gain(tokens, self.eos)
         return new
 
     def _shape(self, first: int, last: int, width: int) -> Shape:
@@ -315,10 +300,8 @@ class Engine:
         Returns:
             What the host must know, [rows, ...], for :meth:`_settle`.
         """
-        hidden = self._hidden(shape, widths)
-        return (
-            self._advance_lossless(hidden, shape) if self.lossless else self._advance(hidden, shape)
-        )
+        advance = self._advance_lossless if self.lossless else self._advance
+        return advance(self._hidden(shape, widths), shape)
 
     def _hidden(self, shape: Shape, widths: list[int] | None = None) -> Tensor:
         """Last hidden states of the windows, [rows, width, hidden size]."""
@@ -334,13 +317,21 @@ class Engine:
         offsets = self.offsets[: shape.predictions]
         columns = (length - cursor - 1)[:, None] + offsets
         logits = self.cached.logits(gather_at(hidden, columns.clamp(max=shape.width - 1)))
+        places = length[:, None] + offsets
         tokens = logits.argmax(-1)
-        count = self._run(logits, rows)
-        kept = tokens.where(offsets < count[:, None], self.unknown[0])
-        self.ids[rows].scatter_(1, length[:, None] + offsets, kept)
+        count, kept = self._accept(logits, tokens, places, rows)
+        self.ids[rows].scatter_(1, places, kept)
         cursor.copy_(length)
         length += count
         return torch.cat([count[:, None], tokens], 1)
+
+    def _accept(
+        self, logits: Tensor, tokens: Tensor, places: Tensor, rows: slice
+    ) -> tuple[Tensor, Tensor]:
+        """How many tokens are accepted per row, and what the buffer then holds at ``places``."""
+        count = self._run(logits, rows)
+        offsets = self.offsets[: tokens.shape[1]]
+        return count, tokens.where(offsets < count[:, None], self.unknown[0])
 
     def _advance_lossless(self, hidden: Tensor, shape: Shape) -> Tensor:
         """The same, but a token accepted from a mask is given out only once AR decoding agrees.
@@ -399,9 +390,7 @@ class Engine:
             slot = self.active[row]
             if slot.finish is None:
                 continue
-            self.results[slot.identity] = Decoded(
-                slot.tokens, len(slot.accepted), slot.accepted, slot.finish, slot.overrun
-            )
+            self.results[slot.identity] = slot.decoded()
             ended.append(slot.identity)
             moved = self.active.pop()
             if moved is not slot:

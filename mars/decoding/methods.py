@@ -1,24 +1,18 @@
-"""The registry of decoding methods: what each is called and takes, how it runs and is timed.
+"""The registry of decoding methods: what each is called and takes, and how it is timed.
 
 The configuration, :func:`mars.decoding.decode`, the evaluation, the measurements of speed, Table 5
-and the command line read it. A new method is a module, its entries here, and a test. What a method
-is stands apart from the code that runs it, on which those who read names do not depend.
+and the command line read it. The code behind the methods is in :mod:`mars.decoding.decoders`, so
+that those who only read names do not depend on it. A new method is a module, its entries in both,
+and a test.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mars.errors import UserError
-
-if TYPE_CHECKING:
-    from mars.decoding.cursor import Engine
-    from mars.decoding.requests import Decoded
-
-    BatchDecoder = Callable[..., list[Decoded]]
-    """``(model, requests, *, eos, mask_token_id, block_size, **options)``: one batch, decoded."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +77,8 @@ METHODS = {
     )
 }
 SETTING_METHODS = tuple(name for name, method in METHODS.items() if method.in_settings)
+# Engines decode step by step, batches do not.
+STREAMING_METHODS = tuple(name for name, method in METHODS.items() if method.options >= ENGINE)
 
 
 @dataclass(frozen=True)
@@ -164,69 +160,3 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
         known = ", ".join(sorted(METHODS[name].options))
         raise UserError(f"{unknown}: not options of the method {name!r}, which takes {known}.")
     return METHODS[name]
-
-
-# --- the code behind the methods: nothing slow is imported before one runs ------------------------
-
-
-def _window() -> BatchDecoder:
-    from mars.decoding.window import decode_window
-
-    return decode_window
-
-
-def _window_batch() -> BatchDecoder:
-    from mars.decoding.window_batch import decode_window_batch
-
-    return decode_window_batch
-
-
-def _cursor() -> type[Engine]:
-    from mars.decoding.cursor import Engine
-
-    return Engine
-
-
-def _jacobi() -> type[Engine]:
-    from mars.decoding.jacobi import JacobiEngine
-
-    return JacobiEngine
-
-
-def _block_cache() -> BatchDecoder:
-    from mars.decoding.block_cache import decode_block_cache
-
-    return decode_block_cache
-
-
-def _block_diffusion() -> BatchDecoder:
-    from mars.decoding.block_diffusion import decode_block_diffusion
-
-    return decode_block_diffusion
-
-
-def _transformers() -> BatchDecoder:
-    from mars.decoding.transformers_generate import decode_transformers
-
-    return decode_transformers
-
-
-ENGINES: dict[str, Callable[[], type[Engine]]] = {
-    "cursor": _cursor,
-    "autoregressive": _cursor,
-    "jacobi": _jacobi,
-}
-"""The methods that are engines, which serve requests as they come."""
-
-BATCHES: dict[str, Callable[[], BatchDecoder]] = {
-    "window": _window,
-    "block_cache": _block_cache,
-    "block_diffusion": _block_diffusion,
-    "transformers": _transformers,
-}
-"""The others, which take a batch of requests through to the end."""
-
-TIMED_BATCHES = {**BATCHES, "window": _window_batch}
-"""What decodes a batch under the clock."""
-
-STREAMING_METHODS = tuple(ENGINES)

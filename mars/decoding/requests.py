@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel
 
@@ -62,6 +62,41 @@ class Decoded:
 
 
 @dataclass
+class Continuation:
+    """The continuation of one prompt while it grows, forward by forward."""
+
+    request: Request
+    tokens: list[int] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+    finish: str | None = None
+    overrun: int = 0
+
+    def gain(self, new: list[int], eos: frozenset[int]) -> list[int]:
+        """Take over what counts of a forward's tokens, and return it: up to EOS and the budget."""
+        gained = new[: self.request.max_new_tokens - len(self.tokens)]
+        end = next((place for place, token in enumerate(gained, 1) if token in eos), None)
+        gained = gained[:end]
+        self.tokens += gained
+        self.accepted.append(len(gained))
+        self.overrun = len(new) - len(gained)
+        if end is not None:
+            self.finish = "eos"
+        elif len(self.tokens) == self.request.max_new_tokens:
+            self.finish = "length"
+        elif gained and self.request.stop is not None and self.request.stop(self.tokens):
+            self.finish = "stop"
+        return gained
+
+    def decoded(self, draft_forwards: int = 0) -> Decoded:
+        """The result, once the sequence has ended."""
+        assert self.finish is not None
+        forwards = len(self.accepted)
+        return Decoded(
+            self.tokens, forwards, self.accepted, self.finish, self.overrun, draft_forwards
+        )
+
+
+@dataclass
 class Times:
     """Wall-clock seconds of a decoder so far, and its decoding steps (each for all sequences)."""
 
@@ -101,20 +136,6 @@ def check_vocabulary(model: PreTrainedModel, prompt: Sequence[int]) -> None:
         raise UserError(f"The prompt holds a token id outside the vocabulary ({vocabulary}).")
 
 
-def finished(
-    tokens: list[int], new: list[int], request: Request, eos: frozenset[int]
-) -> tuple[list[int], str | None]:
-    """Cut ``new`` at the first EOS and at the budget; ``tokens`` are those generated before.
-
-    Returns:
-        The tokens that count, at least one, and why the sequence ends with them (None: it goes on).
-    """
-    new = new[: request.max_new_tokens - len(tokens)]
-    for index, token in enumerate(new):
-        if token in eos:
-            return new[: index + 1], "eos"
-    if len(tokens) + len(new) == request.max_new_tokens:
-        return new, "length"
-    if request.stop is not None and request.stop(tokens + new):
-        return new, "stop"
-    return new, None
+def longest(requests: Iterable[Request]) -> int:
+    """Most tokens that a sequence of these may come to."""
+    return max(len(request.prompt) + request.max_new_tokens for request in requests)

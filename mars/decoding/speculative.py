@@ -14,9 +14,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, confidence, cutoff
+from mars.decoding.acceptance import accepted_run, agreement, confidence, cutoff
 from mars.decoding.cache import CachedModel
-from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
+from mars.decoding.requests import (
+    Continuation,
+    Decoded,
+    Request,
+    check_model,
+    check_vocabulary,
+    longest,
+)
 from mars.errors import UserError
 
 
@@ -55,25 +62,17 @@ def decode_speculative(
     for model, size in ((target, block_size), (draft, draft_block_size)):
         check_model(model, size, mask_token_id)
         check_vocabulary(model, request.prompt)
-    longest = len(request.prompt) + request.max_new_tokens
-    shared = (draft_tokens, longest, mask_token_id, metric, strict)
+    shared = (draft_tokens, longest([request]), mask_token_id, metric, strict)
     verifier = _Reader(target, block_size, *shared)
     drafter = _Reader(draft, draft_block_size, *shared)
     known = list(request.prompt)
-    tokens: list[int] = []
-    accepted: list[int] = []
-    finish = None
-    while finish is None:
+    answer = Continuation(request)
+    while answer.finish is None:
         drafted = drafter.draft(known, draft_threshold)
-        agreed, continuation = verifier.verify(known, drafted, request.threshold)
+        agreed, own = verifier.verify(known, drafted, request.threshold)
         drafter.cursor = min(drafter.cursor, len(known) + agreed)
-        new = drafted[:agreed] + continuation
-        gained, finish = finished(tokens, new, request, eos)
-        tokens += gained
-        known += gained
-        accepted.append(len(gained))
-    overrun = len(new) - len(gained)
-    return Decoded(tokens, len(accepted), accepted, finish, overrun, drafter.forwards)
+        known += answer.gain(drafted[:agreed] + own, eos)
+    return answer.decoded(drafter.forwards)
 
 
 @dataclass
@@ -125,9 +124,7 @@ class _Reader:
         after = len(text) - groups  # the row that predicts the first drafted token
         logits = self.cached.logits(hidden[after:])
         predicted = logits[:groups].argmax(-1).tolist()
-        agreed = 0
-        while agreed < len(drafted) and drafted[agreed] == predicted[agreed]:
-            agreed += 1
+        agreed = agreement(drafted, predicted)
         start = groups + agreed * masks
         own = torch.cat([logits[agreed : agreed + 1], logits[start : start + masks]])
         self.cursor = len(known) + agreed
@@ -135,8 +132,7 @@ class _Reader:
 
     def _forward(self, ids: list[int], positions: list[int], bias: Tensor | None) -> Tensor:
         self.forwards += 1
-        places = torch.tensor([positions], device=self.device)
-        tokens = torch.tensor([ids], device=self.device)
+        tokens, places = torch.tensor([[ids], [positions]], device=self.device)
         if bias is not None:
             bias = bias.to(self.device)
         return self.cached.hidden(tokens, places, self.cursor + len(ids), bias=bias)[0]

@@ -39,7 +39,7 @@ def profile_steps(workload: Workload, batch: int, tau: float | None) -> dict[str
         mask_token_id=workload.mask_token_id,
         eos=workload.eos,
         slots=batch,
-        max_length=max(map(len, workload.prompts)) + workload.max_new_tokens,
+        max_length=workload.max_length,
     )
     spent: Seconds = defaultdict(float)
     _time_calls(engine.cached, "backbone", spent, "backbone")

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mars.checkpoints.load import eos_token_ids
 from mars.config.experiment import Setting
-from mars.decoding.requests import Decoded, eos_set
+from mars.decoding.requests import Decoded
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.evaluate import evaluate_cell
@@ -67,8 +67,6 @@ class Questions:
             eos_token_ids=eos_token_ids(model, tokenizer),
             max_new_tokens=spec.max_new_tokens,
         )
-        self.eos = eos_set(self.lm.eos_token_ids)
-        self.mask_token_id = tokenizer.mask_token_id
         self._known: dict[tuple[tuple[int, ...], ...], list[float]] = {}
         self._evaluate()
         self.prompts: list[list[int]] = self.lm.prompts

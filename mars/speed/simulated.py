@@ -86,7 +86,7 @@ class SimulatedEngine(Engine):
         device = self.ids.device
         self.pattern = acceptance_pattern(mean, self.block_size, (PATTERN_LENGTH,)).to(device)
         self.entry = torch.zeros_like(self.length)
-        self.state = (*self.state, self.entry)
+        self.state.append(self.entry)
 
     def _place(self, row: int, slot: _Slot) -> None:
         super()._place(row, slot)

@@ -11,6 +11,7 @@ import pandas as pd
 from mars.decoding.methods import TIMED
 from mars.errors import UserError
 from mars.provenance.files import read_json, write_atomic
+from mars.speed.timing import read_measurements
 
 
 def write_summary(folder: Path) -> None:
@@ -26,10 +27,10 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: none there.
     """
-    records = [read_json(path) for path in sorted(folder.glob("batch-*/*.json"))]
+    records = read_measurements(folder)
     if not records:
         raise UserError(f"{folder}: no measurements here; run `mars speed` with this output.")
-    return sorted(records, key=_place)
+    return sorted(records.values(), key=_place)
 
 
 def _place(record: dict[str, Any]) -> tuple:
@@ -87,9 +88,7 @@ def _circumstances(records: list[dict[str, Any]]) -> list[str]:
     measured = [record for record in records if "skipped" not in record]
     if not measured:
         return []
-    lines = []
-    for command in dict.fromkeys(record["command"] for record in measured):
-        lines.append(f"```\n{command}\n```")
+    commands = dict.fromkeys(record["command"] for record in measured)
     first = measured[0]
     hardware, versions = first["hardware"], first["versions"]
     loads = [load for record in measured for load in record["load_average"]]
@@ -97,29 +96,20 @@ def _circumstances(records: list[dict[str, Any]]) -> list[str]:
     if hardware["gpus"]:
         device = f"{', '.join(hardware['gpus'])}, driver {first['gpu_driver']}"
     packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
-    lines.append(
+    return [
+        *(f"```\n{command}\n```" for command in commands),
         f"**{first['label']}** on {device}; {packages}, Python {versions['python']}; "
         f"load average {min(loads):.1f} to {max(loads):.1f}. {first['sequences']} prompts, at "
         f"most {first['spec']['max_new_tokens']} new tokens; medians of "
-        f"{first['spec']['repeats']} rounds, in brackets the quartiles."
-    )
-    return lines
+        f"{first['spec']['repeats']} rounds, in brackets the quartiles.",
+    ]
 
 
 def _cells(records: list[dict[str, Any]]) -> str:
     heads = [
-        *(
-            "batch",
-            "method",
-            "tau",
-            "B_cache",
-            "tokens/s",
-            "decoding only",
-            "prefill s",
-            "decode s",
-        ),
-        *("tokens/forward", "× HF", "× AR engine", "÷ tokens/forward (HF, AR)", "accuracy"),
-        "= greedy AR",
+        *("batch", "method", "tau", "B_cache", "tokens/s", "decoding only", "prefill s"),
+        *("decode s", "tokens/forward", "× HF", "× AR engine", "÷ tokens/forward (HF, AR)"),
+        *("accuracy", "= greedy AR"),
     ]
     return _markdown_table(heads, (_line(row) for row in map(_row, records)))
 
@@ -172,18 +162,17 @@ def _caches(records: list[dict[str, Any]]) -> str:
 
 
 def _profile(profile: dict[str, Any]) -> str:
-    heads = ["batch", "ms per step", *profile["parts"]]
+    parts = profile["parts"]
     lines = [
         [
             str(row["batch"]),
             f"{row['milliseconds']:.2f}",
-            *(f"{row['shares'][part]:.0%}" for part in profile["parts"]),
+            *(f"{row['shares'][p]:.0%}" for p in parts),
         ]
         for row in profile["batches"]
     ]
-    return "Where a decoding step of the engine spends its time:\n\n" + _markdown_table(
-        heads, lines
-    )
+    table = _markdown_table(["batch", "ms per step", *parts], lines)
+    return f"Where a decoding step of the engine spends its time:\n\n{table}"
 
 
 def _markdown_table(heads: list[str], lines: Iterable[list[str]]) -> str:

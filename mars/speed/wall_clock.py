@@ -12,12 +12,18 @@ import torch
 from mars.checkpoints.load import load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.evaluation.scores import Score, mean
-from mars.speed.benchmark import loaded_subject, subject_spec
-from mars.speed.circumstances import circumstances
+from mars.speed.benchmark import loaded_workload
 from mars.speed.methods import Condition
 from mars.speed.questions import Questions
 from mars.speed.summary import write_summary
-from mars.speed.timing import conditions, measure, with_baselines
+from mars.speed.timing import (
+    circumstances,
+    conditions,
+    measure,
+    read_measurements,
+    with_baselines,
+    write_measurements,
+)
 
 if TYPE_CHECKING:
     from mars.config.experiment import WallClock
@@ -40,29 +46,22 @@ def measure_wall_clock(spec: WallClockSpec, job: Job) -> None:
     most = max(section.questions, *section.rounds)
     questions = Questions(model, tokenizer, spec, most, job.inputs.hub)
     facts = circumstances(job.spec.job)
-    subject = loaded_subject(checkpoint, model, tokenizer, [], spec.max_new_tokens)
+    workload = loaded_workload(checkpoint, model, tokenizer, [], spec.max_new_tokens)
     wanted = {batch: conditions_of(section, batch, spec.tau) for batch in sorted(section.rounds)}
     remove_others(output, [one for together in wanted.values() for one in together])
     for batch, together in wanted.items():
         order = longest_first(questions.prompts[: max(section.questions, batch)])
-        prompts = [questions.prompts[index] for index in order]
-        chosen = replace(subject, workload=replace(subject.workload, prompts=prompts))
 
         def score(answers: list[list[int]], order: list[int] = order) -> Score:
             return mean(questions.scores(in_order(answers, order)))
 
-        rounds = section.rounds[batch]
         measure(
-            chosen.workload,
+            replace(workload, prompts=[questions.prompts[index] for index in order]),
             together,
-            repeats=rounds,
+            repeats=section.rounds[batch],
             output=output,
-            spec={
-                **subject_spec(chosen, rounds),
-                "code": job.spec.code,
-                "packages": job.spec.packages,
-            },
-            circumstances={"label": subject.label, **facts},
+            spec={"code": job.spec.code, "packages": job.spec.packages},
+            circumstances=facts,
             score=score,
         )
     write_summary(output)
@@ -81,17 +80,20 @@ def in_order(answers: Sequence[list[int]], order: Sequence[int]) -> list[list[in
 
 def conditions_of(section: WallClock, batch: int, tau: float) -> list[Condition]:
     """What is measured at one batch size; the authors' window has granularities of its own (A5)."""
-    own = [method for method in section.methods if method != AUTHORS]
-    theirs = [method for method in section.methods if method == AUTHORS]
+    blocks = {AUTHORS: section.authors_cache_blocks}
     return [
-        *conditions(own, [batch], [tau], section.cache_blocks),
-        *conditions(theirs, [batch], [tau], section.authors_cache_blocks),
+        condition
+        for method in sorted(section.methods, key=AUTHORS.__eq__)
+        for condition in conditions(
+            [method], [batch], [tau], blocks.get(method, section.cache_blocks)
+        )
     ]
 
 
 def remove_others(output: Path, wanted: Iterable[Condition]) -> None:
-    """Delete records of an earlier run whose conditions are no longer wanted."""
-    known = {output / one.file for group in with_baselines(wanted).values() for one in group}
-    for path in output.glob("batch-*/*.json"):
-        if path not in known:
-            path.unlink()
+    """Drop records of an earlier run whose conditions are no longer wanted."""
+    known = {one.full_name for group in with_baselines(wanted).values() for one in group}
+    records = read_measurements(output)
+    if records.keys() - known:
+        kept = {name: record for name, record in records.items() if name in known}
+        write_measurements(output, kept)
