@@ -25,11 +25,8 @@ from mars.errors import UserError
 
 ATTENTION = "mars_grouped_query"
 
-READ_GRANULARITY = 32
-"""Attention reads the cache up to the longest row, rounded up to this many entries."""
-
-PACK_FROM = 24
-"""Windows are packed where that leaves out at least so many tokens; packing costs some copies."""
+READ_GRANULARITY = 32  # attention reads up to the longest row, rounded up to so many entries
+PACK_FROM = 24  # windows are packed where that leaves out so many tokens: packing costs copies
 
 
 @dataclass
@@ -119,9 +116,8 @@ class CachedModel:
     """A causal LM and its cursor cache: forwards windows of tokens, reads logits where asked.
 
     Args:
-        model: a causal LM of Llama or Qwen2 architecture, any dtype.
-        slots: rows of the cache.
-        capacity: positions per row.
+        model: of Llama or Qwen2 architecture, any dtype.
+        slots, capacity: rows of the cache, and positions per row.
         mask_token_id: made impossible as an output; None where there is none.
         memory_limit: most bytes for the cache; default what the device has free.
         compiled: compile the transformer where it runs on a GPU; takes about a minute per process.
@@ -168,8 +164,7 @@ class CachedModel:
         """Forward a window per row and leave its keys and values in the cache.
 
         Args:
-            ids: tokens, [rows, window].
-            positions: their positions, [rows, window].
+            ids, positions: tokens and their positions, [rows, window].
             kv_length: entries that may be seen by any row; a few more are read, and hidden.
             first: the slot of the first row; the others follow it.
             widths: how much of its window each row needs, from the left. Where shapes need not
@@ -207,15 +202,10 @@ class CachedModel:
         return states if packing is None else packing.unpack(states[0])
 
     def causal_bias(self, positions: Tensor, kv_length: int) -> Tensor:
-        """Additive mask: the query at position p sees the entries 0..p of its row.
+        """Additive mask: the query at position p, of [rows, window], sees the entries 0..p.
 
-        Args:
-            positions: [rows, window].
-            kv_length: entries read.
-
-        Returns:
-            0 or -inf, [rows, 1, groups * window, kv_length]: the window once for each query head
-            of a key-value head, see :func:`grouped_query_attention`.
+        It is 0 or -inf, [rows, 1, groups * window, kv_length]: the window once for each query head
+        of a key-value head, see :func:`grouped_query_attention`.
         """
         queries = positions[:, None].expand(-1, self.groups, -1).reshape(len(positions), 1, -1, 1)
         return torch.where(self.entries[:kv_length] > queries, self.never, self.always)
@@ -225,9 +215,8 @@ class CachedModel:
         if self.head.dtype == torch.float32:
             return linear(hidden.float(), self.head, self.head_bias)
         flat = torch.mm(hidden.flatten(0, -2), self.head.T, out_dtype=torch.float32)
-        return (flat if self.head_bias is None else flat + self.head_bias).unflatten(
-            0, hidden.shape[:-1]
-        )
+        flat = flat if self.head_bias is None else flat + self.head_bias
+        return flat.unflatten(0, hidden.shape[:-1])
 
     def _packing(self, widths: list[int] | None, window: int) -> Packing | None:
         """How to leave out what no row needs, where that is worth more than it costs."""

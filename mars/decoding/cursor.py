@@ -37,8 +37,7 @@ from mars.decoding.requests import (
 )
 from mars.errors import UserError
 
-PREFILL_TOKENS = 2048
-"""Most tokens in one prefill forward; longer prompts enter in pieces."""
+PREFILL_TOKENS = 2048  # most in one forward; longer prompts enter in pieces
 
 
 @dataclass
@@ -79,8 +78,7 @@ class Engine:
             next window computes anyway, and only those that agree are kept: at every threshold
             the output is that of greedy AR decoding. An extension of the paper.
         extra_mask: append B masks and read the last one too: B + 1 predictions. An extension.
-        memory_limit: most bytes for the cache; default what the device has free.
-        compiled: compile the transformer where it runs on a GPU; takes about a minute per process.
+        memory_limit, compiled: see :class:`mars.decoding.cache.CachedModel`.
 
     Raises:
         UserError: the cache does not fit, or the model cannot be decoded this way.
@@ -130,8 +128,7 @@ class Engine:
         self.times = Times()
         self.graphs: Graphs[Shape] | None = Graphs() if device.type == "cuda" else None
 
-    masked = True
-    """Whether the predictions come from [MASK] tokens, which the model must then have."""
+    masked = True  # whether predictions come from [MASK] tokens, which the model must then have
 
     def fill(self) -> Tensor:
         """What the token buffer holds wherever nothing is known yet, [capacity]."""
@@ -297,8 +294,7 @@ class Engine:
     def _compute(self, shape: Shape, widths: list[int] | None = None) -> Tensor:
         """All of a step that happens on the device; reads and writes ``self.state`` in place.
 
-        Returns:
-            What the host must know, [rows, ...], for :meth:`_settle`.
+        What it returns, [rows, ...], is what :meth:`_settle` must know on the host.
         """
         advance = self._advance_lossless if self.lossless else self._advance
         return advance(self._hidden(shape, widths), shape)
@@ -339,9 +335,7 @@ class Engine:
         The logits at the last checked token and at the unchecked ones after it say what AR
         decoding puts next. Unchecked tokens are kept as far as they agree; the first that does
         not is replaced by the AR token, and what came after it is forgotten.
-
-        Returns:
-            [checked, unchecked, tokens] of each row.
+        [checked, unchecked, tokens] of each row.
         """
         rows = slice(shape.first, shape.last)
         cursor, length, unchecked = self.cursor[rows], self.length[rows], self.unchecked[rows]
@@ -394,11 +388,8 @@ class Engine:
             ended.append(slot.identity)
             moved = self.active.pop()
             if moved is not slot:
-                self._move(len(self.active), row, moved)
+                self.active[row] = moved
+                self.cached.cache.move(len(self.active), row, moved.cursor)
+                for state in self.state:
+                    state[row] = state[len(self.active)]
         return ended
-
-    def _move(self, source: int, target: int, slot: _Slot) -> None:
-        self.active[target] = slot
-        self.cached.cache.move(source, target, slot.cursor)
-        for state in self.state:
-            state[target] = state[source]

@@ -134,7 +134,6 @@ def custom_generate(
     Args:
         inputs, input_ids: prompts, [batch, length], padded on either side.
         attention_mask: 1 for tokens, 0 for padding, [batch, length].
-        threshold, method: as in :func:`mars.decoding.decode`.
         arguments: ``max_new_tokens``, ``eos_token_id``, ``pad_token_id``, ``mars_block_size`` and
             ``mars_mask_token_id`` override the generation config; options of ``decode`` pass,
             ``compiled`` among them, which is off here unless asked for.

@@ -19,20 +19,14 @@ from mars.errors import UserError
 class Method:
     """One way to decode.
 
-    Attributes:
-        name: as in :func:`mars.decoding.decode`, in settings and in records.
-        options: what it takes beside the arguments that all methods have.
-        has_tau: whether tau decides what is accepted; then the model needs a [MASK]. Without tau
-            the output must be that of greedy AR decoding.
-        one_token: whether it decodes one token per forward, whatever the block size.
-        in_settings: whether a setting names it. The others are chosen by what a model is.
+    Without tau the output must be that of greedy AR decoding.
     """
 
-    name: str
-    options: frozenset[str] = frozenset()
-    has_tau: bool = True
-    one_token: bool = False
-    in_settings: bool = False
+    name: str  # as in `mars.decoding.decode`, in settings and in records
+    options: frozenset[str] = frozenset()  # beside the arguments that all methods have
+    has_tau: bool = True  # whether tau decides what is accepted; the model then needs a [MASK]
+    one_token: bool = False  # whether it decodes one token per forward, whatever the block size
+    in_settings: bool = False  # whether a setting names it, or it follows from what a model is
 
     def tau(self, threshold: float | None) -> float | None:
         """The threshold of its requests; None is one-token mode."""
@@ -83,27 +77,16 @@ STREAMING_METHODS = tuple(name for name, method in METHODS.items() if method.opt
 
 @dataclass(frozen=True)
 class Timed:
-    """One method as it is timed, which is one row of Table 5.
+    """One method as it is timed, which is one row of Table 5."""
 
-    Attributes:
-        name: in `speed.wall_clock.methods`, on the command line and in records.
-        method: of :data:`METHODS`.
-        table5_row: what its row is called.
-        in_paper: whether the paper has the row; the others are labelled as beyond it.
-        options: fixed options of the method.
-        baseline: whether it is always timed, because speed-ups are over it.
-        prefill_apart: whether its prefill is timed by a pass that ends after one token.
-        static: whether its batches have one length and a compiled static cache; GPUs only.
-    """
-
-    name: str
-    method: str
+    name: str  # in `speed.wall_clock.methods`, on the command line and in records
+    method: str  # of METHODS
     table5_row: str
-    in_paper: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-    baseline: bool = False
-    prefill_apart: bool = False
-    static: bool = False
+    in_paper: bool = False  # whether the paper has the row; the others are labelled as beyond it
+    options: Mapping[str, Any] = field(default_factory=dict)  # fixed options of the method
+    baseline: bool = False  # whether it is always timed, because speed-ups are over it
+    prefill_apart: bool = False  # whether its prefill is timed by a pass that ends after one token
+    static: bool = False  # whether its batches have one length and a compiled static cache; GPUs
 
     @property
     def has_tau(self) -> bool:

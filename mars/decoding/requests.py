@@ -10,25 +10,17 @@ from transformers import PreTrainedModel
 from mars.decoding.acceptance import cutoff
 from mars.errors import UserError
 
-Stop = Callable[[list[int]], bool]
-"""Sees the tokens generated so far; true ends the request early."""
+Stop = Callable[[list[int]], bool]  # sees the tokens so far; true ends the request early
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt and how to continue it.
+    """One prompt and how to continue it."""
 
-    Attributes:
-        prompt: token ids, at least one.
-        threshold: tau of the acceptance metric; None is one-token mode.
-        max_new_tokens: the most tokens to generate, at least 1.
-        stop: ends the request early to save work; the tokens that made it true are kept.
-    """
-
-    prompt: Sequence[int]
-    threshold: float | None = None
+    prompt: Sequence[int]  # token ids, at least one
+    threshold: float | None = None  # tau of the acceptance metric; None is one-token mode
     max_new_tokens: int = 256
-    stop: Stop | None = None
+    stop: Stop | None = None  # to save work; the tokens that made it true are kept
 
     def check(self, metric: str) -> None:
         """Raise a UserError for a request no decoder can serve."""
@@ -43,22 +35,16 @@ class Request:
 class Decoded:
     """The continuation of one prompt.
 
-    Attributes:
-        tokens: generated ids, up to and including the first EOS.
-        forwards: forwards of the model this sequence took part in, the prompt's included.
-        accepted: tokens gained in each forward; sums to ``len(tokens)`` (paper Figure 1).
-        finish: ``eos``, ``length`` (the budget) or ``stop``.
-        overrun: tokens that the last forward accepted beyond EOS or the budget. They are not in
-            ``tokens``; the authors' code writes and counts them (docs/differences.md, A2).
-        draft_forwards: forwards of the draft model, in speculative decoding.
+    ``overrun`` counts tokens that the last forward accepted beyond EOS or the budget. They are not
+    in ``tokens``; the authors' code writes and counts them (docs/differences.md, A2).
     """
 
-    tokens: list[int]
-    forwards: int
-    accepted: list[int]
-    finish: str
+    tokens: list[int]  # up to and including the first EOS
+    forwards: int  # of the model that this sequence took part in, the prompt's included
+    accepted: list[int]  # tokens gained in each forward; sums to len(tokens) (paper Figure 1)
+    finish: str  # eos, length (the budget) or stop
     overrun: int = 0
-    draft_forwards: int = 0
+    draft_forwards: int = 0  # of the draft model, in speculative decoding
 
 
 @dataclass

@@ -47,14 +47,12 @@ def decode_speculative(
     ``request.threshold`` is the target's tau: with None (or ``block_size`` 1) there are no mask
     groups and the output is the target's own greedy decoding; the paper's row without MARS.
 
+    ``forwards`` and ``accepted`` count forwards of the target, ``draft_forwards`` the draft's.
+
     Args:
         draft_tokens: K, tokens drafted per target forward.
         block_size: B of the target, B - 1 masks per group.
-        draft_block_size: B of the draft; 1 drafts autoregressively.
-        draft_threshold: tau of the draft.
-
-    Returns:
-        ``forwards`` and ``accepted`` count forwards of the target, ``draft_forwards`` the draft's.
+        draft_block_size, draft_threshold: B and tau of the draft; 1 drafts autoregressively.
     """
     if draft_tokens < 1:
         raise UserError(f"draft_tokens must be at least 1, not {draft_tokens}.")

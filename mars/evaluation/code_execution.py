@@ -24,13 +24,9 @@ MEMORY = 1 << 30  # bytes of address space for one program
 def run_programs(
     programs: Sequence[str], timeout: float, memory: int = MEMORY, workers: int | None = None
 ) -> tuple[list[str], str]:
-    """Run each program in a limited process.
+    """Run each program, ``workers`` side by side (default: one per usable core).
 
-    Args:
-        programs: Python source texts.
-        timeout: seconds of wall clock for each.
-        memory: bytes of address space for each.
-        workers: how many run side by side; default the number of usable cores.
+    Each has ``timeout`` seconds of wall clock and ``memory`` bytes of address space.
 
     Returns:
         For each program ``"passed"``, ``"failed: <exception>"`` or ``"timed out"``; and how the
@@ -66,16 +62,11 @@ class CodeEval:
     """In place of the hub's ``code_eval`` metric, which lm-eval's tasks call one document a time.
 
     ``prepare`` runs many programs at once, and ``compute`` then finds their outcomes.
-
-    Attributes:
-        timeout: seconds for one program.
-        allowed: whether running programs has been allowed (``unsafe_code`` of a benchmark).
-        network: how the network was cut off in the last run.
     """
 
-    timeout: float = 10
-    allowed: bool = False
-    network: str | None = None
+    timeout: float = 10  # seconds for one program
+    allowed: bool = False  # by `unsafe_code` of a benchmark
+    network: str | None = None  # how it was cut off in the last run
     outcomes: dict[str, str] = field(default_factory=dict)
 
     def prepare(self, programs: Sequence[str]) -> None:

@@ -51,6 +51,7 @@ ABBREVIATIONS = (
     *("u.s", "u.k", "no", "inc", "ltd", "co", "fig", "jan", "feb", "aug", "sept", "oct", "nov"),
 )
 UNTRAINED = "punkt without trained parameters"
+_MARK = "untrained"  # a file beside a model that was written here
 
 
 class NoDocumentsError(UserError):
@@ -169,13 +170,9 @@ def _module(name: str, module: ModuleType | None) -> Iterator[None]:
 
 
 def prepare_ifeval(folder: Path) -> str:
-    """Make IFEval's checkers work offline and repeatably.
+    """Make IFEval's checkers work offline and repeatably; which sentence splitter they use.
 
-    Args:
-        folder: where an untrained ``punkt_tab`` may be written if NLTK has none.
-
-    Returns:
-        Which sentence splitter is in use: ``"nltk punkt_tab"`` or :data:`UNTRAINED`.
+    It is ``"nltk punkt_tab"`` or, if NLTK has none, :data:`UNTRAINED`, written into ``folder``.
     """
     import langdetect
     import nltk
@@ -189,9 +186,6 @@ def prepare_ifeval(folder: Path) -> str:
         return UNTRAINED
     # An earlier call in this process may have put one there.
     return UNTRAINED if Path(str(found), _MARK).exists() else "nltk punkt_tab"
-
-
-_MARK = "untrained"
 
 
 def _write_untrained_punkt(folder: Path) -> None:

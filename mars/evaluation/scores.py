@@ -47,10 +47,8 @@ def average(scores: Iterable[Score]) -> Score:
     if not scores:
         raise ValueError("the average of no scores")
     value = sum(score.value for score in scores) / len(scores)
-    errors = [score.stderr for score in scores]
-    if any(error is None for error in errors):
-        return Score(value, None)
-    return Score(value, math.hypot(*errors) / len(scores))  # type: ignore[arg-type]
+    errors = [score.stderr for score in scores if score.stderr is not None]
+    return Score(value, math.hypot(*errors) / len(scores) if len(errors) == len(scores) else None)
 
 
 def mean(values: Sequence[float]) -> Score:

@@ -45,7 +45,8 @@ def checkpoint_workload(
     """
     tokenizer = load_tokenizer(checkpoint)
     model = load_model(checkpoint, getattr(torch, precision))
-    ids = by_length(load_prompts(prompts, tokenizer, prompt_count))
+    ids = load_prompts(prompts, tokenizer, prompt_count)
+    ids.sort(key=len, reverse=True)  # as `decode` has them: static batches of like length
     return loaded_workload(checkpoint, model, tokenizer, ids, max_new_tokens, block_size)
 
 
@@ -96,7 +97,7 @@ def random_workload(
         label += f", simulated acceptance of {simulated_acceptance} tokens per forward"
     return Workload(
         model,
-        by_length(random_prompts(vocabulary, prompt_count)),
+        sorted(random_prompts(vocabulary, prompt_count), key=len, reverse=True),
         block_size,
         max_new_tokens,
         frozenset(),
@@ -105,11 +106,6 @@ def random_workload(
         label=label,
         identity={"random_weights": shape, "precision": precision},
     )
-
-
-def by_length(prompts: list[list[int]]) -> list[list[int]]:
-    """Longest first, as the engine's own ``decode`` has them: static batches of like length."""
-    return sorted(prompts, key=len, reverse=True)
 
 
 def load_prompts(source: str, tokenizer: PreTrainedTokenizerBase, count: int) -> list[list[int]]:

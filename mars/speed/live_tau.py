@@ -17,17 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mars.checkpoints.load import load_model
-from mars.data.tokenizer import load_tokenizer
 from mars.decoding.cache import attention_of
 from mars.decoding.cursor import Engine
 from mars.decoding.requests import Request
 from mars.evaluation.scores import mean
 from mars.provenance.files import write_json
 from mars.provenance.manifest import new_folder
-from mars.speed.benchmark import loaded_workload
 from mars.speed.methods import stopwatch
-from mars.speed.questions import Questions
+from mars.speed.questions import Questions, questions_for
 from mars.speed.timing import circumstances
 
 if TYPE_CHECKING:
@@ -221,20 +218,8 @@ def measure_live_tau(spec: LiveTauSpec, job: Job) -> None:
     """
     section, budget = spec.section, spec.max_new_tokens
     low, slots = section.low, section.slots
-    checkpoint = job.inputs.folder("checkpoints")
-    model = load_model(checkpoint, getattr(torch, spec.precision))
-    tokenizer = load_tokenizer(checkpoint)
-    questions = Questions(model, tokenizer, spec, section.questions, job.inputs.hub)
-    prompts = questions.prompts
-    workload = loaded_workload(checkpoint, model, tokenizer, prompts, budget)
-    engine = Engine(
-        model,
-        block_size=workload.block_size,
-        mask_token_id=workload.mask_token_id,
-        eos=workload.eos,
-        slots=slots,
-        max_length=workload.max_length,
-    )
+    questions, workload = questions_for(spec, section.questions, job)
+    prompts, engine = workload.prompts, workload.engine(slots)
     for warm_up in (low, None):
         capacity(engine, prompts, warm_up, budget)
     measured = {

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from mars.decoding.cursor import Engine
 from mars.decoding.decoders import ENGINES, TIMED_BATCHES
 from mars.decoding.methods import METHODS, TIMED, Timed
 from mars.decoding.requests import Decoded, Request, Times
@@ -57,28 +58,35 @@ class Condition:
 class Workload:
     """What is decoded, the same for every method.
 
-    Attributes:
-        prompts: token ids, in the order in which all methods take them.
-        simulated_acceptance: tokens per forward to be accepted whatever the model says (see
-            :mod:`mars.speed.simulated`); None decodes by the model's confidence.
-        label: what the model is called.
-        identity: what tells the model from others.
+    With ``simulated_acceptance`` so many tokens are accepted per forward, whatever the model says
+    (see :mod:`mars.speed.simulated`); None decodes by its confidence.
     """
 
     model: PreTrainedModel
-    prompts: list[list[int]]
+    prompts: list[list[int]]  # token ids, in the order in which all methods take them
     block_size: int
     max_new_tokens: int
     eos: frozenset[int]
     mask_token_id: int | None
     simulated_acceptance: float | None = None
-    label: str = ""
-    identity: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""  # what the model is called
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what tells it from others
 
     @property
     def max_length(self) -> int:
         """Most tokens that a sequence may come to."""
         return max(map(len, self.prompts)) + self.max_new_tokens
+
+    def engine(self, slots: int) -> Engine:
+        """The cursor engine for these prompts."""
+        return Engine(
+            self.model,
+            block_size=self.block_size,
+            mask_token_id=self.mask_token_id,
+            eos=self.eos,
+            slots=slots,
+            max_length=self.max_length,
+        )
 
     def spec(self, repeats: int) -> dict[str, Any]:
         """What its numbers depend on, apart from the condition, the code and the versions."""

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mars.checkpoints.load import eos_token_ids
+from mars.checkpoints.load import eos_token_ids, load_model
 from mars.config.experiment import Setting
+from mars.data.tokenizer import load_tokenizer
 from mars.decoding.requests import Decoded
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM
@@ -23,11 +25,24 @@ from mars.evaluation.evaluate import evaluate_cell
 from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline
 from mars.evaluation.tasks import load_benchmark
+from mars.speed.benchmark import loaded_workload
+from mars.speed.methods import Workload
 
 if TYPE_CHECKING:
+    from mars.provenance.stage import Job
     from mars.speed.stage import TimedSpec
 
 Answers = list[list[int]]
+
+
+def questions_for(spec: TimedSpec, count: int, job: Job) -> tuple[Questions, Workload]:
+    """The questions that a stage puts to its one model, and that model with them as prompts."""
+    checkpoint = job.inputs.folder("checkpoints")
+    model = load_model(checkpoint, getattr(torch, spec.precision))
+    tokenizer = load_tokenizer(checkpoint)
+    questions = Questions(model, tokenizer, spec, count, job.inputs.hub)
+    prompts, budget = questions.prompts, spec.max_new_tokens
+    return questions, loaded_workload(checkpoint, model, tokenizer, prompts, budget)
 
 
 class Questions:
@@ -35,7 +50,6 @@ class Questions:
 
     Args:
         model, tokenizer: of any checkpoint; it sets the chat format and the room for a prompt.
-        spec: benchmark and budget of an answer.
         count: how many questions; all of them if there are fewer.
         hub: data sets in hub layout.
 

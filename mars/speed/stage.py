@@ -12,18 +12,13 @@ from mars.provenance.stage import Job, Spec, Stage
 
 
 class TimedSpec(Spec):
-    """What is decoded under the clock, and with what precision, whatever is measured.
-
-    Attributes:
-        tau: of the models that have one.
-        generated_data: whether the benchmark is one of this project's miniatures.
-    """
+    """What is decoded under the clock, and with what precision, whatever is measured."""
 
     benchmark: Benchmark
-    tau: float
+    tau: float  # of the models that have one
     max_new_tokens: int
     precision: str
-    generated_data: bool
+    generated_data: bool  # whether the benchmark is one of this project's miniatures
 
 
 class WallClockSpec(TimedSpec):
@@ -45,11 +40,7 @@ class LiveTauSpec(TimedSpec):
 
 
 def _timed(experiment: Experiment, part: str) -> dict[str, Any]:
-    """The fields of the spec of ``part``, a key of the section `speed`.
-
-    Raises:
-        UserError: the experiment has no such part.
-    """
+    """The fields of the spec of ``part``, a key of `speed`; UserError where there is none."""
     speed = experiment.speed
     section = speed and speed.parts()[part]
     if speed is None or section is None:

@@ -80,12 +80,11 @@ def measure(
     score: Scorer | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Write a record of each condition that has none with its spec.
+    """Write a record of each condition that has none with its spec into the folder ``output``.
 
     Args:
         wanted: conditions; both baselines of each batch size are added to them.
         repeats: rounds, after one to warm up.
-        output: folder of the records.
         spec: what the numbers depend on beside workload and condition (code, versions).
         circumstances: as of :func:`circumstances`, to be written into every record.
         score: puts the accuracy into every record, outside the clock.
@@ -138,6 +137,14 @@ def read_measurements(folder: Path) -> Records:
 def write_measurements(folder: Path, records: Records) -> None:
     """Write all records of a folder, atomically."""
     write_jsonl(folder / MEASUREMENTS, records.values())
+
+
+def remove_others(folder: Path, wanted: Iterable[Condition]) -> None:
+    """Drop records of an earlier run whose conditions are no longer wanted."""
+    known = {one.full_name for group in with_baselines(wanted).values() for one in group}
+    records = read_measurements(folder)
+    if records.keys() - known:
+        write_measurements(folder, {name: records[name] for name in records if name in known})
 
 
 def _timed_as(condition: Condition, workload: Workload) -> Condition:

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
-from mars.checkpoints.load import load_model
-from mars.data.tokenizer import load_tokenizer
 from mars.evaluation.scores import Score, mean
-from mars.speed.benchmark import loaded_workload
 from mars.speed.methods import Condition
-from mars.speed.questions import Questions
+from mars.speed.questions import questions_for
 from mars.speed.summary import write_summary
-from mars.speed.timing import (
-    circumstances,
-    conditions,
-    measure,
-    read_measurements,
-    with_baselines,
-    write_measurements,
-)
+from mars.speed.timing import circumstances, conditions, measure, remove_others
 
 if TYPE_CHECKING:
     from mars.config.experiment import WallClock
@@ -39,14 +26,9 @@ def measure_wall_clock(spec: WallClockSpec, job: Job) -> None:
     The model is one trained with MARS; its one-token mode is the AR baseline. A batch with room for
     more questions than the section says gets as many as it has room for.
     """
-    section = spec.section
-    checkpoint, output = job.inputs.folder("checkpoints"), job.output
-    model = load_model(checkpoint, getattr(torch, spec.precision))
-    tokenizer = load_tokenizer(checkpoint)
-    most = max(section.questions, *section.rounds)
-    questions = Questions(model, tokenizer, spec, most, job.inputs.hub)
+    section, output = spec.section, job.output
+    questions, workload = questions_for(spec, max(section.questions, *section.rounds), job)
     facts = circumstances(job.spec.job)
-    workload = loaded_workload(checkpoint, model, tokenizer, [], spec.max_new_tokens)
     wanted = {batch: conditions_of(section, batch, spec.tau) for batch in sorted(section.rounds)}
     remove_others(output, [one for together in wanted.values() for one in together])
     for batch, together in wanted.items():
@@ -88,12 +70,3 @@ def conditions_of(section: WallClock, batch: int, tau: float) -> list[Condition]
             [method], [batch], [tau], blocks.get(method, section.cache_blocks)
         )
     ]
-
-
-def remove_others(output: Path, wanted: Iterable[Condition]) -> None:
-    """Drop records of an earlier run whose conditions are no longer wanted."""
-    known = {one.full_name for group in with_baselines(wanted).values() for one in group}
-    records = read_measurements(output)
-    if records.keys() - known:
-        kept = {name: record for name, record in records.items() if name in known}
-        write_measurements(output, kept)

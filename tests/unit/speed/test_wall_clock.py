@@ -2,8 +2,8 @@
 
 from mars.config.experiment import WallClock
 from mars.speed.methods import Condition
-from mars.speed.timing import read_measurements, write_measurements
-from mars.speed.wall_clock import conditions_of, in_order, longest_first, remove_others
+from mars.speed.timing import read_measurements, remove_others, write_measurements
+from mars.speed.wall_clock import conditions_of, in_order, longest_first
 
 
 def test_answers_come_back_in_the_order_of_the_questions():
