@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mars.decoding.methods import method_named
 from mars.errors import UserError
+
+Answer = TypeVar("Answer")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +56,7 @@ def decode(
         UserError: a request or setting that cannot be served; nothing has been decoded then.
     """
     from mars.decoding.decoders import BATCHES, ENGINES
-    from mars.decoding.requests import Request, check_model, check_vocabulary, eos_set, longest
+    from mars.decoding.requests import Request, check_model, eos_set, longest
 
     chosen = method_named(method, options)
     given = {"threshold": threshold, "max_new_tokens": max_new_tokens, "stop": stop}
@@ -65,13 +67,11 @@ def decode(
     ]
     check_model(model, block_size if chosen.has_tau else 1, mask_token_id)
     for request in requests:
-        request.check(options.get("metric", "probability"))
-        check_vocabulary(model, request.prompt)
+        request.check(model, options.get("metric", "probability"))
     if not requests:
         return []
     options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
-    # Prompts of like length are decoded together.
-    order = sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt))
+    order = longest_first(prompts)
     queue = [requests[index] for index in order]
     if method in BATCHES:
         decoder = partial(BATCHES[method], model, **options)
@@ -79,8 +79,7 @@ def decode(
     else:
         room: dict[str, Any] = {"slots": min(slots, len(queue)), "max_length": longest(queue)}
         done = ENGINES[method](model, **room, **options).answer(queue, progress)
-    found = dict(zip(order, done, strict=True))
-    return [found[index] for index in range(len(requests))]
+    return in_order(done, order)
 
 
 def _one_per_prompt(name: str, value: Any, prompts: int) -> list[Any]:
@@ -104,3 +103,14 @@ def _batch_after_batch(
                 progress(decoded)
         done += batch
     return done
+
+
+def longest_first(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The order in which prompts are decoded: those of like length together."""
+    return sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+
+
+def in_order(answers: Sequence[Answer], order: Sequence[int]) -> list[Answer]:
+    """Undo :func:`longest_first`: the answer to prompt ``order[k]`` is ``answers[k]``."""
+    found = dict(zip(order, answers, strict=True))
+    return [found[index] for index in range(len(order))]

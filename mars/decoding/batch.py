@@ -27,10 +27,11 @@ class Batch:
         metric: str,
         width: int,
         fill: int,
-        device: torch.device,
+        model: PreTrainedModel,
     ):
+        device = model.device
         for request in requests:
-            request.check(metric)
+            request.check(model, metric)
         self.rows = [Continuation(request) for request in requests]
         self.ids = torch.full((len(requests), width), fill, device=device)
         for row, request in enumerate(requests):
@@ -65,7 +66,7 @@ class CachedBatch(Batch):
         capacity = longest(requests) + room
         self.cached = CachedModel(model, len(requests), capacity, mask_token_id, memory_limit)
         self.eos, width = eos, self.cached.capacity
-        super().__init__(requests, metric, width, mask_token_id, model.device)
+        super().__init__(requests, metric, width, mask_token_id, model)
         self.offsets = torch.arange(width, device=model.device)
         lengths = [len(request.prompt) for request in requests]
         self.prompt_lengths = torch.tensor(lengths, device=model.device)

@@ -26,15 +26,7 @@ from transformers import PreTrainedModel
 from mars.decoding.acceptance import accepted_run, confidence, cutoff
 from mars.decoding.cache import CachedModel, attention_of, gather_at, round_up
 from mars.decoding.gpu import Graphs
-from mars.decoding.requests import (
-    Continuation,
-    Decoded,
-    Request,
-    Times,
-    check_model,
-    check_vocabulary,
-    longest,
-)
+from mars.decoding.requests import Continuation, Decoded, Request, Times, check_model, longest
 from mars.errors import UserError
 
 PREFILL_TOKENS = 2048  # most in one forward; longer prompts enter in pieces
@@ -142,8 +134,7 @@ class Engine:
         Raises:
             UserError: the request cannot be served; those in flight are not touched.
         """
-        request.check(self.metric)
-        check_vocabulary(self.cached.model, request.prompt)
+        request.check(self.cached.model, self.metric)
         block_size = self.block_size if block_size is None else block_size
         if not 1 <= block_size <= self.block_size:
             raise UserError(

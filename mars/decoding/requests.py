@@ -22,13 +22,16 @@ class Request:
     max_new_tokens: int = 256
     stop: Stop | None = None  # to save work; the tokens that made it true are kept
 
-    def check(self, metric: str) -> None:
+    def check(self, model: PreTrainedModel, metric: str) -> None:
         """Raise a UserError for a request no decoder can serve."""
         if len(self.prompt) == 0:
             raise UserError("The prompt is empty: give at least one token.")
         if self.max_new_tokens < 1:
             raise UserError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}.")
         cutoff(self.threshold, metric)
+        vocabulary = model.config.vocab_size
+        if not 0 <= min(self.prompt) <= max(self.prompt) < vocabulary:
+            raise UserError(f"The prompt holds a token id outside the vocabulary ({vocabulary}).")
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,6 @@ def check_model(model: PreTrainedModel, block_size: int, mask_token_id: int | No
         raise UserError(
             f"The mask token id {mask_token_id} is outside the vocabulary ({vocabulary})."
         )
-
-
-def check_vocabulary(model: PreTrainedModel, prompt: Sequence[int]) -> None:
-    """Raise a UserError for a token id the model has no embedding for."""
-    vocabulary = model.config.vocab_size
-    if not 0 <= min(prompt) <= max(prompt) < vocabulary:
-        raise UserError(f"The prompt holds a token id outside the vocabulary ({vocabulary}).")
 
 
 def longest(requests: Iterable[Request]) -> int:

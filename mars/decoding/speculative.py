@@ -16,14 +16,7 @@ from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import accepted_run, agreement, confidence, cutoff
 from mars.decoding.cache import CachedModel
-from mars.decoding.requests import (
-    Continuation,
-    Decoded,
-    Request,
-    check_model,
-    check_vocabulary,
-    longest,
-)
+from mars.decoding.requests import Continuation, Decoded, Request, check_model, longest
 from mars.errors import UserError
 
 
@@ -56,10 +49,9 @@ def decode_speculative(
     """
     if draft_tokens < 1:
         raise UserError(f"draft_tokens must be at least 1, not {draft_tokens}.")
-    request.check(metric)
     for model, size in ((target, block_size), (draft, draft_block_size)):
+        request.check(model, metric)
         check_model(model, size, mask_token_id)
-        check_vocabulary(model, request.prompt)
     shared = (draft_tokens, longest([request]), mask_token_id, metric, strict)
     verifier = _Reader(target, block_size, *shared)
     drafter = _Reader(draft, draft_block_size, *shared)

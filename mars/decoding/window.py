@@ -43,7 +43,7 @@ def decode_one(
 
     The last prefix token and ``block_size - 1`` masks predict the next ``block_size`` tokens.
     """
-    request.check(metric)
+    request.check(model, metric)
     predictions = block_size + extra_mask
     masks = [] if mask_token_id is None else [mask_token_id] * (predictions - 1)
     needed = torch.tensor(cutoff(request.threshold, metric))
@@ -89,7 +89,7 @@ def decode_window_batch(
     """
     check_model(model, block_size, mask_token_id)
     width = longest(requests) + block_size
-    batch = Batch(requests, metric, width, mask_token_id or 0, model.device)
+    batch = Batch(requests, metric, width, mask_token_id or 0, model)
     while going := batch.going:
         lengths = [len(requests[row].prompt) + len(batch.rows[row].tokens) for row in going]
         logits = _logits(model, batch.ids[going], lengths, block_size, mask_token_id)

@@ -46,7 +46,6 @@ def checkpoint_workload(
     tokenizer = load_tokenizer(checkpoint)
     model = load_model(checkpoint, getattr(torch, precision))
     ids = load_prompts(prompts, tokenizer, prompt_count)
-    ids.sort(key=len, reverse=True)  # as `decode` has them: static batches of like length
     return loaded_workload(checkpoint, model, tokenizer, ids, max_new_tokens, block_size)
 
 
@@ -97,7 +96,7 @@ def random_workload(
         label += f", simulated acceptance of {simulated_acceptance} tokens per forward"
     return Workload(
         model,
-        sorted(random_prompts(vocabulary, prompt_count), key=len, reverse=True),
+        random_prompts(vocabulary, prompt_count),
         block_size,
         max_new_tokens,
         frozenset(),
@@ -173,7 +172,8 @@ def benchmark(
         workload, wanted, repeats=repeats, output=output, spec=spec, circumstances=circumstances
     )
     if profile:
-        some = [replace(workload, prompts=workload.prompts[: 2 * batch]) for batch in batches]
+        longest = sorted(workload.prompts, key=len, reverse=True)
+        some = [replace(workload, prompts=longest[: 2 * batch]) for batch in batches]
         rows = [profile_steps(*one, taus[0]) for one in zip(some, batches, strict=True)]
         write_json(output / "profile.json", {"parts": PARTS, "batches": rows})
     write_summary(output)

@@ -63,7 +63,7 @@ class Workload:
     """
 
     model: PreTrainedModel
-    prompts: list[list[int]]  # token ids, in the order in which all methods take them
+    prompts: list[list[int]]  # token ids
     block_size: int
     max_new_tokens: int
     eos: frozenset[int]

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mars.decoding import in_order, longest_first
 from mars.decoding.methods import BASELINES
 from mars.errors import UserError
 from mars.evaluation.scores import Score
@@ -94,6 +95,8 @@ def measure(
     """
     if repeats < 1:
         raise UserError(f"--repeats must be at least 1, not {repeats}.")
+    order = longest_first(workload.prompts)  # as `decode` has them: batches of like length
+    workload = replace(workload, prompts=[workload.prompts[index] for index in order])
     spec = workload.spec(repeats) | spec
     records = read_measurements(output)
     for batch, together in with_baselines(wanted).items():
@@ -120,7 +123,8 @@ def measure(
             else:
                 result = _result(twin, outputs, rounds) | shared | {"load_average": load}
                 if score is not None:
-                    result["accuracy"] = score(outputs[twin.name].tokens)._asdict()
+                    answers = in_order(outputs[twin.name].tokens, order)
+                    result["accuracy"] = score(answers)._asdict()
                 if twin != condition:
                     result["timed_as"] = asdict(twin)
             name = condition.full_name

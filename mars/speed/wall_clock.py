@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mars.evaluation.scores import Score, mean
+from mars.evaluation.scores import mean
 from mars.speed.methods import Condition
 from mars.speed.questions import questions_for
 from mars.speed.summary import write_summary
@@ -32,32 +31,16 @@ def measure_wall_clock(spec: WallClockSpec, job: Job) -> None:
     wanted = {batch: conditions_of(section, batch, spec.tau) for batch in sorted(section.rounds)}
     remove_others(output, [one for together in wanted.values() for one in together])
     for batch, together in wanted.items():
-        order = longest_first(questions.prompts[: max(section.questions, batch)])
-
-        def score(answers: list[list[int]], order: list[int] = order) -> Score:
-            return mean(questions.scores(in_order(answers, order)))
-
         measure(
-            replace(workload, prompts=[questions.prompts[index] for index in order]),
+            replace(workload, prompts=workload.prompts[: max(section.questions, batch)]),
             together,
             repeats=section.rounds[batch],
             output=output,
             spec={"code": job.spec.code, "packages": job.spec.packages},
             circumstances=facts,
-            score=score,
+            score=lambda answers: mean(questions.scores(answers)),
         )
     write_summary(output)
-
-
-def longest_first(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The order in which prompts are decoded, as in the engine's own ``decode``."""
-    return sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-
-
-def in_order(answers: Sequence[list[int]], order: Sequence[int]) -> list[list[int]]:
-    """Undo :func:`longest_first`: the answer to question ``order[k]`` is ``answers[k]``."""
-    found = dict(zip(order, answers, strict=True))
-    return [found[index] for index in range(len(order))]
 
 
 def conditions_of(section: WallClock, batch: int, tau: float) -> list[Condition]:

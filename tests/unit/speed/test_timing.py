@@ -2,6 +2,7 @@
 
 import pytest
 
+from mars.decoding import in_order, longest_first
 from mars.decoding.requests import Decoded
 from mars.errors import UserError
 from mars.evaluation.scores import Score
@@ -103,6 +104,14 @@ def test_blocks_that_hold_any_answer_are_one_measurement(workload, tmp_path, mon
     assert [record["timed_as"]["cache_block"] for record in long] == [24, 24]
     assert [record["spec"]["cell"]["cache_block"] for record in long] == [32, 64]
     assert long[0]["seconds"] == long[1]["seconds"]
+
+
+def test_answers_come_back_in_the_order_of_the_questions():
+    prompts = [[1], [1, 2, 3], [1, 2], [4]]
+    order = longest_first(prompts)
+    assert [len(prompts[index]) for index in order] == [3, 2, 1, 1]
+    decoded = [prompts[index] for index in order]
+    assert in_order(decoded, order) == prompts
 
 
 def test_accuracies_are_those_of_the_tokens_that_were_timed(workload, tmp_path):

@@ -3,15 +3,7 @@
 from mars.config.experiment import WallClock
 from mars.speed.methods import Condition
 from mars.speed.timing import read_measurements, remove_others, write_measurements
-from mars.speed.wall_clock import conditions_of, in_order, longest_first
-
-
-def test_answers_come_back_in_the_order_of_the_questions():
-    prompts = [[1], [1, 2, 3], [1, 2], [4]]
-    order = longest_first(prompts)
-    assert [len(prompts[index]) for index in order] == [3, 2, 1, 1]
-    decoded = [prompts[index] for index in order]
-    assert in_order(decoded, order) == prompts
+from mars.speed.wall_clock import conditions_of
 
 
 def test_the_authors_window_has_granularities_of_its_own():
