@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mars.decoding.methods import method_named
+from mars.decoding.methods import batch_decoders, engines, method_named
 from mars.errors import UserError
 
 Answer = TypeVar("Answer")
@@ -55,7 +55,6 @@ def decode(
     Raises:
         UserError: a request or setting that cannot be served; nothing has been decoded then.
     """
-    from mars.decoding.decoders import BATCHES, ENGINES
     from mars.decoding.requests import Request, check_model, eos_set, longest
 
     chosen = method_named(method, options)
@@ -73,12 +72,12 @@ def decode(
     options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
     order = longest_first(prompts)
     queue = [requests[index] for index in order]
-    if method in BATCHES:
-        decoder = partial(BATCHES[method], model, **options)
+    if method in batch_decoders():
+        decoder = partial(batch_decoders()[method], model, **options)
         done = _batch_after_batch(decoder, queue, slots, progress)
     else:
         room: dict[str, Any] = {"slots": min(slots, len(queue)), "max_length": longest(queue)}
-        done = ENGINES[method](model, **room, **options).answer(queue, progress)
+        done = engines()[method](model, **room, **options).answer(queue, progress)
     return in_order(done, order)
 
 

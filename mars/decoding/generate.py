@@ -14,8 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from mars.checkpoints.load import block_size_of, eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding import decode
-from mars.decoding.decoders import ENGINES
-from mars.decoding.methods import STREAMING_METHODS, method_named
+from mars.decoding.methods import STREAMING_METHODS, engines, method_named
 from mars.decoding.requests import Request, eos_set
 from mars.errors import UserError
 
@@ -97,7 +96,7 @@ def stream(
         known = ", ".join(STREAMING_METHODS)
         raise UserError(f"The method {method!r} cannot stream: choose one of {known}.")
     options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
-    engine = ENGINES[method](model, slots=1, max_length=len(prompt) + max_new_tokens, **options)
+    engine = engines()[method](model, slots=1, max_length=len(prompt) + max_new_tokens, **options)
     engine.submit(Request(prompt, chosen.tau(threshold), max_new_tokens))
     while engine.queue or engine.active:
         yield from engine.step().values()

@@ -1,18 +1,25 @@
 """The registry of decoding methods: what each is called and takes, and how it is timed.
 
 The configuration, :func:`mars.decoding.decode`, the evaluation, the measurements of speed, Table 5
-and the command line read it. The code behind the methods is in :mod:`mars.decoding.decoders`, so
-that those who only read names do not depend on it. A new method is a module, its entries in both,
-and a test.
+and the command line read it. A new method is a module, its entries here, and a test. The code
+behind the methods is imported when something is decoded; those who read names do not depend on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from mars.errors import UserError
+
+if TYPE_CHECKING:
+    from mars.decoding.cursor import Engine
+    from mars.decoding.requests import Decoded
+
+    BatchDecoder = Callable[..., list[Decoded]]
+    """``(model, requests, *, eos, mask_token_id, block_size, **options)``: one batch, decoded."""
 
 
 @dataclass(frozen=True)
@@ -143,3 +150,36 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
         known = ", ".join(sorted(METHODS[name].options))
         raise UserError(f"{unknown}: not options of the method {name!r}, which takes {known}.")
     return METHODS[name]
+
+
+@cache
+def engines() -> dict[str, type[Engine]]:
+    """The methods that are engines, which serve requests as they come."""
+    from mars.decoding.cursor import Engine
+    from mars.decoding.jacobi import JacobiEngine
+
+    return {"cursor": Engine, "autoregressive": Engine, "jacobi": JacobiEngine}
+
+
+@cache
+def batch_decoders() -> dict[str, BatchDecoder]:
+    """The others, which take a batch of requests through to the end."""
+    from mars.decoding.block_cache import decode_block_cache
+    from mars.decoding.block_diffusion import decode_block_diffusion
+    from mars.decoding.transformers_generate import decode_transformers
+    from mars.decoding.window import decode_window
+
+    return {
+        "window": decode_window,
+        "block_cache": decode_block_cache,
+        "block_diffusion": decode_block_diffusion,
+        "transformers": decode_transformers,
+    }
+
+
+@cache
+def timed_batch_decoders() -> dict[str, BatchDecoder]:
+    """What decodes a batch under the clock."""
+    from mars.decoding.window import decode_window_batch
+
+    return {**batch_decoders(), "window": decode_window_batch}

@@ -12,8 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mars.decoding.cursor import Engine
-from mars.decoding.decoders import ENGINES, TIMED_BATCHES
-from mars.decoding.methods import METHODS, TIMED, Timed
+from mars.decoding.methods import METHODS, TIMED, Timed, engines, timed_batch_decoders
 from mars.decoding.requests import Decoded, Request, Times
 from mars.errors import UserError
 from mars.provenance.files import canonical_json, sha256_text
@@ -160,7 +159,7 @@ def runner(workload: Workload, condition: Condition) -> Callable[[], Pass]:
     options = method.arguments(workload.block_size, workload.eos, workload.mask_token_id)
     options |= timed.options
     simulated = workload.simulated_acceptance is not None and method.has_tau
-    if simulated and (timed.options or timed.method not in ENGINES):
+    if simulated and (timed.options or timed.method not in engines()):
         raise Skip("acceptance can be simulated in the engine only")
     if timed.static and workload.model.device.type != "cuda":
         raise Skip("no GPU: a static cache is compiled on GPUs only")
@@ -168,9 +167,9 @@ def runner(workload: Workload, condition: Condition) -> Callable[[], Pass]:
         options["cache_block"] = condition.cache_block
     tau, budget = method.tau(condition.tau), workload.max_new_tokens
     requests = [Request(prompt, tau, budget) for prompt in workload.prompts]
-    if timed.method not in ENGINES:
+    if timed.method not in engines():
         return _batches(workload.model, timed, requests, condition.batch, options)
-    kind: Any = ENGINES[timed.method]
+    kind: Any = engines()[timed.method]
     if simulated:
         kind, options["mean"] = SimulatedEngine, workload.simulated_acceptance
     # Built once, as a server is.
@@ -200,7 +199,7 @@ def _batches(
     options: dict[str, Any],
 ) -> Callable[[], Pass]:
     """Batch after batch, each as long as its longest sequence."""
-    decode_batch = TIMED_BATCHES[timed.method]
+    decode_batch = timed_batch_decoders()[timed.method]
     takes_times = "times" in METHODS[timed.method].options
     if timed.static:
         options["static_length"] = max(len(request.prompt) for request in requests)

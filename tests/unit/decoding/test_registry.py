@@ -5,7 +5,7 @@ import inspect
 import pytest
 from decoding_models import EOS, MASK, prompts, random_model
 
-from mars.decoding import decode, decoders, methods
+from mars.decoding import decode, methods
 from mars.decoding.methods import BASELINES, METHODS, STREAMING_METHODS, TIMED, Method, Timed
 from mars.decoding.window import decode_window_batch
 from mars.errors import UserError
@@ -19,7 +19,7 @@ def taken(method: Method) -> set[str]:
     if method.name == "window":
         from mars.decoding.window import decode_one as code
     else:
-        code = {**decoders.ENGINES, **decoders.BATCHES}[method.name]
+        code = {**methods.engines(), **methods.batch_decoders()}[method.name]
     return set(inspect.signature(code).parameters)
 
 
@@ -48,8 +48,8 @@ def test_what_is_timed_is_a_registered_method_with_options_of_its_own(timed):
 
 
 def test_a_method_is_an_engine_or_decodes_batches():
-    assert sorted([*decoders.ENGINES, *decoders.BATCHES]) == sorted(METHODS)
-    assert tuple(decoders.ENGINES) == STREAMING_METHODS
+    assert sorted([*methods.engines(), *methods.batch_decoders()]) == sorted(METHODS)
+    assert tuple(methods.engines()) == STREAMING_METHODS
 
 
 def test_baselines_decode_one_token_per_forward():
@@ -58,7 +58,7 @@ def test_baselines_decode_one_token_per_forward():
 
 def test_a_new_method_is_decoded_evaluated_and_timed_by_its_entries_alone(monkeypatch):
     monkeypatch.setitem(METHODS, "new", Method("new", options=methods.RULE, in_settings=True))
-    for registry in (decoders.BATCHES, decoders.TIMED_BATCHES):
+    for registry in (methods.batch_decoders(), methods.timed_batch_decoders()):
         monkeypatch.setitem(registry, "new", decode_window_batch)
     monkeypatch.setitem(TIMED, "new", Timed("new", "new", "A new one"))
     model, some = random_model("qwen2"), prompts(3)
