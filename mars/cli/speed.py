@@ -1,4 +1,4 @@
-"""Verbs that time decoding; each wants the machine for itself."""
+"""The verb that times decoding; it needs the machine to itself."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def speed(
 ) -> None:
     """Time decoding methods side by side; records, a CSV and a Markdown table. See docs/speed.md.
 
-    Started again it measures the batch sizes that are missing.
+    If started again, it measures the batch sizes that are missing.
     """
     if markdown is not None:
         from mars.speed.summary import markdown as section
@@ -51,7 +51,7 @@ def speed(
         print(section(markdown), end="")
         return
     if (model is None) == (random_weights is None):
-        raise UserError("give --model or --random-weights, one of them.")
+        raise UserError("give either --model or --random-weights.")
     if simulated_acceptance is not None and model is not None:
         raise UserError(
             "--simulated-acceptance is for --random-weights: a checkpoint accepts by itself."

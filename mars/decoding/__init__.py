@@ -1,7 +1,7 @@
 """Decoding: one call for every method of the paper and of this project.
 
-``decode`` is the whole interface of most callers; :class:`mars.decoding.cursor.Engine` is for
-those who submit requests while others run or change tau on the way.
+Most callers need only ``decode``; with :class:`mars.decoding.cursor.Engine` you can also submit
+requests while others run, and change tau on the way.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What decoders share that take a batch of prompts through to the end together."""
+"""Shared by the decoders that decode a batch of prompts together until all have ended."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Batch:
 
 
 class CachedBatch(Batch):
-    """The same with a key-value cache that has ``room`` for that much more than any sequence."""
+    """A batch with a key-value cache, which has ``room`` tokens to spare for any sequence."""
 
     def __init__(
         self,

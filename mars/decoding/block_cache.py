@@ -101,7 +101,7 @@ class _BlockBatch(CachedBatch):
             one.accepted.append(0)
 
     def step(self, behind: list[int], metric: str, strict: bool, authors_window: bool) -> None:
-        """Forward the block and accept from the left in the sequences that are behind."""
+        """Forward the block, and accept tokens from the left in the sequences that are behind."""
         predictions = self.cache_block if authors_window else self.block_size
         width = self.cache_block
         if not authors_window:

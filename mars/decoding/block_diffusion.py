@@ -91,7 +91,7 @@ class _DiffusionBatch(CachedBatch):
         self.start += self.block_size * torch.tensor(ends, device=self.start.device)
 
     def _gains(self, starts: list[int], blocks: list[list[int]]) -> list[bool]:
-        """Gain the tokens that now stand without a gap; which rows go on with a new block."""
+        """Take over the tokens that now stand without a gap; returns which rows begin a block."""
         for row in self.going:
             block, answer = blocks[row], self.rows[row]
             filled = block.index(self.mask) if self.mask in block else self.block_size
@@ -104,5 +104,5 @@ class _DiffusionBatch(CachedBatch):
         ]
 
     def _forward(self, begin: Tensor, width: int) -> Tensor:
-        """Hidden states of the windows from ``begin``, a start of blocks, on."""
+        """Hidden states of the windows that start at ``begin``, where a block begins."""
         return self.hidden(begin, width, sees=begin[:, None] + self.ends[:width])

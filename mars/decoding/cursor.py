@@ -174,7 +174,7 @@ class Engine:
     def answer(
         self, requests: Iterable[Request], progress: Callable[[Decoded], None] | None = None
     ) -> list[Decoded]:
-        """Queue the requests, run until nothing is left, and give their results in this order."""
+        """Queue the requests, run until nothing is left, and return their results in order."""
         identities = [self.submit(request) for request in requests]
         self.run(progress)
         return [self.results.pop(identity) for identity in identities]
@@ -298,7 +298,7 @@ class Engine:
         return self.cached.hidden(ids, positions, shape.kv_length, shape.first, widths)
 
     def _advance(self, hidden: Tensor, shape: Shape) -> Tensor:
-        """Accept from the left and move the cursors; [count, tokens] of each row."""
+        """Accept from the left and move the cursors; returns [count, tokens] of each row."""
         rows = slice(shape.first, shape.last)
         cursor, length = self.cursor[rows], self.length[rows]
         offsets = self.offsets[: shape.predictions]
@@ -321,12 +321,12 @@ class Engine:
         return count, tokens.where(offsets < count[:, None], self.unknown[0])
 
     def _advance_lossless(self, hidden: Tensor, shape: Shape) -> Tensor:
-        """The same, but a token accepted from a mask is given out only once AR decoding agrees.
+        """The same, but a token accepted from a mask is returned only once AR decoding agrees.
 
         The logits at the last checked token and at the unchecked ones after it say what AR
         decoding puts next. Unchecked tokens are kept as far as they agree; the first that does
         not is replaced by the AR token, and what came after it is forgotten.
-        [checked, unchecked, tokens] of each row.
+        Returns [checked, unchecked, tokens] of each row.
         """
         rows = slice(shape.first, shape.last)
         cursor, length, unchecked = self.cursor[rows], self.length[rows], self.unchecked[rows]
@@ -347,7 +347,7 @@ class Engine:
         return torch.cat([checked[:, None], unchecked[:, None], tokens], 1)
 
     def _settle(self, slots: list[_Slot], report: list[list[int]]) -> list[list[int]]:
-        """Follow on the host what the device did; the checked new tokens of each row."""
+        """Repeat on the host what the device did; returns the new tokens of each row."""
         if self.lossless:
             for slot, (checked, unchecked, *_) in zip(slots, report, strict=True):
                 slot.cursor = slot.length - slot.unchecked - 1 + checked

@@ -1,4 +1,4 @@
-"""Decoding where people already are: a stream for the terminal, and transformers' ``generate``."""
+"""Decoding for people: a stream for the terminal, and transformers' own ``generate``."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def custom_generate(
 
 
 def _options(config: GenerationConfig, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that ``decode`` is to judge; a UserError for what is not greedy."""
+    """The arguments to pass on to ``decode``; a UserError if decoding would not be greedy."""
     if arguments.pop("do_sample", config.do_sample) or arguments.pop("num_beams", 1) != 1:
         raise UserError("MARS decoding is greedy: leave out do_sample and num_beams.")
     given = {name: value for name, value in arguments.items() if value not in (None, False)}

@@ -34,6 +34,6 @@ class JacobiEngine(Engine):
     def _accept(
         self, logits: Tensor, tokens: Tensor, places: Tensor, rows: slice
     ) -> tuple[Tensor, Tensor]:
-        """As far as the guesses were right; every prediction is the next guess."""
+        """Accept as far as the guesses were right; each prediction becomes the next guess."""
         right = tokens == self.ids[rows].gather(1, places)
         return 1 + right[:, :-1].cumprod(-1).sum(-1), tokens

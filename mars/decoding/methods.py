@@ -44,7 +44,7 @@ class Method:
     def arguments(
         self, block_size: int, eos: frozenset[int], mask_token_id: int | None
     ) -> dict[str, Any]:
-        """What the engine or the batch function takes in any case."""
+        """The arguments that its engine or batch function always takes."""
         shared = {"eos": eos, "mask_token_id": mask_token_id}
         return shared if self.one_token else {**shared, "block_size": block_size}
 
@@ -109,7 +109,7 @@ class Timed:
         return not self.has_tau or bool(self.options.get("lossless"))
 
 
-# As anybody calls it: [MASK] is a token like any other.
+# As everybody calls it: without a [MASK] token.
 PLAIN = {"mask_token_id": None}
 GENERATE: dict[str, Any] = {"method": "transformers", "options": PLAIN, "prefill_apart": True}
 STATIC_ROW = "AR, generate of transformers, static cache, compiled"
@@ -133,7 +133,7 @@ COMPARED_METHODS = tuple(name for name, timed in TIMED.items() if not timed.base
 
 
 def default_method(block_size: int) -> str:
-    """How a model decodes where neither its training nor a setting says it."""
+    """How a model decodes if neither its training nor a setting says so."""
     return "cursor" if block_size > 1 else "autoregressive"
 
 

@@ -61,7 +61,7 @@ class Continuation:
     overrun: int = 0
 
     def gain(self, new: list[int], eos: frozenset[int]) -> list[int]:
-        """Take over what counts of a forward's tokens, and return it: up to EOS and the budget."""
+        """Add a forward's tokens up to the first EOS and the budget; returns those that count."""
         gained = new[: self.request.max_new_tokens - len(self.tokens)]
         end = next((place for place, token in enumerate(gained, 1) if token in eos), None)
         gained = gained[:end]
@@ -102,7 +102,7 @@ def eos_set(eos_token_id: int | Iterable[int] | None) -> frozenset[int]:
 
 
 def check_model(model: PreTrainedModel, block_size: int, mask_token_id: int | None) -> None:
-    """Raise a UserError where ``model`` cannot decode blocks of ``block_size`` with this mask."""
+    """Raise a UserError if ``model`` cannot decode blocks of ``block_size`` with this mask."""
     if block_size < 1:
         raise UserError(f"block_size must be at least 1, not {block_size}.")
     vocabulary = model.config.vocab_size
@@ -119,5 +119,5 @@ def check_model(model: PreTrainedModel, block_size: int, mask_token_id: int | No
 
 
 def longest(requests: Iterable[Request]) -> int:
-    """Most tokens that a sequence of these may come to."""
+    """The most tokens that any of these sequences can have, prompt included."""
     return max(len(request.prompt) + request.max_new_tokens for request in requests)

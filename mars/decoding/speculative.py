@@ -1,6 +1,6 @@
 """MARS together with speculative decoding (paper section 3.6, Table 6, Figure 5).
 
-A small model drafts K tokens. One forward of the target checks them and, in the same breath,
+A small model drafts K tokens. One forward of the target checks them and, at the same time,
 continues after each of them: behind the draft stand K + 1 groups of masks, and group j sees the
 text and the first j draft tokens only. Where the target first disagrees with the draft, after j
 tokens, its own token follows, and then what group j predicts, accepted from the left as ever.
@@ -100,7 +100,7 @@ class _Reader:
     def verify(
         self, known: list[int], drafted: list[int], threshold: float | None
     ) -> tuple[int, list[int]]:
-        """How many drafted tokens this model agrees with, and what it puts after those."""
+        """How many drafted tokens this model agrees with, and how it continues after those."""
         masks = 0 if threshold is None else self.block_size - 1
         text = known[self.cursor :] + drafted
         groups = len(drafted) + 1

@@ -113,7 +113,7 @@ class DecodingLM(HFLM):
             except torch.OutOfMemoryError as error:
                 if self.slots == 1:
                     raise UserError(
-                        "the device has not the memory to decode a single sequence; use another "
+                        "the device has too little memory to decode a single sequence; use another "
                         "device, or a smaller `evaluation.max_new_tokens`."
                     ) from error
             torch.cuda.empty_cache()  # the error, and with it the engine's memory, is gone here
@@ -158,7 +158,7 @@ class DecodingLM(HFLM):
         return chosen | known | stated
 
     def _encode(self, prompt: str) -> list[int]:
-        """Token ids, with a BOS where the tokenizer adds one and the template has not."""
+        """Token ids, with a BOS if the tokenizer adds one and the template has not done so."""
         bos = self.tokenizer.bos_token
         has_bos = bos is not None and prompt.startswith(bos)
         return self.tokenizer.encode(prompt, add_special_tokens=not has_bos)

@@ -2,7 +2,7 @@
 
 Programs run in limited processes of their own (:mod:`mars.evaluation.program_runner` says which
 limits), standard library only. A program passes if it ends without an exception; leaving early
-with ``sys.exit`` or ``os._exit`` is no pass.
+with ``sys.exit`` or ``os._exit`` does not count as a pass.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 @dataclass
 class CodeEval:
-    """In place of the hub's ``code_eval`` metric, which lm-eval's tasks call one document a time.
+    """Replaces the hub's ``code_eval`` metric, which lm-eval's tasks call for each document.
 
     ``prepare`` runs many programs at once, and ``compute`` then finds their outcomes.
     """
@@ -101,7 +101,7 @@ class CodeEval:
 
 
 CODE_EVAL = CodeEval()
-"""What lm-eval's tasks call ``code_eval``; one per process, as lm-eval imports a task once."""
+"""What lm-eval's tasks call ``code_eval``; one per process, because lm-eval imports a task once."""
 
 
 def program_of(prediction: str, test: str) -> str:

@@ -2,7 +2,7 @@
 
 For each cell (setting, benchmark) two files: ``<setting>/<benchmark>.json``, the record, and
 ``<setting>/<benchmark>.samples.jsonl``, one line per document. A cell whose record is there and
-was made from the same ``cell_spec`` is kept, so a killed evaluation goes on where it was.
+was made from the same ``cell_spec`` is kept, so a killed evaluation continues where it stopped.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def _metrics(result: Mapping[str, Any], samples: list[dict[str, Any]]) -> dict[s
 
 
 def _group_metrics(result: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
-    """The same of a group; where a sub-task is too small for an error, that of all documents."""
+    """The same for a group; if a sub-task is too small for an error, the error of all documents."""
     metrics = _metrics(result, [])
     for metric, filters in metrics.items():
         for name, score in filters.items():

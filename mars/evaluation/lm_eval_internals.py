@@ -1,4 +1,4 @@
-"""All that is known here of the inside of lm-eval: what is private to it, and what is put right.
+"""Everything that depends on lm-eval's internals: what is private to it, and what we correct.
 
 * Its index and factory of tasks, so that a task gets documents from a folder, and a group the parts
   that are wanted.
@@ -35,7 +35,7 @@ from mars.errors import UserError
 from mars.evaluation.code_execution import CODE_EVAL
 
 VERSION = "0.4.13"
-"""The version of lm-eval that this holds for; a test compares it with the one installed."""
+"""The version of lm-eval that this was written for; a test compares it with the installed one."""
 
 FOLDERS = {
     # Where lm-eval keeps the paper's tasks: indexing all of its tasks takes ten seconds.
@@ -95,7 +95,7 @@ def build_task(
     overrides: dict[str, Any],
     skip_empty: bool,
 ) -> Task | Group:
-    """The task or group ``name``; of a group the members in ``subtasks`` (None: all)."""
+    """The task or group ``name``; if a group, with the members in ``subtasks`` (None: all)."""
     factory, index = TaskFactory(), manager.task_index
     config = index[name].cfg or {}
     members = config.get("task")
@@ -170,7 +170,7 @@ def _module(name: str, module: ModuleType | None) -> Iterator[None]:
 
 
 def prepare_ifeval(folder: Path) -> str:
-    """Make IFEval's checkers work offline and repeatably; which sentence splitter they use.
+    """Make IFEval's checkers work offline and repeatably; returns the sentence splitter in use.
 
     It is ``"nltk punkt_tab"`` or, if NLTK has none, :data:`UNTRAINED`, written into ``folder``.
     """

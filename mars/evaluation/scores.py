@@ -59,9 +59,9 @@ def mean(values: Sequence[float]) -> Score:
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Score:
     """``sum(numerators) / sum(denominators)`` of paired, independent observations.
 
-    The standard error is the linearised one of a ratio estimator, which respects that what
-    belongs to one observation (the instructions of a prompt, the tokens of an answer) is not
-    independent: ``sqrt(n / (n - 1) * sum((y - r x)^2)) / sum(x)``.
+    The standard error is the linearised one of a ratio estimator, which allows for dependence
+    within an observation (the instructions of a prompt, the tokens of an answer):
+    ``sqrt(n / (n - 1) * sum((y - r x)^2)) / sum(x)``.
     """
     n, total = len(numerators), sum(denominators)
     value = sum(numerators) / total

@@ -20,7 +20,9 @@ class EvaluationSpec(Spec):
     block_size: int | None  # B that the model was trained for; None decodes autoregressively
     cells: dict[str, list[str]]  # the benchmarks of each setting
     benchmarks: dict[str, Benchmark]
-    task_files: dict[str, str]  # by benchmark that is defined in a file: the hash of what does it
+    task_files: dict[
+        str, str
+    ]  # for each benchmark that is defined in a file: the hash of its definition
     settings: dict[str, Setting]
     evaluation: Evaluation
     generated_data: bool  # whether the benchmarks are this project's miniatures

@@ -180,9 +180,9 @@ class LocalTask(ConfigurableTask):
 
 @functools.cache
 def read_documents(path: str, name: str | None, options: str) -> dict[str, datasets.Dataset]:
-    """The splits of a data set, in memory: lm-eval's sub-tasks share what they share.
+    """The splits of a data set, in memory, read once for all sub-tasks.
 
-    Read anew by every process: the disk cache of ``datasets`` goes by the folder's name, so it
+    Every process reads them anew: the disk cache of ``datasets`` goes by the folder's name, so it
     would return the rows of another folder, or those that were here before.
     """
     try:

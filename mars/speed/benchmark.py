@@ -57,7 +57,7 @@ def loaded_workload(
     max_new_tokens: int,
     block_size: int | None = None,
 ) -> Workload:
-    """The same of a checkpoint that is loaded, with prompts as token ids in the order given."""
+    """The same for a checkpoint that is already loaded, with prompts as token ids."""
     block_size = block_size or block_size_of(model)
     check_model(model, block_size, tokenizer.mask_token_id)
     eos = eos_set(eos_token_ids(model, tokenizer))

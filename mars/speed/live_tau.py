@@ -267,7 +267,7 @@ def capacity(
 
 
 def correctness(questions: Questions, served: Sequence[Served]) -> list[float]:
-    """The benchmark's score of every request; each question's n-th request is in the n-th pass."""
+    """The benchmark's score of every request; the n-th answers to all questions are one pass."""
     passes: defaultdict[int, dict[int, int]] = defaultdict(dict)  # question -> index in ``served``
     asked: Counter[int] = Counter()
     for index, request in enumerate(served):
@@ -286,7 +286,7 @@ def correctness(questions: Questions, served: Sequence[Served]) -> list[float]:
 
 
 def summary(served: Sequence[Served], scores: Sequence[float]) -> dict[str, Any]:
-    """Requests one by one and what is said of all: latencies, throughput, accuracy."""
+    """The requests one by one, and their latencies, throughput and accuracy as a whole."""
     latencies = [request.latency for request in served]
     median, p95 = np.percentile(latencies, [50, 95])
     tokens = sum(len(request.tokens) for request in served)

@@ -1,7 +1,7 @@
 """The questions of a benchmark as prompts to be timed, and lm-eval's verdict on the answers.
 
-Speed says nothing where the answers have become worse, so what was decoded under the clock is put
-through the benchmark's own lm-eval task afterwards: prompts are those the task writes, and decoded
+Speed means little if the answers get worse, so what was decoded under the clock is scored by the
+benchmark's own lm-eval task afterwards: the prompts are those that the task writes, and the decoded
 tokens are replayed to it as if a model were generating them.
 """
 

@@ -1,4 +1,4 @@
-"""Models with random weights, and decoding that accepts as many tokens as it is told.
+"""Models with random weights, and decoding that accepts as many tokens as it is told to.
 
 What a forward costs does not depend on the weights, so shapes that cannot be trained here can
 still be timed. What is accepted does depend on them: here a seeded pattern says it instead, with

@@ -1,4 +1,4 @@
-"""The stages that time decoding; each wants the machine for itself."""
+"""The stages that time decoding; each needs the machine to itself."""
 
 from __future__ import annotations
 

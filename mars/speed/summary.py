@@ -102,7 +102,7 @@ def _circumstances(records: list[dict[str, Any]]) -> list[str]:
 
 
 class _Blank:
-    """Stands for a number that there is none of."""
+    """Stands for a missing number."""
 
     def __format__(self, form: str) -> str:
         return ""

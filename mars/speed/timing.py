@@ -3,8 +3,8 @@
 The conditions of one batch size are measured together in one process: after a warm-up pass of each,
 every round runs them one after the other. A machine that slows down or speeds up does so for all
 of them, and ratios are taken within a round. The records are the lines of ``measurements.jsonl``.
-A batch size is left alone if all its conditions have a record with their spec, so a killed
-measurement goes on with the batch size it was at.
+A batch size is skipped if all its conditions have a record with their spec, so a killed measurement
+continues with the batch size that it had reached.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def remove_others(folder: Path, wanted: Iterable[Condition]) -> None:
 
 
 def _timed_as(condition: Condition, workload: Workload) -> Condition:
-    """Whose pass is this one's, too: a cache block that holds any answer is never filled."""
+    """The condition whose passes count for this one too: a block need not exceed any answer."""
     if condition.cache_block is None:
         return condition
     return replace(condition, cache_block=min(condition.cache_block, workload.max_new_tokens))
@@ -206,7 +206,7 @@ SPREAD = (
 def _result(
     condition: Condition, warm_up: dict[str, Pass], rounds: list[dict[str, Pass]]
 ) -> dict[str, Any]:
-    """What is known of one condition, apart from its circumstances."""
+    """What was measured for one condition, without the circumstances."""
     outputs, greedy = warm_up[condition.name], warm_up["autoregressive"]
     passes = [results[condition.name] for results in rounds]
     per_forward = outputs.count / outputs.forwards
