@@ -1,4 +1,4 @@
-"""Verbs that time decoding; each wants the machine for itself."""
+"""The verb that times decoding; it needs the machine to itself."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def speed(
 ) -> None:
     """Time decoding methods side by side; records, a CSV and a Markdown table. See docs/speed.md.
 
-    Started again it measures the batch sizes that are missing.
+    If started again, it measures the batch sizes that are missing.
     """
     if markdown is not None:
         from mars.speed.summary import markdown as section
@@ -51,7 +51,7 @@ def speed(
         print(section(markdown), end="")
         return
     if (model is None) == (random_weights is None):
-        raise UserError("give --model or --random-weights, one of them.")
+        raise UserError("give either --model or --random-weights.")
     if simulated_acceptance is not None and model is not None:
         raise UserError(
             "--simulated-acceptance is for --random-weights: a checkpoint accepts by itself."
@@ -63,8 +63,8 @@ def speed(
 
     import torch
 
-    from mars.speed.benchmark import benchmark, checkpoint_subject, random_subject
-    from mars.speed.circumstances import PACKAGES, circumstances
+    from mars.speed.benchmark import benchmark, checkpoint_workload, random_workload
+    from mars.speed.timing import PACKAGES, circumstances
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -74,16 +74,16 @@ def speed(
         "precision": precision,
     }
     if model is not None:
-        subject = checkpoint_subject(model, prompts=prompts, block_size=block_size, **amounts)
+        workload = checkpoint_workload(model, prompts=prompts, block_size=block_size, **amounts)
     else:
-        subject = random_subject(
+        workload = random_workload(
             str(random_weights),
             simulated_acceptance=simulated_acceptance,
             block_size=block_size or 4,
             **amounts,
         )
     benchmark(
-        subject,
+        workload,
         methods=methods.split(","),
         batches=batches,
         taus=taus,

@@ -1,22 +1,23 @@
 """Decoding: one call for every method of the paper and of this project.
 
-``decode`` is the whole interface of most callers; :class:`mars.decoding.cursor.Engine` is for
-those who submit requests while others run or change tau on the way.
+Most callers need only ``decode``; with :class:`mars.decoding.cursor.Engine` you can also submit
+requests while others run, and change tau on the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mars.decoding.methods import BATCHES, ENGINES, method_named
+from mars.decoding.methods import batch_decoders, engines, method_named
 from mars.errors import UserError
+
+Answer = TypeVar("Answer")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from mars.decoding.cursor import Engine
     from mars.decoding.requests import Decoded, Request, Stop
 
 
@@ -54,73 +55,61 @@ def decode(
     Raises:
         UserError: a request or setting that cannot be served; nothing has been decoded then.
     """
-    from mars.decoding.batch import longest
-    from mars.decoding.requests import check_model, check_vocabulary, eos_set
+    from mars.decoding.requests import Request, check_model, eos_set, longest
 
     chosen = method_named(method, options)
-    requests = _requests(prompts, threshold, max_new_tokens, stop, chosen.tau)
+    given = {"threshold": threshold, "max_new_tokens": max_new_tokens, "stop": stop}
+    columns = [_one_per_prompt(name, value, len(prompts)) for name, value in given.items()]
+    requests = [
+        Request(prompt, chosen.tau(tau), budget, end)
+        for prompt, tau, budget, end in zip(prompts, *columns, strict=True)
+    ]
     check_model(model, block_size if chosen.has_tau else 1, mask_token_id)
     for request in requests:
-        request.check(options.get("metric", "probability"))
-        check_vocabulary(model, request.prompt)
-    options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
-    if method in BATCHES:
-        decoder = partial(BATCHES[method](), model, **options)
-        return _run_batched(decoder, requests, slots, progress)
+        request.check(model, options.get("metric", "probability"))
     if not requests:
         return []
-    room: dict[str, Any] = {"slots": min(slots, len(requests)), "max_length": longest(requests)}
-    engine = ENGINES[method]()(model, **room, **options)
-    return _run_sorted(engine, requests, progress)
+    options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
+    order = longest_first(prompts)
+    queue = [requests[index] for index in order]
+    if method in batch_decoders():
+        decoder = partial(batch_decoders()[method], model, **options)
+        done = _batch_after_batch(decoder, queue, slots, progress)
+    else:
+        room: dict[str, Any] = {"slots": min(slots, len(queue)), "max_length": longest(queue)}
+        done = engines()[method](model, **room, **options).answer(queue, progress)
+    return in_order(done, order)
 
 
-def _requests(
-    prompts: Sequence[Sequence[int]],
-    threshold: float | Sequence[float | None] | None,
-    max_new_tokens: int | Sequence[int],
-    stop: Stop | Sequence[Stop | None] | None,
-    tau: Callable[[float | None], float | None],
-) -> list[Request]:
-    from mars.decoding.requests import Request
-
-    columns: list[list[Any]] = []
-    given = {"threshold": threshold, "max_new_tokens": max_new_tokens, "stop": stop}
-    for name, value in given.items():
-        column = list(value) if isinstance(value, Sequence) else [value] * len(prompts)
-        if len(column) != len(prompts):
-            raise UserError(f"Give one {name} or one per prompt: {len(column)} for {len(prompts)}.")
-        columns.append(column)
-    rows = zip(prompts, *columns, strict=True)
-    return [Request(prompt, tau(one), budget, end) for prompt, one, budget, end in rows]
+def _one_per_prompt(name: str, value: Any, prompts: int) -> list[Any]:
+    values = list(value) if isinstance(value, Sequence) else [value] * prompts
+    if len(values) != prompts:
+        raise UserError(f"Give one {name} or one per prompt: {len(values)} for {prompts}.")
+    return values
 
 
-def _longest_first(requests: list[Request]) -> list[int]:
-    """Places of the requests in which prompts of like length are decoded together."""
-    return sorted(range(len(requests)), key=lambda index: -len(requests[index].prompt))
-
-
-def _run_batched(
+def _batch_after_batch(
     decoder: Callable[[list[Request]], list[Decoded]],
     requests: list[Request],
-    slots: int,
+    size: int,
     progress: Callable[[Decoded], None] | None,
 ) -> list[Decoded]:
-    """Batch after batch."""
-    order = _longest_first(requests)
-    results: dict[int, Decoded] = {}
-    for start in range(0, len(order), slots):
-        chosen = order[start : start + slots]
-        for index, decoded in zip(chosen, decoder([requests[i] for i in chosen]), strict=True):
-            results[index] = decoded
-            if progress is not None:
+    done: list[Decoded] = []
+    for start in range(0, len(requests), size):
+        batch = decoder(requests[start : start + size])
+        if progress is not None:
+            for decoded in batch:
                 progress(decoded)
-    return [results[index] for index in range(len(requests))]
+        done += batch
+    return done
 
 
-def _run_sorted(
-    engine: Engine, requests: list[Request], progress: Callable[[Decoded], None] | None
-) -> list[Decoded]:
-    """All of them in the queue of one engine."""
-    identities = {index: engine.submit(requests[index]) for index in _longest_first(requests)}
-    results = engine.run(progress)
-    return [results[identities[index]] for index in range(len(requests))]
+def longest_first(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The order in which prompts are decoded: those of like length together."""
+    return sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+
+
+def in_order(answers: Sequence[Answer], order: Sequence[int]) -> list[Answer]:
+    """Undo :func:`longest_first`: the answer to prompt ``order[k]`` is ``answers[k]``."""
+    found = dict(zip(order, answers, strict=True))
+    return [found[index] for index in range(len(order))]

@@ -7,6 +7,7 @@ it are accepted as long as the model is sure enough (paper section 3.4, Figure 6
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -41,13 +42,14 @@ def cutoff(threshold: float | None, metric: str) -> float:
     return threshold if threshold < 1 else math.inf
 
 
-def forbid(logits: Tensor, token: int) -> Tensor:
-    """``logits`` [..., vocabulary] in float32 with ``token`` made impossible.
+def forbid(logits: Tensor, token: int | None) -> Tensor:
+    """``logits`` [..., vocabulary] in float32 with ``token``, if there is one, made impossible.
 
     The [MASK] token is an input only; the model never means to say it.
     """
     logits = logits.float()
-    logits[..., token] = -math.inf
+    if token is not None:
+        logits[..., token] = -math.inf
     return logits
 
 
@@ -78,3 +80,9 @@ def accepted_run(confidences: Tensor, cutoffs: Tensor, strict: bool = False) -> 
     if strict:
         return sure.cumprod(-1).sum(-1).clamp(min=1)
     return sure[..., 1:].cumprod(-1).sum(-1) + 1
+
+
+def agreement(guessed: Sequence[int], predicted: Sequence[int]) -> int:
+    """How many guesses, from the left, are what was predicted in their place."""
+    pairs = zip(guessed, predicted, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), len(guessed))

@@ -1,71 +1,56 @@
-"""What decoders share that take a batch of prompts through to the end together."""
+"""Shared by the decoders that decode a batch of prompts together until all have ended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import cutoff
 from mars.decoding.cache import CachedModel
-from mars.decoding.requests import Decoded, Request, finished
+from mars.decoding.requests import Continuation, Decoded, Request, longest
 
 
 class Batch:
-    """Prompts on the left of a buffer, and what each sequence has gained so far.
+    """Prompts on the left of a buffer, and how far each sequence has come.
 
     Attributes:
         ids: known tokens, and ``fill`` wherever nothing is known yet, [rows, width].
         cutoffs: the confidence that a token needs, [rows, 1].
-        overrun: tokens that the last forward accepted beyond EOS or the budget.
     """
 
     def __init__(
         self,
         requests: Sequence[Request],
-        eos: frozenset[int],
         metric: str,
         width: int,
         fill: int,
-        device: torch.device,
+        model: PreTrainedModel,
     ):
+        device = model.device
         for request in requests:
-            request.check(metric)
-        self.requests, self.eos = requests, eos
+            request.check(model, metric)
+        self.rows = [Continuation(request) for request in requests]
         self.ids = torch.full((len(requests), width), fill, device=device)
         for row, request in enumerate(requests):
             self.ids[row, : len(request.prompt)] = torch.tensor(request.prompt, device=device)
         cutoffs = [cutoff(request.threshold, metric) for request in requests]
         self.cutoffs = torch.tensor(cutoffs, device=device)[:, None]
-        self.tokens: list[list[int]] = [[] for _ in requests]
-        self.accepted: list[list[int]] = [[] for _ in requests]
-        self.finish: list[str | None] = [None] * len(requests)
-        self.overrun = [0] * len(requests)
 
     @property
     def going(self) -> list[int]:
         """The rows that have not ended."""
-        return [row for row, finish in enumerate(self.finish) if finish is None]
-
-    def gain(self, row: int, new: list[int]) -> list[int]:
-        """Take over the tokens of a forward that count, which are returned."""
-        gained = new
-        if new:
-            request = self.requests[row]
-            gained, self.finish[row] = finished(self.tokens[row], new, request, self.eos)
-        self.tokens[row] += gained
-        self.accepted[row].append(len(gained))
-        return gained
+        return [row for row, one in enumerate(self.rows) if one.finish is None]
 
     def decoded(self) -> list[Decoded]:
         """The continuations, once every sequence has ended."""
-        rows = zip(self.tokens, self.accepted, self.finish, self.overrun, strict=True)
-        return [Decoded(one, len(gains), gains, end or "", over) for one, gains, end, over in rows]
+        return [one.decoded() for one in self.rows]
 
 
 class CachedBatch(Batch):
-    """The same with a key-value cache that has ``room`` for that much more than any sequence."""
+    """A batch with a key-value cache, which has ``room`` tokens to spare for any sequence."""
 
     def __init__(
         self,
@@ -80,13 +65,14 @@ class CachedBatch(Batch):
     ):
         capacity = longest(requests) + room
         self.cached = CachedModel(model, len(requests), capacity, mask_token_id, memory_limit)
-        width = self.cached.capacity
-        super().__init__(requests, eos, metric, width, mask_token_id, model.device)
+        self.eos, width = eos, self.cached.capacity
+        super().__init__(requests, metric, width, mask_token_id, model)
         self.offsets = torch.arange(width, device=model.device)
         lengths = [len(request.prompt) for request in requests]
         self.prompt_lengths = torch.tensor(lengths, device=model.device)
 
-
-def longest(requests: Sequence[Request]) -> int:
-    """Most tokens that a sequence of the batch may come to."""
-    return max(len(request.prompt) + request.max_new_tokens for request in requests)
+    def hidden(self, start: Tensor, width: int, sees: Tensor | None = None) -> Tensor:
+        """Last hidden states of a window per row, [rows, width, hidden size]."""
+        positions = start[:, None] + self.offsets[:width]
+        ids = self.ids.gather(1, positions)
+        return self.cached.hidden(ids, positions, int(start.max()) + width, sees=sees)

@@ -63,12 +63,13 @@ def decode_block_cache(
     prefilled = perf_counter()
     with attention_of(model):
         while batch.going:
-            while batch.behind:
-                batch.step(metric, strict, authors_window)
-            batch.extend()
+            if behind := batch.behind:
+                batch.step(behind, metric, strict, authors_window)
+            else:
+                batch.extend()
+            times.decode_steps += 1
     times.prefill_seconds += prefilled - start
     times.decode_seconds += perf_counter() - prefilled
-    times.decode_steps += batch.forwards - 1
     return batch.decoded()
 
 
@@ -84,9 +85,8 @@ class _BlockBatch(CachedBatch):
         self.block_size, self.cache_block = block_size, cache_block
         self.base = self.prompt_lengths.clone()
         self.filled = torch.zeros_like(self.base)
-        self.known = [0] * len(self.requests)  # the same, on the host
+        self.known = [0] * len(self.rows)  # the same, on the host
         self.tail: Tensor  # hidden state of the token before the block, [rows, 1, hidden size]
-        self.forwards = 0
 
     @property
     def behind(self) -> list[int]:
@@ -95,19 +95,18 @@ class _BlockBatch(CachedBatch):
 
     def prefill(self) -> None:
         """Cache the prompts and keep the hidden state that predicts each block's first token."""
-        hidden = self._forward(torch.zeros_like(self.base), int(self.base.max()))
+        hidden = self.hidden(torch.zeros_like(self.base), int(self.base.max()))
         self.tail = gather_at(hidden, self.base[:, None] - 1)
-        for accepted in self.accepted:
-            accepted.append(0)
+        for one in self.rows:
+            one.accepted.append(0)
 
-    def step(self, metric: str, strict: bool, authors_window: bool) -> None:
-        """Forward the block and accept from the left in the sequences that are behind."""
-        behind = self.behind
+    def step(self, behind: list[int], metric: str, strict: bool, authors_window: bool) -> None:
+        """Forward the block, and accept tokens from the left in the sequences that are behind."""
         predictions = self.cache_block if authors_window else self.block_size
         width = self.cache_block
         if not authors_window:
             width = max(width, max(self.known[row] for row in behind) + self.block_size - 1)
-        hidden = torch.cat([self.tail, self._forward(self.base, width)], 1)
+        hidden = torch.cat([self.tail, self.hidden(self.base, width)], 1)
         offsets = self.offsets[:predictions]
         columns = (self.filled[:, None] + offsets).clamp(max=width)
         logits = self.cached.logits(gather_at(hidden, columns))
@@ -125,23 +124,14 @@ class _BlockBatch(CachedBatch):
         counts, rows = count.tolist(), tokens.tolist()
         for row in behind:
             self.known[row] += counts[row]
-            gained = self.gain(row, rows[row][: counts[row]])
-            self.overrun[row] = counts[row] - len(gained)
+            self.rows[row].gain(rows[row][: counts[row]], self.eos)
 
     def extend(self) -> None:
         """Forward the filled block once more, now without masks, and go to the next block."""
         going = self.going
-        if not going:
-            return
-        self.tail = self._forward(self.base, self.cache_block)[:, -1:]
+        self.tail = self.hidden(self.base, self.cache_block)[:, -1:]
         self.base[going] += self.cache_block
         self.filled[going] -= self.cache_block
         for row in going:
             self.known[row] -= self.cache_block
-            self.accepted[row].append(0)
-
-    def _forward(self, start: Tensor, width: int) -> Tensor:
-        self.forwards += 1
-        positions = start[:, None] + self.offsets[:width]
-        ids = self.ids.gather(1, positions)
-        return self.cached.hidden(ids, positions, int(start.max()) + width)
+            self.rows[row].accepted.append(0)

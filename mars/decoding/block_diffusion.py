@@ -35,18 +35,14 @@ def decode_block_diffusion(
     """Continue one batch of prompts greedily, all together.
 
     Args:
-        model: a causal LM in eval mode, trained with block diffusion.
         requests: at threshold tau every forward fixes the masks whose probability reaches it, and
             at least the most confident one; None: exactly one.
         block_size: B of the training; blocks are counted from the start of the prompt.
-        eos: ids that end a sequence.
-        mask_token_id: id of [MASK]; never predicted.
-        memory_limit: most bytes for the cache.
 
     Returns:
-        The tokens up to and including the first EOS, and the forwards it took; the prompt's is
-        one with the first block's. ``accepted`` counts tokens where the text grows from the left
-        without a gap: 0 in a forward that fixed a token behind a mask.
+        Of the forwards, the prompt's is one with the first block's. ``accepted`` counts tokens
+        where the text grows from the left without a gap: 0 in a forward that fixed a token behind
+        a mask. Blocks are fixed whole, so no token is an overrun.
 
     Raises:
         UserError: there is no [MASK], or the cache does not fit.
@@ -69,19 +65,20 @@ class _DiffusionBatch(CachedBatch):
         super().__init__(*arguments, **rule, room=2 * block_size + PREFILL_TOKENS)
         self.block_size, self.mask = block_size, rule["mask_token_id"]
         self.start = self.prompt_lengths // block_size * block_size
+        self.ends = (self.offsets // block_size + 1) * block_size - 1  # of each token's block
 
     def prefill(self) -> None:
         """Cache the prompts' full blocks, in pieces of whole blocks."""
-        pieces = PREFILL_TOKENS // len(self.requests) // self.block_size
+        pieces = PREFILL_TOKENS // len(self.rows) // self.block_size
         width = max(1, pieces) * self.block_size
         for begin in range(0, int(self.start.max()), width):
-            self._hidden(torch.full_like(self.start, begin), width)
+            self._forward(torch.full_like(self.start, begin), width)
 
     def step(self) -> None:
         """Forward the blocks under way, fix their surest tokens, and begin the next where full."""
         rows = torch.arange(len(self.start), device=self.start.device)[:, None]
         begin = (self.start - self.block_size).clamp(min=0)
-        hidden = self._hidden(begin, 2 * self.block_size)
+        hidden = self._forward(begin, 2 * self.block_size)
         block = self.start[:, None] + self.offsets[: self.block_size]
         logits = self.cached.logits(gather_at(hidden, block - begin[:, None]))
         confidence, best = logits.softmax(-1).max(-1)
@@ -94,20 +91,18 @@ class _DiffusionBatch(CachedBatch):
         self.start += self.block_size * torch.tensor(ends, device=self.start.device)
 
     def _gains(self, starts: list[int], blocks: list[list[int]]) -> list[bool]:
-        """Gain the tokens that now stand without a gap; which rows go on with a new block."""
+        """Take over the tokens that now stand without a gap; returns which rows begin a block."""
         for row in self.going:
-            block = blocks[row]
+            block, answer = blocks[row], self.rows[row]
             filled = block.index(self.mask) if self.mask in block else self.block_size
-            seen = len(self.requests[row].prompt) + len(self.tokens[row])
-            self.gain(row, block[max(0, seen - starts[row]) : filled])
+            seen = len(answer.request.prompt) + len(answer.tokens)
+            answer.gain(block[max(0, seen - starts[row]) : filled], self.eos)
+            answer.overrun = 0
         return [
-            self.mask not in block and finish is None
-            for block, finish in zip(blocks, self.finish, strict=True)
+            self.mask not in block and answer.finish is None
+            for block, answer in zip(blocks, self.rows, strict=True)
         ]
 
-    def _hidden(self, begin: Tensor, width: int) -> Tensor:
-        """Last hidden states of a window per row, [rows, width, hidden size]."""
-        positions = begin[:, None] + self.offsets[:width]
-        ids = self.ids.gather(1, positions)
-        block_end = positions // self.block_size * self.block_size + self.block_size - 1
-        return self.cached.hidden(ids, positions, int(begin.max()) + width, sees=block_end)
+    def _forward(self, begin: Tensor, width: int) -> Tensor:
+        """Hidden states of the windows that start at ``begin``, where a block begins."""
+        return self.hidden(begin, width, sees=begin[:, None] + self.ends[:width])

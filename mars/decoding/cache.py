@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psutil
@@ -19,47 +20,31 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface, Cache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from mars.decoding.compiled import CompiledBackbone
+from mars.decoding.gpu import CompiledBackbone
 from mars.errors import UserError
 
 ATTENTION = "mars_grouped_query"
 
-READ_GRANULARITY = 32
-"""Attention reads the cache up to the longest row, rounded up to this many entries."""
-
-PACK_FROM = 24
-"""Windows are packed where that leaves out at least so many tokens; packing costs some copies."""
+READ_GRANULARITY = 32  # attention reads up to the longest row, rounded up to so many entries
+PACK_FROM = 24  # windows are packed where that leaves out so many tokens: packing costs copies
 
 
 @dataclass
 class Addressing:
-    """Where the current forward writes and reads; one object shared by all layers.
-
-    Attributes:
-        first, last: the slots that take part, ``last`` exclusive.
-        write: flat indices ``slot * capacity + position`` of the forwarded tokens, row by row.
-        length: entries of each row that are read, from position 0.
-    """
+    """Where the current forward writes and reads; one object shared by all layers."""
 
     first: int
-    last: int
-    write: Tensor
-    length: int
+    last: int  # exclusive
+    write: Tensor  # flat indices ``slot * capacity + position`` of the forwarded tokens
+    length: int  # entries of each row that are read, from position 0
 
 
 @dataclass
 class Packing:
-    """Windows of different widths as one row of tokens, for everything but attention.
+    """Windows of different widths as one row of tokens, for everything but attention."""
 
-    Attributes:
-        tokens: where each packed token stands in the flattened [rows, window], [packed].
-        places: where each entry of the flattened window stands among the packed tokens,
-            [rows * window]; those left out point at some other token.
-        rows: windows.
-    """
-
-    tokens: Tensor
-    places: Tensor
+    tokens: Tensor  # where each packed token stands in the flattened [rows, window]
+    places: Tensor  # the reverse; entries that are left out point at some other token
     rows: int
 
     def unpack(self, states: Tensor) -> Tensor:
@@ -114,12 +99,9 @@ class CursorCache(Cache):
     def __init__(self, model: PreTrainedModel, slots: int, capacity: int):
         config = model.config
         shape = (slots, capacity, config.num_key_value_heads, head_dimension(config))
-        buffers = [
-            torch.zeros(shape, dtype=model.dtype, device=model.device)
-            for _ in range(2 * config.num_hidden_layers)
-        ]
-        pairs = zip(buffers[::2], buffers[1::2], strict=True)
-        self.own_layers = [CursorLayer(keys, values, self) for keys, values in pairs]
+        buffer = partial(torch.zeros, shape, dtype=model.dtype, device=model.device)
+        layers = range(config.num_hidden_layers)
+        self.own_layers = [CursorLayer(buffer(), buffer(), self) for _ in layers]
         super().__init__(layers=list(self.own_layers))
         self.addressing: Addressing
 
@@ -134,9 +116,8 @@ class CachedModel:
     """A causal LM and its cursor cache: forwards windows of tokens, reads logits where asked.
 
     Args:
-        model: a causal LM of Llama or Qwen2 architecture, any dtype.
-        slots: rows of the cache.
-        capacity: positions per row.
+        model: of Llama or Qwen2 architecture, any dtype.
+        slots, capacity: rows of the cache, and positions per row.
         mask_token_id: made impossible as an output; None where there is none.
         memory_limit: most bytes for the cache; default what the device has free.
         compiled: compile the transformer where it runs on a GPU; takes about a minute per process.
@@ -154,9 +135,8 @@ class CachedModel:
         memory_limit: int | None = None,
         compiled: bool = True,
     ):
-        check_architecture(model.config)
         capacity = round_up(capacity)
-        _check_memory(model, slots, capacity, memory_limit)
+        check_fits(model, slots, capacity, memory_limit)
         self.model = model
         decoder: Any = model.get_decoder()
         on_gpu = model.device.type == "cuda"
@@ -184,8 +164,7 @@ class CachedModel:
         """Forward a window per row and leave its keys and values in the cache.
 
         Args:
-            ids: tokens, [rows, window].
-            positions: their positions, [rows, window].
+            ids, positions: tokens and their positions, [rows, window].
             kv_length: entries that may be seen by any row; a few more are read, and hidden.
             first: the slot of the first row; the others follow it.
             widths: how much of its window each row needs, from the left. Where shapes need not
@@ -206,8 +185,7 @@ class CachedModel:
             stored = torch.arange(kv_length - window, kv_length, device=ids.device)
             bias = bias.to(self.model.dtype).repeat(1, 1, self.groups, 1)
         write = (self.row_start[first : first + rows] + stored).flatten()
-        packing = self._packing(widths, window)
-        if packing is not None:
+        if (packing := self._packing(widths, window)) is not None:
             ids = ids.flatten()[packing.tokens][None]
             positions = positions.flatten()[packing.tokens][None]
             write = write[packing.tokens]
@@ -221,20 +199,13 @@ class CachedModel:
                 use_cache=True,
                 packing=packing,
             ).last_hidden_state
-        if packing is not None:
-            states = packing.unpack(states[0])
-        return states
+        return states if packing is None else packing.unpack(states[0])
 
     def causal_bias(self, positions: Tensor, kv_length: int) -> Tensor:
-        """Additive mask: the query at position p sees the entries 0..p of its row.
+        """Additive mask: the query at position p, of [rows, window], sees the entries 0..p.
 
-        Args:
-            positions: [rows, window].
-            kv_length: entries read.
-
-        Returns:
-            0 or -inf, [rows, 1, groups * window, kv_length]: the window once for each query head
-            of a key-value head, see :func:`grouped_query_attention`.
+        It is 0 or -inf, [rows, 1, groups * window, kv_length]: the window once for each query head
+        of a key-value head, see :func:`grouped_query_attention`.
         """
         queries = positions[:, None].expand(-1, self.groups, -1).reshape(len(positions), 1, -1, 1)
         return torch.where(self.entries[:kv_length] > queries, self.never, self.always)
@@ -244,9 +215,8 @@ class CachedModel:
         if self.head.dtype == torch.float32:
             return linear(hidden.float(), self.head, self.head_bias)
         flat = torch.mm(hidden.flatten(0, -2), self.head.T, out_dtype=torch.float32)
-        return (flat if self.head_bias is None else flat + self.head_bias).unflatten(
-            0, hidden.shape[:-1]
-        )
+        flat = flat if self.head_bias is None else flat + self.head_bias
+        return flat.unflatten(0, hidden.shape[:-1])
 
     def _packing(self, widths: list[int] | None, window: int) -> Packing | None:
         """How to leave out what no row needs, where that is worth more than it costs."""
@@ -274,10 +244,20 @@ def head_dimension(config: PreTrainedConfig) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def check_architecture(config: PreTrainedConfig) -> None:
-    """Raise a UserError unless every layer is full attention as in Llama and Qwen2."""
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+def check_fits(model: PreTrainedModel, slots: int, capacity: int, limit: int | None) -> None:
+    """Raise a UserError for what :class:`CachedModel` cannot serve."""
+    if "sliding_attention" in (getattr(model.config, "layer_types", None) or ()):
         raise UserError("Models with sliding-window attention layers are not supported.")
+    if limit is None and model.device.type == "cuda":
+        limit = torch.cuda.mem_get_info(model.device)[0]
+    elif limit is None:
+        limit = psutil.virtual_memory().available
+    needed = kv_bytes(model.config, slots, capacity, model.dtype)
+    if needed > limit:
+        raise UserError(
+            f"The cache of {slots} slots of {capacity} tokens needs {needed / 1e9:.2f} GB "
+            f"and {limit / 1e9:.2f} GB are available: use fewer slots or a shorter max_length."
+        )
 
 
 def _head(model: PreTrainedModel, mask_token_id: int | None) -> tuple[Tensor, Tensor | None]:
@@ -346,20 +326,3 @@ def attention_of(model: PreTrainedModel) -> Iterator[None]:
 def round_up(length: int) -> int:
     """The entries read for ``length`` of them."""
     return -(-length // READ_GRANULARITY) * READ_GRANULARITY
-
-
-def _check_memory(model: PreTrainedModel, slots: int, capacity: int, limit: int | None) -> None:
-    needed = kv_bytes(model.config, slots, capacity, model.dtype)
-    if limit is None:
-        limit = _free_bytes(model.device)
-    if needed > limit:
-        raise UserError(
-            f"The cache of {slots} slots of {capacity} tokens needs {needed / 1e9:.2f} GB "
-            f"and {limit / 1e9:.2f} GB are available: use fewer slots or a shorter max_length."
-        )
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available

@@ -14,8 +14,8 @@ The paper names this cache (no block boundaries, no waiting) as future work.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple
 
@@ -25,55 +25,34 @@ from transformers import PreTrainedModel
 
 from mars.decoding.acceptance import accepted_run, confidence, cutoff
 from mars.decoding.cache import CachedModel, attention_of, gather_at, round_up
-from mars.decoding.graphs import Graphs
-from mars.decoding.requests import (
-    Decoded,
-    Request,
-    Times,
-    check_model,
-    check_vocabulary,
-    finished,
-)
+from mars.decoding.gpu import Graphs
+from mars.decoding.requests import Continuation, Decoded, Request, Times, check_model, longest
 from mars.errors import UserError
 
-PREFILL_TOKENS = 2048
-"""Most tokens in one prefill forward; longer prompts enter in pieces."""
+PREFILL_TOKENS = 2048  # most in one forward; longer prompts enter in pieces
 
 
 @dataclass
-class _Slot:
-    """Host side of an active sequence."""
+class _Slot(Continuation):
+    """Host side of a sequence."""
 
-    identity: int
-    request: Request
-    block_size: int
+    identity: int = -1
+    block_size: int = 1
     cursor: int = 0
     length: int = 0
     unchecked: int = 0
-    tokens: list[int] = field(default_factory=list)
-    accepted: list[int] = field(default_factory=list)
-    finish: str | None = None
-    overrun: int = 0
     predictions: int = 1
 
 
 class Shape(NamedTuple):
-    """What fixes the shapes of a step's tensors, and its CUDA graph.
-
-    Attributes:
-        first, last: the slots that take part, ``last`` exclusive.
-        width: tokens forwarded per slot.
-        kv_length: cache entries read per slot.
-        predictions: new tokens predicted per slot, at most.
-        unchecked: tokens per slot still to be compared with AR decoding, at most.
-    """
+    """What fixes the shapes of a step's tensors, and its CUDA graph; counts are per slot."""
 
     first: int
-    last: int
-    width: int
-    kv_length: int
-    predictions: int
-    unchecked: int
+    last: int  # exclusive
+    width: int  # tokens forwarded
+    kv_length: int  # cache entries read
+    predictions: int  # new tokens predicted, at most
+    unchecked: int  # tokens still to be compared with AR decoding, at most
 
 
 class Engine:
@@ -91,8 +70,7 @@ class Engine:
             next window computes anyway, and only those that agree are kept: at every threshold
             the output is that of greedy AR decoding. An extension of the paper.
         extra_mask: append B masks and read the last one too: B + 1 predictions. An extension.
-        memory_limit: most bytes for the cache; default what the device has free.
-        compiled: compile the transformer where it runs on a GPU; takes about a minute per process.
+        memory_limit, compiled: see :class:`mars.decoding.cache.CachedModel`.
 
     Raises:
         UserError: the cache does not fit, or the model cannot be decoded this way.
@@ -132,13 +110,7 @@ class Engine:
         self.length = torch.zeros(slots, dtype=torch.long, device=device)
         self.cutoffs = torch.zeros(slots, block_size + extra_mask, device=device)
         self.unchecked = torch.zeros(slots, dtype=torch.long, device=device)
-        self.state: tuple[Tensor, ...] = (
-            self.ids,
-            self.cursor,
-            self.length,
-            self.cutoffs,
-            self.unchecked,
-        )
+        self.state = [self.ids, self.cursor, self.length, self.cutoffs, self.unchecked]
 
         self.queue: deque[_Slot] = deque()
         self.active: list[_Slot] = []
@@ -148,8 +120,7 @@ class Engine:
         self.times = Times()
         self.graphs: Graphs[Shape] | None = Graphs() if device.type == "cuda" else None
 
-    masked = True
-    """Whether the predictions come from [MASK] tokens, which the model must then have."""
+    masked = True  # whether predictions come from [MASK] tokens, which the model must then have
 
     def fill(self) -> Tensor:
         """What the token buffer holds wherever nothing is known yet, [capacity]."""
@@ -163,20 +134,19 @@ class Engine:
         Raises:
             UserError: the request cannot be served; those in flight are not touched.
         """
-        request.check(self.metric)
-        check_vocabulary(self.cached.model, request.prompt)
+        request.check(self.cached.model, self.metric)
         block_size = self.block_size if block_size is None else block_size
         if not 1 <= block_size <= self.block_size:
             raise UserError(
                 f"The engine was built for blocks of at most {self.block_size}, not {block_size}."
             )
-        needed = len(request.prompt) + request.max_new_tokens
-        if needed > self.max_length:
+        if longest([request]) > self.max_length:
             raise UserError(
                 f"The prompt ({len(request.prompt)} tokens) and max_new_tokens "
                 f"({request.max_new_tokens}) exceed the cache length of {self.max_length}."
             )
-        self.queue.append(_Slot(self.submitted, request, block_size))
+        slot = _Slot(request, identity=self.submitted, block_size=block_size)
+        self.queue.append(slot)
         self.submitted += 1
         return self.submitted - 1
 
@@ -200,6 +170,14 @@ class Engine:
                     for identity in self.ended:
                         progress(self.results[identity])
         return self.results
+
+    def answer(
+        self, requests: Iterable[Request], progress: Callable[[Decoded], None] | None = None
+    ) -> list[Decoded]:
+        """Queue the requests, run until nothing is left, and return their results in order."""
+        identities = [self.submit(request) for request in requests]
+        self.run(progress)
+        return [self.results.pop(identity) for identity in identities]
 
     @torch.inference_mode()
     def step(self) -> dict[int, list[int]]:
@@ -247,9 +225,8 @@ class Engine:
         slot.length = len(prompt)
         self.ids[row] = self.unknown
         self.ids[row, : slot.length] = prompt
-        self.cursor[row] = 0
+        self.cursor[row] = self.unchecked[row] = 0
         self.length[row] = slot.length
-        self.unchecked[row] = 0
         self._set_rule(row, slot)
 
     def _set_rule(self, row: int, slot: _Slot) -> None:
@@ -263,8 +240,8 @@ class Engine:
         shortest = self.active[first].length
         last = first + 1
         while last < len(self.active):
-            longest = self.active[last].length
-            if longest > 2 * shortest or longest * (last + 1 - first) > PREFILL_TOKENS:
+            length = self.active[last].length
+            if length > 2 * shortest or length * (last + 1 - first) > PREFILL_TOKENS:
                 break
             last += 1
         return last
@@ -292,11 +269,7 @@ class Engine:
             report = self.graphs.run(shape, self._compute)
         new = {}
         for slot, tokens in zip(slots, self._settle(slots, report.tolist()), strict=True):
-            gained, slot.finish = finished(slot.tokens, tokens, slot.request, self.eos)
-            slot.tokens += gained
-            slot.accepted.append(len(gained))
-            slot.overrun = len(tokens) - len(gained)
-            new[slot.identity] = gained
+            new[slot.identity] = slot.gain(tokens, self.eos)
         return new
 
     def _shape(self, first: int, last: int, width: int) -> Shape:
@@ -312,13 +285,10 @@ class Engine:
     def _compute(self, shape: Shape, widths: list[int] | None = None) -> Tensor:
         """All of a step that happens on the device; reads and writes ``self.state`` in place.
 
-        Returns:
-            What the host must know, [rows, ...], for :meth:`_settle`.
+        What it returns, [rows, ...], is what :meth:`_settle` must know on the host.
         """
-        hidden = self._hidden(shape, widths)
-        return (
-            self._advance_lossless(hidden, shape) if self.lossless else self._advance(hidden, shape)
-        )
+        advance = self._advance_lossless if self.lossless else self._advance
+        return advance(self._hidden(shape, widths), shape)
 
     def _hidden(self, shape: Shape, widths: list[int] | None = None) -> Tensor:
         """Last hidden states of the windows, [rows, width, hidden size]."""
@@ -328,29 +298,35 @@ class Engine:
         return self.cached.hidden(ids, positions, shape.kv_length, shape.first, widths)
 
     def _advance(self, hidden: Tensor, shape: Shape) -> Tensor:
-        """Accept from the left and move the cursors; [count, tokens] of each row."""
+        """Accept from the left and move the cursors; returns [count, tokens] of each row."""
         rows = slice(shape.first, shape.last)
         cursor, length = self.cursor[rows], self.length[rows]
         offsets = self.offsets[: shape.predictions]
         columns = (length - cursor - 1)[:, None] + offsets
         logits = self.cached.logits(gather_at(hidden, columns.clamp(max=shape.width - 1)))
+        places = length[:, None] + offsets
         tokens = logits.argmax(-1)
-        count = self._run(logits, rows)
-        kept = tokens.where(offsets < count[:, None], self.unknown[0])
-        self.ids[rows].scatter_(1, length[:, None] + offsets, kept)
+        count, kept = self._accept(logits, tokens, places, rows)
+        self.ids[rows].scatter_(1, places, kept)
         cursor.copy_(length)
         length += count
         return torch.cat([count[:, None], tokens], 1)
 
+    def _accept(
+        self, logits: Tensor, tokens: Tensor, places: Tensor, rows: slice
+    ) -> tuple[Tensor, Tensor]:
+        """How many tokens are accepted per row, and what the buffer then holds at ``places``."""
+        count = self._run(logits, rows)
+        offsets = self.offsets[: tokens.shape[1]]
+        return count, tokens.where(offsets < count[:, None], self.unknown[0])
+
     def _advance_lossless(self, hidden: Tensor, shape: Shape) -> Tensor:
-        """The same, but a token accepted from a mask is given out only once AR decoding agrees.
+        """The same, but a token accepted from a mask is returned only once AR decoding agrees.
 
         The logits at the last checked token and at the unchecked ones after it say what AR
         decoding puts next. Unchecked tokens are kept as far as they agree; the first that does
         not is replaced by the AR token, and what came after it is forgotten.
-
-        Returns:
-            [checked, unchecked, tokens] of each row.
+        Returns [checked, unchecked, tokens] of each row.
         """
         rows = slice(shape.first, shape.last)
         cursor, length, unchecked = self.cursor[rows], self.length[rows], self.unchecked[rows]
@@ -371,7 +347,7 @@ class Engine:
         return torch.cat([checked[:, None], unchecked[:, None], tokens], 1)
 
     def _settle(self, slots: list[_Slot], report: list[list[int]]) -> list[list[int]]:
-        """Follow on the host what the device did; the checked new tokens of each row."""
+        """Repeat on the host what the device did; returns the new tokens of each row."""
         if self.lossless:
             for slot, (checked, unchecked, *_) in zip(slots, report, strict=True):
                 slot.cursor = slot.length - slot.unchecked - 1 + checked
@@ -399,17 +375,12 @@ class Engine:
             slot = self.active[row]
             if slot.finish is None:
                 continue
-            self.results[slot.identity] = Decoded(
-                slot.tokens, len(slot.accepted), slot.accepted, slot.finish, slot.overrun
-            )
+            self.results[slot.identity] = slot.decoded()
             ended.append(slot.identity)
             moved = self.active.pop()
             if moved is not slot:
-                self._move(len(self.active), row, moved)
+                self.active[row] = moved
+                self.cached.cache.move(len(self.active), row, moved.cursor)
+                for state in self.state:
+                    state[row] = state[len(self.active)]
         return ended
-
-    def _move(self, source: int, target: int, slot: _Slot) -> None:
-        self.active[target] = slot
-        self.cached.cache.move(source, target, slot.cursor)
-        for state in self.state:
-            state[target] = state[source]

@@ -1,4 +1,4 @@
-"""Decoding where people already are: a stream for the terminal, and transformers' ``generate``."""
+"""Decoding for people: a stream for the terminal, and transformers' own ``generate``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mars.checkpoints.load import block_size_of, eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding import decode
-from mars.decoding.methods import ENGINES, STREAMING_METHODS, method_named
+from mars.decoding.methods import STREAMING_METHODS, engines, method_named
 from mars.decoding.requests import Request, eos_set
 from mars.errors import UserError
 
+SETTINGS = (
+    *("max_new_tokens", "eos_token_id", "pad_token_id"),
+    *("mars_block_size", "mars_mask_token_id"),
+)
 SHADES = ("\x1b[48;5;153m\x1b[38;5;16m", "\x1b[48;5;223m\x1b[38;5;16m")
 PLAIN = "\x1b[0m"
 
@@ -46,12 +51,10 @@ def generate_text(
     """
     tokenizer = load_tokenizer(checkpoint)
     model = load_model(checkpoint)
-    if block_size is None:
-        block_size = block_size_of(model)
     gains = stream(
         model,
         prompt_ids(tokenizer, prompt),
-        block_size=block_size,
+        block_size=block_size_of(model) if block_size is None else block_size,
         threshold=threshold,
         max_new_tokens=max_new_tokens,
         eos_token_id=eos_token_ids(model, tokenizer),
@@ -89,11 +92,11 @@ def stream(
 ) -> Iterator[list[int]]:
     """The tokens gained by each forward, as they come; ``options`` are the engine's."""
     chosen = method_named(method, options)
-    if method not in ENGINES:
+    if method not in STREAMING_METHODS:
         known = ", ".join(STREAMING_METHODS)
         raise UserError(f"The method {method!r} cannot stream: choose one of {known}.")
     options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
-    engine = ENGINES[method]()(model, slots=1, max_length=len(prompt) + max_new_tokens, **options)
+    engine = engines()[method](model, slots=1, max_length=len(prompt) + max_new_tokens, **options)
     engine.submit(Request(prompt, chosen.tau(threshold), max_new_tokens))
     while engine.queue or engine.active:
         yield from engine.step().values()
@@ -130,7 +133,6 @@ def custom_generate(
     Args:
         inputs, input_ids: prompts, [batch, length], padded on either side.
         attention_mask: 1 for tokens, 0 for padding, [batch, length].
-        threshold, method: as in :func:`mars.decoding.decode`.
         arguments: ``max_new_tokens``, ``eos_token_id``, ``pad_token_id``, ``mars_block_size`` and
             ``mars_mask_token_id`` override the generation config; options of ``decode`` pass,
             ``compiled`` among them, which is off here unless asked for.
@@ -145,16 +147,7 @@ def custom_generate(
     if ids is None:
         raise UserError("Give the prompt as input_ids.")
     config = generation_config or model.generation_config
-    settings = {
-        name: arguments.pop(name, getattr(config, name, None))
-        for name in (
-            "max_new_tokens",
-            "eos_token_id",
-            "pad_token_id",
-            "mars_block_size",
-            "mars_mask_token_id",
-        )
-    }
+    settings = {name: arguments.pop(name, getattr(config, name, None)) for name in SETTINGS}
     options = _options(config, method, arguments)
     keep = torch.ones_like(ids) if attention_mask is None else attention_mask
     prompts = [row[mask.bool()].tolist() for row, mask in zip(ids, keep, strict=True)]
@@ -169,15 +162,13 @@ def custom_generate(
         method=method,
         **options,
     )
-    width = max(len(one.tokens) for one in done)
-    output = ids.new_full((len(done), width), settings["pad_token_id"] or 0)
-    for row, one in enumerate(done):
-        output[row, : len(one.tokens)] = ids.new_tensor(one.tokens)
-    return torch.cat([ids, output], 1)
+    answers = [ids.new_tensor(one.tokens) for one in done]
+    padded = pad_sequence(answers, batch_first=True, padding_value=settings["pad_token_id"] or 0)
+    return torch.cat([ids, padded], 1)
 
 
 def _options(config: GenerationConfig, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of the arguments that ``decode`` is to judge; a UserError for what is not greedy."""
+    """The arguments to pass on to ``decode``; a UserError if decoding would not be greedy."""
     if arguments.pop("do_sample", config.do_sample) or arguments.pop("num_beams", 1) != 1:
         raise UserError("MARS decoding is greedy: leave out do_sample and num_beams.")
     given = {name: value for name, value in arguments.items() if value not in (None, False)}

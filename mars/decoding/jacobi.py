@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mars.decoding.cache import gather_at
-from mars.decoding.cursor import Engine, Shape
+from mars.decoding.cursor import Engine
 
 GUESS_SEED = 0
 
@@ -32,19 +31,9 @@ class JacobiEngine(Engine):
         guesses = torch.randint(vocabulary, self.offsets.shape, generator=random)
         return guesses.to(self.offsets.device)
 
-    def _advance(self, hidden: Tensor, shape: Shape) -> Tensor:
-        """Accept what the guesses before it entitle to; every prediction is the next guess."""
-        rows = slice(shape.first, shape.last)
-        cursor, length = self.cursor[rows], self.length[rows]
-        offsets = self.offsets[: shape.predictions]
-        columns = (length - cursor - 1)[:, None] + offsets
-        tokens = self.cached.logits(gather_at(hidden, columns.clamp(max=shape.width - 1))).argmax(
-            -1
-        )
-        places = length[:, None] + offsets
+    def _accept(
+        self, logits: Tensor, tokens: Tensor, places: Tensor, rows: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Accept as far as the guesses were right; each prediction becomes the next guess."""
         right = tokens == self.ids[rows].gather(1, places)
-        count = 1 + right[:, :-1].cumprod(-1).sum(-1)
-        self.ids[rows].scatter_(1, places, tokens)
-        cursor.copy_(length)
-        length += count
-        return torch.cat([count[:, None], tokens], 1)
+        return 1 + right[:, :-1].cumprod(-1).sum(-1), tokens

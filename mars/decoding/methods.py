@@ -1,14 +1,15 @@
-"""The registry of decoding methods: what each is called and takes, how it runs and is timed.
+"""The registry of decoding methods: what each is called and takes, and how it is timed.
 
 The configuration, :func:`mars.decoding.decode`, the evaluation, the measurements of speed, Table 5
-and the command line read it. A new method is a module, its entries here, and a test. What a method
-is stands apart from the code that runs it, on which those who read names do not depend.
+and the command line read it. A new method is a module, its entries here, and a test. The code
+behind the methods is imported when something is decoded; those who read names do not depend on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from mars.errors import UserError
@@ -25,20 +26,14 @@ if TYPE_CHECKING:
 class Method:
     """One way to decode.
 
-    Attributes:
-        name: as in :func:`mars.decoding.decode`, in settings and in records.
-        options: what it takes beside the arguments that all methods have.
-        has_tau: whether tau decides what is accepted; then the model needs a [MASK]. Without tau
-            the output must be that of greedy AR decoding.
-        one_token: whether it decodes one token per forward, whatever the block size.
-        in_settings: whether a setting names it. The others are chosen by what a model is.
+    Without tau the output must be that of greedy AR decoding.
     """
 
-    name: str
-    options: frozenset[str] = frozenset()
-    has_tau: bool = True
-    one_token: bool = False
-    in_settings: bool = False
+    name: str  # as in `mars.decoding.decode`, in settings and in records
+    options: frozenset[str] = frozenset()  # beside the arguments that all methods have
+    has_tau: bool = True  # whether tau decides what is accepted; the model then needs a [MASK]
+    one_token: bool = False  # whether it decodes one token per forward, whatever the block size
+    in_settings: bool = False  # whether a setting names it, or it follows from what a model is
 
     def tau(self, threshold: float | None) -> float | None:
         """The threshold of its requests; None is one-token mode."""
@@ -49,7 +44,7 @@ class Method:
     def arguments(
         self, block_size: int, eos: frozenset[int], mask_token_id: int | None
     ) -> dict[str, Any]:
-        """What the engine or the batch function takes in any case."""
+        """The arguments that its engine or batch function always takes."""
         shared = {"eos": eos, "mask_token_id": mask_token_id}
         return shared if self.one_token else {**shared, "block_size": block_size}
 
@@ -83,31 +78,22 @@ METHODS = {
     )
 }
 SETTING_METHODS = tuple(name for name, method in METHODS.items() if method.in_settings)
+# Engines decode step by step, batches do not.
+STREAMING_METHODS = tuple(name for name, method in METHODS.items() if method.options >= ENGINE)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """One method as it is timed, which is one row of Table 5.
+    """One method as it is timed, which is one row of Table 5."""
 
-    Attributes:
-        name: in `speed.wall_clock.methods`, on the command line and in records.
-        method: of :data:`METHODS`.
-        table5_row: what its row is called.
-        in_paper: whether the paper has the row; the others are labelled as beyond it.
-        options: fixed options of the method.
-        baseline: whether it is always timed, because speed-ups are over it.
-        prefill_apart: whether its prefill is timed by a pass that ends after one token.
-        static: whether its batches have one length and a compiled static cache; GPUs only.
-    """
-
-    name: str
-    method: str
+    name: str  # in `speed.wall_clock.methods`, on the command line and in records
+    method: str  # of METHODS
     table5_row: str
-    in_paper: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-    baseline: bool = False
-    prefill_apart: bool = False
-    static: bool = False
+    in_paper: bool = False  # whether the paper has the row; the others are labelled as beyond it
+    options: Mapping[str, Any] = field(default_factory=dict)  # fixed options of the method
+    baseline: bool = False  # whether it is always timed, because speed-ups are over it
+    prefill_apart: bool = False  # whether its prefill is timed by a pass that ends after one token
+    static: bool = False  # whether its batches have one length and a compiled static cache; GPUs
 
     @property
     def has_tau(self) -> bool:
@@ -123,7 +109,7 @@ class Timed:
         return not self.has_tau or bool(self.options.get("lossless"))
 
 
-# As anybody calls it: [MASK] is a token like any other.
+# As everybody calls it: without a [MASK] token.
 PLAIN = {"mask_token_id": None}
 GENERATE: dict[str, Any] = {"method": "transformers", "options": PLAIN, "prefill_apart": True}
 STATIC_ROW = "AR, generate of transformers, static cache, compiled"
@@ -147,7 +133,7 @@ COMPARED_METHODS = tuple(name for name, timed in TIMED.items() if not timed.base
 
 
 def default_method(block_size: int) -> str:
-    """How a model decodes where neither its training nor a setting says it."""
+    """How a model decodes if neither its training nor a setting says so."""
     return "cursor" if block_size > 1 else "autoregressive"
 
 
@@ -166,67 +152,34 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
     return METHODS[name]
 
 
-# --- the code behind the methods: nothing slow is imported before one runs ------------------------
-
-
-def _window() -> BatchDecoder:
-    from mars.decoding.window import decode_window
-
-    return decode_window
-
-
-def _window_batch() -> BatchDecoder:
-    from mars.decoding.window_batch import decode_window_batch
-
-    return decode_window_batch
-
-
-def _cursor() -> type[Engine]:
+@cache
+def engines() -> dict[str, type[Engine]]:
+    """The methods that are engines, which serve requests as they come."""
     from mars.decoding.cursor import Engine
-
-    return Engine
-
-
-def _jacobi() -> type[Engine]:
     from mars.decoding.jacobi import JacobiEngine
 
-    return JacobiEngine
+    return {"cursor": Engine, "autoregressive": Engine, "jacobi": JacobiEngine}
 
 
-def _block_cache() -> BatchDecoder:
+@cache
+def batch_decoders() -> dict[str, BatchDecoder]:
+    """The others, which take a batch of requests through to the end."""
     from mars.decoding.block_cache import decode_block_cache
-
-    return decode_block_cache
-
-
-def _block_diffusion() -> BatchDecoder:
     from mars.decoding.block_diffusion import decode_block_diffusion
-
-    return decode_block_diffusion
-
-
-def _transformers() -> BatchDecoder:
     from mars.decoding.transformers_generate import decode_transformers
+    from mars.decoding.window import decode_window
 
-    return decode_transformers
+    return {
+        "window": decode_window,
+        "block_cache": decode_block_cache,
+        "block_diffusion": decode_block_diffusion,
+        "transformers": decode_transformers,
+    }
 
 
-ENGINES: dict[str, Callable[[], type[Engine]]] = {
-    "cursor": _cursor,
-    "autoregressive": _cursor,
-    "jacobi": _jacobi,
-}
-"""The methods that are engines, which serve requests as they come."""
+@cache
+def timed_batch_decoders() -> dict[str, BatchDecoder]:
+    """What decodes a batch under the clock."""
+    from mars.decoding.window import decode_window_batch
 
-BATCHES: dict[str, Callable[[], BatchDecoder]] = {
-    "window": _window,
-    "block_cache": _block_cache,
-    "block_diffusion": _block_diffusion,
-    "transformers": _transformers,
-}
-"""The others, which take a batch of requests through to the end."""
-
-TIMED_BATCHES = {**BATCHES, "window": _window_batch}
-"""What decodes a batch under the clock."""
-
-STREAMING_METHODS = tuple(ENGINES)
+    return {**batch_decoders(), "window": decode_window_batch}

@@ -1,6 +1,6 @@
 """MARS together with speculative decoding (paper section 3.6, Table 6, Figure 5).
 
-A small model drafts K tokens. One forward of the target checks them and, in the same breath,
+A small model drafts K tokens. One forward of the target checks them and, at the same time,
 continues after each of them: behind the draft stand K + 1 groups of masks, and group j sees the
 text and the first j draft tokens only. Where the target first disagrees with the draft, after j
 tokens, its own token follows, and then what group j predicts, accepted from the left as ever.
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, confidence, cutoff
+from mars.decoding.acceptance import accepted_run, agreement, confidence, cutoff
 from mars.decoding.cache import CachedModel
-from mars.decoding.requests import Decoded, Request, check_model, check_vocabulary, finished
+from mars.decoding.requests import Continuation, Decoded, Request, check_model, longest
 from mars.errors import UserError
 
 
@@ -40,40 +40,29 @@ def decode_speculative(
     ``request.threshold`` is the target's tau: with None (or ``block_size`` 1) there are no mask
     groups and the output is the target's own greedy decoding; the paper's row without MARS.
 
+    ``forwards`` and ``accepted`` count forwards of the target, ``draft_forwards`` the draft's.
+
     Args:
         draft_tokens: K, tokens drafted per target forward.
         block_size: B of the target, B - 1 masks per group.
-        draft_block_size: B of the draft; 1 drafts autoregressively.
-        draft_threshold: tau of the draft.
-
-    Returns:
-        ``forwards`` and ``accepted`` count forwards of the target, ``draft_forwards`` the draft's.
+        draft_block_size, draft_threshold: B and tau of the draft; 1 drafts autoregressively.
     """
     if draft_tokens < 1:
         raise UserError(f"draft_tokens must be at least 1, not {draft_tokens}.")
-    request.check(metric)
     for model, size in ((target, block_size), (draft, draft_block_size)):
+        request.check(model, metric)
         check_model(model, size, mask_token_id)
-        check_vocabulary(model, request.prompt)
-    longest = len(request.prompt) + request.max_new_tokens
-    shared = (draft_tokens, longest, mask_token_id, metric, strict)
+    shared = (draft_tokens, longest([request]), mask_token_id, metric, strict)
     verifier = _Reader(target, block_size, *shared)
     drafter = _Reader(draft, draft_block_size, *shared)
     known = list(request.prompt)
-    tokens: list[int] = []
-    accepted: list[int] = []
-    finish = None
-    while finish is None:
+    answer = Continuation(request)
+    while answer.finish is None:
         drafted = drafter.draft(known, draft_threshold)
-        agreed, continuation = verifier.verify(known, drafted, request.threshold)
+        agreed, own = verifier.verify(known, drafted, request.threshold)
         drafter.cursor = min(drafter.cursor, len(known) + agreed)
-        new = drafted[:agreed] + continuation
-        gained, finish = finished(tokens, new, request, eos)
-        tokens += gained
-        known += gained
-        accepted.append(len(gained))
-    overrun = len(new) - len(gained)
-    return Decoded(tokens, len(accepted), accepted, finish, overrun, drafter.forwards)
+        known += answer.gain(drafted[:agreed] + own, eos)
+    return answer.decoded(drafter.forwards)
 
 
 @dataclass
@@ -111,7 +100,7 @@ class _Reader:
     def verify(
         self, known: list[int], drafted: list[int], threshold: float | None
     ) -> tuple[int, list[int]]:
-        """How many drafted tokens this model agrees with, and what it puts after those."""
+        """How many drafted tokens this model agrees with, and how it continues after those."""
         masks = 0 if threshold is None else self.block_size - 1
         text = known[self.cursor :] + drafted
         groups = len(drafted) + 1
@@ -125,9 +114,7 @@ class _Reader:
         after = len(text) - groups  # the row that predicts the first drafted token
         logits = self.cached.logits(hidden[after:])
         predicted = logits[:groups].argmax(-1).tolist()
-        agreed = 0
-        while agreed < len(drafted) and drafted[agreed] == predicted[agreed]:
-            agreed += 1
+        agreed = agreement(drafted, predicted)
         start = groups + agreed * masks
         own = torch.cat([logits[agreed : agreed + 1], logits[start : start + masks]])
         self.cursor = len(known) + agreed
@@ -135,8 +122,7 @@ class _Reader:
 
     def _forward(self, ids: list[int], positions: list[int], bias: Tensor | None) -> Tensor:
         self.forwards += 1
-        places = torch.tensor([positions], device=self.device)
-        tokens = torch.tensor([ids], device=self.device)
+        tokens, places = torch.tensor([[ids], [positions]], device=self.device)
         if bias is not None:
             bias = bias.to(self.device)
         return self.cached.hidden(tokens, places, self.cursor + len(ids), bias=bias)[0]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from mars.decoding.requests import Decoded, Request, finished
+from mars.decoding.requests import Continuation, Decoded, Request
 
 
 def decode_transformers(
@@ -28,7 +28,6 @@ def decode_transformers(
 
     Args:
         requests: their thresholds do not matter; ``generate`` runs to the largest budget.
-        eos: ids that end a sequence.
         mask_token_id: never predicted; None where there is none.
         repetition_penalty: divides the positive logits of tokens that were seen, 1 is none.
         static_length: with a static cache, for which transformers compiles the model: the length
@@ -57,6 +56,7 @@ def decode_transformers(
     )
     done = []
     for request, row in zip(requests, output[:, width:].tolist(), strict=True):
-        tokens, finish = finished([], row, request, eos)
-        done.append(Decoded(tokens, len(tokens), [1] * len(tokens), finish or "length"))
+        answer = Continuation(request)
+        tokens = answer.gain(row, eos)
+        done.append(Decoded(tokens, len(tokens), [1] * len(tokens), answer.finish or "length"))
     return done

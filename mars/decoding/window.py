@@ -1,6 +1,7 @@
-"""The sliding window of paper section 3.4 without a cache: slow, short, and the ground truth.
+"""The sliding window of paper section 3.4 without a cache: every forward sees the whole prefix.
 
-Every forward sees the whole prefix and the masks after it. One sequence at a time.
+``decode_window`` takes one sequence at a time: slow, short, and the ground truth.
+``decode_window_batch`` takes several; it is what the paper's Table 5 calls "no cache".
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mars.decoding.acceptance import accepted_run, confidence, cutoff, forbid
-from mars.decoding.requests import Decoded, Request, finished
+from mars.decoding.acceptance import accepted_run, agreement, confidence, cutoff, forbid
+from mars.decoding.batch import Batch
+from mars.decoding.cache import gather_at
+from mars.decoding.requests import Continuation, Decoded, Request, check_model, longest
 
 
 def decode_window(
@@ -40,46 +43,75 @@ def decode_one(
 
     The last prefix token and ``block_size - 1`` masks predict the next ``block_size`` tokens.
     """
-    request.check(metric)
+    request.check(model, metric)
     predictions = block_size + extra_mask
     masks = [] if mask_token_id is None else [mask_token_id] * (predictions - 1)
     needed = torch.tensor(cutoff(request.threshold, metric))
-    tokens: list[int] = []
+    answer = Continuation(request)
     unchecked: list[int] = []  # lossless: accepted from masks, not yet compared with AR
-    accepted: list[int] = []
-    finish = None
-    while finish is None:
-        prefix = [*request.prompt, *tokens, *unchecked]
-        first = len(request.prompt) + len(tokens) - 1
-        logits = _logits(model, prefix + masks, first, mask_token_id)
+    while answer.finish is None:
+        known = [*request.prompt, *answer.tokens]
+        ids = torch.tensor([[*known, *unchecked, *masks]], device=model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(known) - 1 :]
+        logits = forbid(logits, mask_token_id)
         predicted = logits.argmax(-1).tolist()
-        window = confidence(logits[len(unchecked) :], metric)
-        run = int(accepted_run(window, needed, strict))
+        run = int(accepted_run(confidence(logits[len(unchecked) :], metric), needed, strict))
         if not lossless:
             new = predicted[:run]
         else:
-            agreed = _agreement(unchecked, predicted)
+            agreed = agreement(unchecked, predicted)
             new = predicted[: agreed + 1]
             all_agreed = agreed == len(unchecked)
             unchecked = predicted[agreed + 1 : agreed + run] if all_agreed else []
-        gained, finish = finished(tokens, new, request, eos)
-        tokens += gained
-        accepted.append(len(gained))
-    return Decoded(tokens, len(accepted), accepted, finish, overrun=len(new) - len(gained))
+        answer.gain(new, eos)
+    return answer.decoded()
+
+
+@torch.inference_mode()
+def decode_window_batch(
+    model: PreTrainedModel,
+    requests: list[Request],
+    *,
+    block_size: int,
+    eos: frozenset[int],
+    mask_token_id: int | None,
+    metric: str = "probability",
+    strict: bool = False,
+) -> list[Decoded]:
+    """Continue one batch of prompts; the arguments are those of the window without extensions.
+
+    Rows stand on the left with lengths of their own; what fills them up on the right comes after
+    everything a window looks at, so causal attention hides it and no padding mask is needed. The
+    output embedding is applied to the window only, and a sequence that has ended leaves the batch.
+
+    Raises:
+        UserError: a request or setting that cannot be decoded.
+    """
+    check_model(model, block_size, mask_token_id)
+    width = longest(requests) + block_size
+    batch = Batch(requests, metric, width, mask_token_id or 0, model)
+    while going := batch.going:
+        lengths = [len(requests[row].prompt) + len(batch.rows[row].tokens) for row in going]
+        logits = _logits(model, batch.ids[going], lengths, block_size, mask_token_id)
+        runs = accepted_run(confidence(logits, metric), batch.cutoffs[going], strict).tolist()
+        rows = zip(going, lengths, logits.argmax(-1).tolist(), runs, strict=True)
+        for row, length, predicted, run in rows:
+            gained = batch.rows[row].gain(predicted[:run], eos)
+            known = torch.tensor(gained, device=model.device)
+            batch.ids[row, length : length + len(gained)] = known
+    return batch.decoded()
 
 
 def _logits(
-    model: PreTrainedModel, ids: list[int], first: int, mask_token_id: int | None
+    model: PreTrainedModel,
+    ids: Tensor,
+    lengths: list[int],
+    block_size: int,
+    mask_token_id: int | None,
 ) -> Tensor:
-    """Float32 logits of positions ``first`` and later, [positions, vocabulary], masks forbidden."""
-    logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
-    logits = logits[0, first:].float()
-    return logits if mask_token_id is None else forbid(logits, mask_token_id)
-
-
-def _agreement(unchecked: list[int], predicted: list[int]) -> int:
-    """How many unchecked tokens, from the left, are what AR decoding says there."""
-    agreed = 0
-    while agreed < len(unchecked) and unchecked[agreed] == predicted[agreed]:
-        agreed += 1
-    return agreed
+    """Float32 logits of each row's window, [rows, block_size, vocabulary], masks forbidden."""
+    width = max(lengths) + block_size - 1
+    hidden = model.get_decoder()(input_ids=ids[:, :width], use_cache=False).last_hidden_state
+    start = torch.tensor(lengths, device=ids.device)[:, None] - 1
+    window = gather_at(hidden, start + torch.arange(block_size, device=ids.device))
+    return forbid(model.get_output_embeddings()(window), mask_token_id)

@@ -30,23 +30,14 @@ COUNTING = (
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer as it is scored and counted.
+    """One answer as it is scored and counted, see :data:`COUNTING`."""
 
-    Attributes:
-        text: the answer, cut before the first stop string, special tokens removed.
-        tokens, forwards: what it cost, see :data:`COUNTING`.
-        finish: ``eos``, ``stop`` (a stop string) or ``length``.
-        overrun: tokens accepted beyond EOS or the budget, which do not count
-            (docs/differences.md, A2).
-        truncated: whether the prompt lost tokens on the left.
-    """
-
-    text: str
+    text: str  # cut before the first stop string, special tokens removed
     tokens: int
     forwards: int
-    finish: str
-    overrun: int
-    truncated: bool
+    finish: str  # eos, stop (a stop string) or length
+    overrun: int  # tokens beyond EOS or the budget, which do not count (docs/differences.md, A2)
+    truncated: bool  # whether the prompt lost tokens on the left
 
 
 class DecodingLM(HFLM):
@@ -98,13 +89,16 @@ class DecodingLM(HFLM):
                 f"max_new_tokens is {self.max_new_tokens}, but the model's context is only "
                 f"{self.max_length} tokens; set a smaller `max_new_tokens`."
             )
-        stops = [_stop_strings(request.args[1]) for request in requests]
+        untils = [request.args[1].get("until") or [] for request in requests]
+        stops = [[s for s in ([u] if isinstance(u, str) else u) if s] for u in untils]
         decoded = self.decode_all(requests, [prompt[-room:] for prompt in prompts], stops)
-        self.generations = {}
-        for request, prompt, strings, answer in zip(requests, prompts, stops, decoded, strict=True):
-            generation = self._generation(answer, strings, truncated=len(prompt) > room)
-            self.generations[request.task_name, request.doc_id] = generation
-        return [self.generations[r.task_name, r.doc_id].text for r in requests]
+        found = [
+            self._generation(answer, strings, truncated=len(prompt) > room)
+            for answer, strings, prompt in zip(decoded, stops, prompts, strict=True)
+        ]
+        places = ((request.task_name, request.doc_id) for request in requests)
+        self.generations = dict(zip(places, found, strict=True))
+        return [generation.text for generation in found]
 
     def decode_all(
         self, requests: list[Instance], prompts: list[list[int]], stops: list[list[str]]
@@ -117,21 +111,17 @@ class DecodingLM(HFLM):
             try:
                 return self._decode(prompts, stops)
             except torch.OutOfMemoryError as error:
-                self._halve_slots(error)
+                if self.slots == 1:
+                    raise UserError(
+                        "the device has too little memory to decode a single sequence; use another "
+                        "device, or a smaller `evaluation.max_new_tokens`."
+                    ) from error
             torch.cuda.empty_cache()  # the error, and with it the engine's memory, is gone here
-
-    def _halve_slots(self, error: torch.OutOfMemoryError) -> None:
-        if self.slots == 1:
-            raise UserError(
-                "the device has not the memory to decode a single sequence; use another device, "
-                "or a smaller `evaluation.max_new_tokens`."
-            ) from error
-        self.slots //= 2
-        self.notes["memory"] = f"ran out; these answers were decoded {self.slots} side by side"
-        print(f"Out of memory: decoding again, {self.slots} side by side.", flush=True)
+            self.slots //= 2
+            self.notes["memory"] = f"ran out; these answers were decoded {self.slots} side by side"
+            print(f"Out of memory: decoding again, {self.slots} side by side.", flush=True)
 
     def _decode(self, prompts: list[list[int]], stops: list[list[str]]) -> list[Decoded]:
-        assert self.setting is not None
         decoding = self.decoding
         if self.device.type == "cuda" and "memory_limit" in METHODS[decoding["method"]].options:
             # The cache is simply tried, so that too large a one halves the slots as well.
@@ -164,16 +154,11 @@ class DecodingLM(HFLM):
         stated = setting.options(stated=True)
         if not method.has_tau:
             stated.pop("metric", None)
-        return {
-            "method": name,
-            "block_size": block_size,
-            "threshold": setting.threshold,
-            **known,
-            **stated,
-        }
+        chosen = {"method": name, "block_size": block_size, "threshold": setting.threshold}
+        return chosen | known | stated
 
     def _encode(self, prompt: str) -> list[int]:
-        """Token ids, with a BOS where the tokenizer adds one and the template has not."""
+        """Token ids, with a BOS if the tokenizer adds one and the template has not done so."""
         bos = self.tokenizer.bos_token
         has_bos = bos is not None and prompt.startswith(bos)
         return self.tokenizer.encode(prompt, add_special_tokens=not has_bos)
@@ -188,19 +173,9 @@ class DecodingLM(HFLM):
         tokens, finish, overrun = len(answer.tokens), answer.finish, answer.overrun
         if holds is not None and holds(answer.tokens):
             tokens, finish, overrun = shortest_prefix(answer.tokens, holds), "stop", 0
-        return Generation(
-            text=cut(self.tok_decode(answer.tokens), strings),
-            tokens=tokens,
-            forwards=forwards_until(answer.accepted, tokens),
-            finish=finish,
-            overrun=overrun,
-            truncated=truncated,
-        )
-
-
-def _stop_strings(generation_kwargs: dict) -> list[str]:
-    until = generation_kwargs.get("until") or []
-    return [s for s in ([until] if isinstance(until, str) else until) if s]
+        text = cut(self.tok_decode(answer.tokens), strings)
+        forwards = forwards_until(answer.accepted, tokens)
+        return Generation(text, tokens, forwards, finish, overrun, truncated)
 
 
 def cut(text: str, stop_strings: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 Programs run in limited processes of their own (:mod:`mars.evaluation.program_runner` says which
 limits), standard library only. A program passes if it ends without an exception; leaving early
-with ``sys.exit`` or ``os._exit`` is no pass.
+with ``sys.exit`` or ``os._exit`` does not count as a pass.
 """
 
 from __future__ import annotations
@@ -24,13 +24,9 @@ MEMORY = 1 << 30  # bytes of address space for one program
 def run_programs(
     programs: Sequence[str], timeout: float, memory: int = MEMORY, workers: int | None = None
 ) -> tuple[list[str], str]:
-    """Run each program in a limited process.
+    """Run each program, ``workers`` side by side (default: one per usable core).
 
-    Args:
-        programs: Python source texts.
-        timeout: seconds of wall clock for each.
-        memory: bytes of address space for each.
-        workers: how many run side by side; default the number of usable cores.
+    Each has ``timeout`` seconds of wall clock and ``memory`` bytes of address space.
 
     Returns:
         For each program ``"passed"``, ``"failed: <exception>"`` or ``"timed out"``; and how the
@@ -63,19 +59,14 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
 
 @dataclass
 class CodeEval:
-    """In place of the hub's ``code_eval`` metric, which lm-eval's tasks call one document a time.
+    """Replaces the hub's ``code_eval`` metric, which lm-eval's tasks call for each document.
 
     ``prepare`` runs many programs at once, and ``compute`` then finds their outcomes.
-
-    Attributes:
-        timeout: seconds for one program.
-        allowed: whether running programs has been allowed (``unsafe_code`` of a benchmark).
-        network: how the network was cut off in the last run.
     """
 
-    timeout: float = 10
-    allowed: bool = False
-    network: str | None = None
+    timeout: float = 10  # seconds for one program
+    allowed: bool = False  # by `unsafe_code` of a benchmark
+    network: str | None = None  # how it was cut off in the last run
     outcomes: dict[str, str] = field(default_factory=dict)
 
     def prepare(self, programs: Sequence[str]) -> None:
@@ -110,7 +101,7 @@ class CodeEval:
 
 
 CODE_EVAL = CodeEval()
-"""What lm-eval's tasks call ``code_eval``; one per process, as lm-eval imports a task once."""
+"""What lm-eval's tasks call ``code_eval``; one per process, because lm-eval imports a task once."""
 
 
 def program_of(prediction: str, test: str) -> str:

@@ -2,7 +2,7 @@
 
 For each cell (setting, benchmark) two files: ``<setting>/<benchmark>.json``, the record, and
 ``<setting>/<benchmark>.samples.jsonl``, one line per document. A cell whose record is there and
-was made from the same ``cell_spec`` is kept, so a killed evaluation goes on where it was.
+was made from the same ``cell_spec`` is kept, so a killed evaluation continues where it stopped.
 """
 
 from __future__ import annotations
@@ -12,42 +12,48 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+import torch
+from lm_eval.evaluator import evaluate as lm_evaluate
+
+from mars.checkpoints.load import eos_token_ids, load_model
+from mars.data.tokenizer import load_tokenizer
+from mars.evaluation.adapter import COUNTING, DecodingLM
 from mars.evaluation.code_execution import CODE_EVAL
 from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline, mean, ratio
+from mars.evaluation.tasks import LoadedBenchmark, load_benchmark, read_documents
 from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.provenance.files import canonical_json, read_json, sha256_file, write_json, write_jsonl
 from mars.provenance.record import versions
 
 if TYPE_CHECKING:
     from mars.config.experiment import Benchmark, Setting
-    from mars.evaluation.adapter import DecodingLM
     from mars.evaluation.stage import EvaluationSpec
-    from mars.evaluation.tasks import LoadedBenchmark
 
 CellSpec = Callable[[str, str], dict[str, Any]]
 """(setting, benchmark) -> whatever a cell's result depends on."""
+Samples = Mapping[str, list[dict[str, Any]]]
+"""What lm-eval says of each document, by task."""
 
+NOT_GENERATED = {
+    **{"text": None, "tokens": 0, "forwards": 0},
+    **{"finish": None, "overrun": 0, "truncated": None},
+}
 BOOTSTRAP_ITERATIONS = 1000  # only metrics without a closed form use it; none of the paper's
 
 
 def evaluate(
-    spec: EvaluationSpec,
-    *,
-    checkpoint: Path,
-    hub: Path,
-    output: Path,
-    cell_spec: CellSpec,
+    spec: EvaluationSpec, *, checkpoint: Path, hub: Path, output: Path, cell_spec: CellSpec
 ) -> None:
     """Write a record and the samples of every (setting, benchmark) that is not there yet.
 
     Args:
-        checkpoint: folder that ``AutoModelForCausalLM`` loads.
         hub: data sets in hub layout, ``<hub>/<owner>/<name>``; no network is used.
-        output: where the records go.
         cell_spec: stored in each record and compared on the next run.
 
     Raises:
@@ -59,14 +65,6 @@ def evaluate(
         return
     protocol = spec.evaluation
     prepare_process(protocol.code_timeout)
-
-    import torch
-
-    from mars.checkpoints.load import eos_token_ids, load_model
-    from mars.data.tokenizer import load_tokenizer
-    from mars.evaluation.adapter import DecodingLM
-    from mars.evaluation.tasks import load_benchmark, read_documents
-
     read_documents.cache_clear()  # what an earlier call in this process read may have changed
     loaded = {
         name: load_benchmark(spec.benchmarks[name], hub, generated=spec.generated_data)
@@ -85,7 +83,7 @@ def evaluate(
         max_new_tokens=protocol.max_new_tokens,
         slots=protocol.slots,
         method=spec.method,
-        on_start=lambda: startup.update(seconds=_process_age()),
+        on_start=lambda: startup.update(seconds=time.time() - psutil.Process().create_time()),
     )
     for name, missing in missing_cells.items():
         benchmark = spec.benchmarks[name]
@@ -95,8 +93,7 @@ def evaluate(
                 "benchmark": name,
                 "setting": setting,
                 **record,
-                "precision": protocol.precision,
-                "code_timeout": protocol.code_timeout,
+                **protocol.model_dump(include={"precision", "code_timeout"}),
                 "startup_seconds": startup.get("seconds"),
                 "cell_spec": depends_on,
             }
@@ -108,10 +105,6 @@ def evaluate_cell(
     lm: DecodingLM, loaded: LoadedBenchmark, benchmark: Benchmark, setting: Setting
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Run one benchmark under one setting; the record (without its spec) and the samples."""
-    from lm_eval.evaluator import evaluate as lm_evaluate
-
-    from mars.evaluation.adapter import COUNTING
-
     lm.setting, lm.notes = setting, {}
     CODE_EVAL.allowed = benchmark.unsafe_code
     random.seed(0)  # IFEval's checkers draw what a document leaves open
@@ -140,8 +133,8 @@ def evaluate_cell(
     notes = {**loaded.notes, **lm.notes}
     if benchmark.unsafe_code:
         notes["network of programs"] = str(CODE_EVAL.network)
-    tokens = [sample["tokens"] for sample in samples]
-    forwards = [sample["forwards"] for sample in samples]
+    tokens, forwards = ([sample[key] for sample in samples] for key in ("tokens", "forwards"))
+    finishes = [sample["finish"] for sample in samples]
     counted = ratio(tokens, forwards) if sum(forwards) else None
     record = {
         "task": loaded.name,
@@ -158,10 +151,7 @@ def evaluate_cell(
         "tokens_per_forward": counted and counted._asdict(),
         "overrun": sum(sample["overrun"] for sample in samples),
         "counting": COUNTING,
-        "finish": {
-            reason: sum(sample["finish"] == reason for sample in samples)
-            for reason in ("eos", "stop", "length")
-        },
+        "finish": {reason: finishes.count(reason) for reason in ("eos", "stop", "length")},
         "truncated_prompts": sum(bool(sample["truncated"]) for sample in samples),
         "decoding": {
             **lm.decoding,
@@ -175,9 +165,6 @@ def evaluate_cell(
         "versions": versions(("lm_eval", "transformers", "torch", "datasets")),
     }
     return record, samples
-
-
-# --- cells --------------------------------------------------------------------------------------
 
 
 def _missing_cells(
@@ -194,27 +181,22 @@ def _missing_cells(
 
 
 def _is_done(folder: Path, name: str, spec: dict[str, Any]) -> bool:
-    record, samples = folder / f"{name}.json", folder / f"{name}.samples.jsonl"
-    if not (record.is_file() and samples.is_file()):
-        return False
+    samples = folder / f"{name}.samples.jsonl"
     try:
-        known = read_json(record)
-    except ValueError:
+        known, digest = read_json(folder / f"{name}.json"), sha256_file(samples)
+    except (FileNotFoundError, ValueError):
         return False
     same_spec = canonical_json(known.get("cell_spec")) == canonical_json(spec)
-    return same_spec and known.get("samples_sha256") == sha256_file(samples)
+    return same_spec and known.get("samples_sha256") == digest
 
 
 def _write_cell(
     folder: Path, name: str, record: dict[str, Any], samples: list[dict[str, Any]]
 ) -> None:
     """The samples, then the record with their hash: whoever sees the record has both."""
-    write_jsonl(folder / f"{name}.samples.jsonl", samples)
-    digest = sha256_file(folder / f"{name}.samples.jsonl")
-    write_json(folder / f"{name}.json", {**record, "samples_sha256": digest})
-
-
-# --- results ------------------------------------------------------------------------------------
+    path = folder / f"{name}.samples.jsonl"
+    write_jsonl(path, samples)
+    write_json(folder / f"{name}.json", {**record, "samples_sha256": sha256_file(path)})
 
 
 def _metrics(result: Mapping[str, Any], samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -233,14 +215,13 @@ def _metrics(result: Mapping[str, Any], samples: list[dict[str, Any]]) -> dict[s
             rows = [s[metric] for s in samples if s["filter"] == name]
             lists = bool(rows) and all(isinstance(row, list) for row in rows)
             error = ratio([sum(r) for r in rows], [len(r) for r in rows]).stderr if lists else None
-        metrics.setdefault(metric, {})[name] = {"value": float(value), "stderr": _number(error)}
+        error = None if error is None else float(error)
+        metrics.setdefault(metric, {})[name] = {"value": float(value), "stderr": error}
     return metrics
 
 
-def _group_metrics(
-    result: Mapping[str, Any], samples: Mapping[str, list[dict[str, Any]]]
-) -> dict[str, Any]:
-    """The same of a group; where a sub-task is too small for an error, that of all documents."""
+def _group_metrics(result: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
+    """The same for a group; if a sub-task is too small for an error, the error of all documents."""
     metrics = _metrics(result, [])
     for metric, filters in metrics.items():
         for name, score in filters.items():
@@ -250,13 +231,7 @@ def _group_metrics(
     return metrics
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _samples(
-    lm: DecodingLM, samples: Mapping[str, list[dict[str, Any]]], gated: bool
-) -> list[dict[str, Any]]:
+def _samples(lm: DecodingLM, samples: Samples, gated: bool) -> list[dict[str, Any]]:
     """One row per document, in order: its answer, what it cost, and its scores by filter.
 
     ``gated``: the questions must not be spread (GPQA), so only letters are kept of any text.
@@ -277,17 +252,15 @@ def _samples(
 
 def _row(lm: DecodingLM, task: str, entry: dict[str, Any], gated: bool) -> dict[str, Any]:
     generation = lm.generations.get((task, entry["doc_id"]))
+    cost = asdict(generation) if generation else NOT_GENERATED
+    text = {} if gated else {"generation": cost["text"]}
     return {
         "task": task,
         "document": entry["doc_id"],
         "prompt_sha256": entry["prompt_hash"],
         "target": _letter(entry["target"]) if gated else entry["target"],
-        **({} if gated else {"generation": generation and generation.text}),
-        "tokens": generation.tokens if generation else 0,
-        "forwards": generation.forwards if generation else 0,
-        "finish": generation and generation.finish,
-        "overrun": generation.overrun if generation else 0,
-        "truncated": generation and generation.truncated,
+        **text,
+        **{key: value for key, value in cost.items() if key != "text"},
         "extracted": {},
         "scores": {},
     }
@@ -308,16 +281,7 @@ def _line(record: Mapping[str, Any], benchmark: Benchmark) -> str:
     )
 
 
-def _process_age() -> float:
-    """Seconds since this process was started."""
-    import psutil
-
-    return time.time() - psutil.Process().create_time()
-
-
 def _device(device: Any) -> str:
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

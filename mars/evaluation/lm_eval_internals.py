@@ -1,4 +1,4 @@
-"""All that is known here of the inside of lm-eval: what is private to it, and what is put right.
+"""Everything that depends on lm-eval's internals: what is private to it, and what we correct.
 
 * Its index and factory of tasks, so that a task gets documents from a folder, and a group the parts
   that are wanted.
@@ -35,7 +35,7 @@ from mars.errors import UserError
 from mars.evaluation.code_execution import CODE_EVAL
 
 VERSION = "0.4.13"
-"""The version of lm-eval that this holds for; a test compares it with the one installed."""
+"""The version of lm-eval that this was written for; a test compares it with the installed one."""
 
 FOLDERS = {
     # Where lm-eval keeps the paper's tasks: indexing all of its tasks takes ten seconds.
@@ -51,6 +51,7 @@ ABBREVIATIONS = (
     *("u.s", "u.k", "no", "inc", "ltd", "co", "fig", "jan", "feb", "aug", "sept", "oct", "nov"),
 )
 UNTRAINED = "punkt without trained parameters"
+_MARK = "untrained"  # a file beside a model that was written here
 
 
 class NoDocumentsError(UserError):
@@ -94,7 +95,7 @@ def build_task(
     overrides: dict[str, Any],
     skip_empty: bool,
 ) -> Task | Group:
-    """The task or group ``name``; of a group the members in ``subtasks`` (None: all)."""
+    """The task or group ``name``; if a group, with the members in ``subtasks`` (None: all)."""
     factory, index = TaskFactory(), manager.task_index
     config = index[name].cfg or {}
     members = config.get("task")
@@ -169,13 +170,9 @@ def _module(name: str, module: ModuleType | None) -> Iterator[None]:
 
 
 def prepare_ifeval(folder: Path) -> str:
-    """Make IFEval's checkers work offline and repeatably.
+    """Make IFEval's checkers work offline and repeatably; returns the sentence splitter in use.
 
-    Args:
-        folder: where an untrained ``punkt_tab`` may be written if NLTK has none.
-
-    Returns:
-        Which sentence splitter is in use: ``"nltk punkt_tab"`` or :data:`UNTRAINED`.
+    It is ``"nltk punkt_tab"`` or, if NLTK has none, :data:`UNTRAINED`, written into ``folder``.
     """
     import langdetect
     import nltk
@@ -189,9 +186,6 @@ def prepare_ifeval(folder: Path) -> str:
         return UNTRAINED
     # An earlier call in this process may have put one there.
     return UNTRAINED if Path(str(found), _MARK).exists() else "nltk punkt_tab"
-
-
-_MARK = "untrained"
 
 
 def _write_untrained_punkt(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The process of an evaluation: no network, no caches of its own, no noise."""
+"""Prepares the process of an evaluation: no network, no caches that stay, no noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mars.evaluation.code_execution import CODE_EVAL
 
 
 def forbid_network() -> None:
-    """Make every Hugging Face library fail at once where it would reach for the hub."""
+    """Make every Hugging Face library fail at once instead of connecting to the hub."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # for what is imported later
     for name in ("huggingface_hub.constants", "datasets.config"):
         if name in sys.modules:
@@ -23,7 +23,7 @@ def forbid_network() -> None:
 
 
 def prepare_process(code_timeout: float) -> None:
-    """No network, no caches that stay, no noise; seconds for a program that a model wrote."""
+    """Do all of this; a program that a model wrote may take ``code_timeout`` seconds."""
     forbid_network()
     import datasets
 

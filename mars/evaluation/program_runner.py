@@ -6,11 +6,10 @@ output. Only the standard library: it runs under ``python -I -S`` and forks, so 
 costs a millisecond or two and finds the usual modules already imported.
 
 What limits a program: its own session and empty folder, no standard input or output, wall clock,
-CPU time, address space, file size and count, no new processes (threads only as
-far as memory goes), no network namespace
-(where the kernel lets us), and an audit hook that refuses sockets, processes, signals to others,
-and writing outside the folder. This guards against what models write by accident; whoever expects
-hostile code should run the whole evaluation in a container.
+CPU time, address space, file size and count, no new processes (threads only as far as memory
+goes), a network namespace without devices (if the kernel allows it), and an audit hook that refuses
+sockets, processes, signals to others, and writing outside the folder. This guards against what
+models write by accident; if you expect hostile code, run the whole evaluation in a container.
 """
 
 import collections  # noqa: F401
@@ -76,14 +75,14 @@ def limit(folder, timeout, memory):
 
 
 def refuse(folder, event, arguments):
-    """Audit hook: an error for whatever a self-contained function has no need of."""
+    """Audit hook: an error for whatever a self-contained function does not need."""
     if event == "open":
         path, _, flags = arguments
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         inside = isinstance(path, str) and os.path.realpath(path).startswith(folder + os.sep)
         if writes and not inside:
             raise PermissionError(f"writing {path!r} is not allowed here")
-    elif event.startswith(FORBIDDEN) and event not in ("gc.collect",):
+    elif event.startswith(FORBIDDEN) and event != "gc.collect":
         raise PermissionError(f"{event} is not allowed here")
 
 

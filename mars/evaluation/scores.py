@@ -47,10 +47,8 @@ def average(scores: Iterable[Score]) -> Score:
     if not scores:
         raise ValueError("the average of no scores")
     value = sum(score.value for score in scores) / len(scores)
-    errors = [score.stderr for score in scores]
-    if any(error is None for error in errors):
-        return Score(value, None)
-    return Score(value, math.hypot(*errors) / len(scores))  # type: ignore[arg-type]
+    errors = [score.stderr for score in scores if score.stderr is not None]
+    return Score(value, math.hypot(*errors) / len(scores) if len(errors) == len(scores) else None)
 
 
 def mean(values: Sequence[float]) -> Score:
@@ -61,9 +59,9 @@ def mean(values: Sequence[float]) -> Score:
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Score:
     """``sum(numerators) / sum(denominators)`` of paired, independent observations.
 
-    The standard error is the linearised one of a ratio estimator, which respects that what
-    belongs to one observation (the instructions of a prompt, the tokens of an answer) is not
-    independent: ``sqrt(n / (n - 1) * sum((y - r x)^2)) / sum(x)``.
+    The standard error is the linearised one of a ratio estimator, which allows for dependence
+    within an observation (the instructions of a prompt, the tokens of an answer):
+    ``sqrt(n / (n - 1) * sum((y - r x)^2)) / sum(x)``.
     """
     n, total = len(numerators), sum(denominators)
     value = sum(numerators) / total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,18 @@ from mars.provenance.stage import Job, JobSpec, Spec, Stage
 
 
 class EvaluationSpec(Spec):
-    """How one model is evaluated.
+    """How one model is evaluated."""
 
-    Attributes:
-        method: of decoding, where the model's training says it; None: the engine.
-        block_size: B that the model was trained for; None decodes autoregressively.
-        cells: the benchmarks of each setting.
-        task_files: by benchmark that is defined in a file: the hash of what defines it.
-        generated_data: whether the benchmarks are this project's miniatures.
-    """
-
-    method: str | None
-    block_size: int | None
-    cells: dict[str, list[str]]
+    method: str | None  # of decoding, where the model's training says it
+    block_size: int | None  # B that the model was trained for; None decodes autoregressively
+    cells: dict[str, list[str]]  # the benchmarks of each setting
     benchmarks: dict[str, Benchmark]
-    task_files: dict[str, str]
+    task_files: dict[
+        str, str
+    ]  # for each benchmark that is defined in a file: the hash of its definition
     settings: dict[str, Setting]
     evaluation: Evaluation
-    generated_data: bool
+    generated_data: bool  # whether the benchmarks are this project's miniatures
 
 
 def resolve(experiment: Experiment, model: str) -> EvaluationSpec:
@@ -56,8 +50,15 @@ def resolve(experiment: Experiment, model: str) -> EvaluationSpec:
 def _hash_of_task(task: Path) -> str:
     """Hash of a task's file and of what may belong to it in its folder."""
     suffixes = (".yaml", ".yml", ".py", ".jinja")
-    files = sorted(file for file in task.parent.glob("*") if file.suffix in suffixes)
-    return sha256_text(canonical_json([[file.name, sha256_file(file)] for file in files]))
+    files = (file for file in task.parent.glob("*") if file.suffix in suffixes)
+    return fingerprint(task.parent, files)
+
+
+def fingerprint(folder: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over the names and contents of files below ``folder``; folders do not count."""
+    found = sorted(file for file in files if file.is_file())
+    named = [[str(file.relative_to(folder)), sha256_file(file)] for file in found]
+    return sha256_text(canonical_json(named))
 
 
 def inputs(experiment: Experiment, model: str) -> list[str]:
@@ -72,10 +73,8 @@ def cell_spec(
 ) -> dict[str, Any]:
     """What one cell of an evaluation depends on: a change elsewhere in the spec keeps the cell.
 
-    Args:
-        job: the whole spec of the evaluation, of any version of this code.
-        inputs: sha256 of its input files, by path.
-        setting, benchmark: the cell, by the experiment's names.
+    ``job`` is the whole spec of the evaluation, of any version of this code; ``inputs`` the sha256
+    of its input files, by path.
 
     Raises:
         KeyError: the evaluation has no such cell.

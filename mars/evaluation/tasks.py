@@ -34,7 +34,8 @@ from mars.evaluation.lm_eval_internals import (
     quieten,
 )
 from mars.evaluation.offline import scratch_folder
-from mars.provenance.files import canonical_json, sha256_file, sha256_text
+from mars.evaluation.stage import fingerprint
+from mars.provenance.files import canonical_json, sha256_text
 
 if TYPE_CHECKING:
     from mars.config.experiment import Benchmark
@@ -45,24 +46,15 @@ GENERATED_FEWSHOT = {"SaylorTwift/bbh": "mars-generated/bbh-fewshot"}
 
 @dataclass(frozen=True)
 class LoadedBenchmark:
-    """A benchmark ready to be run.
-
-    Attributes:
-        tasks, groups: what lm-eval's evaluator takes, by name; no group for a single task.
-        name: lm-eval's name of the task or group.
-        version: lm-eval's version of it.
-        definition: the resolved prompts, filters and metrics of each task.
-        dataset: repository, revision and content hash of the documents.
-        notes: how this process runs the task, where that may differ from elsewhere.
-    """
+    """A benchmark ready to be run; name and version are lm-eval's."""
 
     name: str
-    tasks: dict[str, Task]
-    groups: dict[str, Group]
+    tasks: dict[str, Task]  # what lm-eval's evaluator takes, by name
+    groups: dict[str, Group]  # none for a single task
     version: str
-    definition: dict[str, Any]
-    dataset: dict[str, Any]
-    notes: dict[str, str]
+    definition: dict[str, Any]  # the resolved prompts, filters and metrics of each task
+    dataset: dict[str, Any]  # repository, revision and content hash of the documents
+    notes: dict[str, str]  # how this process runs the task, where that may differ from elsewhere
 
     @property
     def task_hash(self) -> str:
@@ -92,19 +84,14 @@ def load_benchmark(benchmark: Benchmark, hub: Path, *, generated: bool = False) 
     notes = {}
     if name.startswith("ifeval"):
         notes["sentence splitter"] = prepare_ifeval(scratch_folder() / "nltk_data")
-    overrides = {
-        "class": LocalTask,
-        "dataset_path": str(folder),
-        "num_fewshot": benchmark.num_fewshot,
-    }
-    dataset = {
-        "repository": benchmark.dataset,
-        "revision": benchmark.revision,
-        "sha256": fingerprint(folder),
-    }
+    overrides = {"class": LocalTask, "dataset_path": str(folder)}
+    overrides["num_fewshot"] = benchmark.num_fewshot
+    dataset = {"repository": benchmark.dataset, "revision": benchmark.revision}
+    dataset["sha256"] = fingerprint(folder, folder.rglob("*"))
     if generated and benchmark.dataset in GENERATED_FEWSHOT:
-        overrides["fewshot_folder"] = str(hub / GENERATED_FEWSHOT[benchmark.dataset])
-        dataset["fewshot_sha256"] = fingerprint(hub / GENERATED_FEWSHOT[benchmark.dataset])
+        fewshot = hub / GENERATED_FEWSHOT[benchmark.dataset]
+        overrides["fewshot_folder"] = str(fewshot)
+        dataset["fewshot_sha256"] = fingerprint(fewshot, fewshot.rglob("*"))
     with local_code_eval():
         built = build_task(manager, name, benchmark.subtasks, overrides, skip_empty=generated)
     loaded = manager.load([built])
@@ -121,10 +108,7 @@ def load_benchmark(benchmark: Benchmark, hub: Path, *, generated: bool = False) 
         tasks=loaded["tasks"],
         groups=loaded.get("groups", {}),
         version=str(owner.version if isinstance(owner, Group) else owner.VERSION),
-        definition={
-            task_name: describe(task, benchmark.dataset)
-            for task_name, task in loaded["tasks"].items()
-        },
+        definition={key: describe(t, benchmark.dataset) for key, t in loaded["tasks"].items()},
         dataset=dataset,
         notes=notes,
     )
@@ -184,29 +168,26 @@ class LocalTask(ConfigurableTask):
         """lm-eval's filters; then the programs they leave run side by side, not one by one."""
         super().apply_filters()
         if getattr(self, "UNSAFE_CODE", False):
-            CODE_EVAL.prepare(
-                [
-                    program_of(prediction, self.doc_to_target(instance.doc))
-                    for instance in self.instances
-                    for predictions in instance.filtered_resps.values()
-                    for prediction in (
-                        [predictions] if isinstance(predictions, str) else predictions
-                    )
-                ]
-            )
+            programs = [
+                program_of(prediction, self.doc_to_target(instance.doc))
+                for instance in self.instances
+                for found in instance.filtered_resps.values()
+                for prediction in ([found] if isinstance(found, str) else found)
+            ]
+            CODE_EVAL.prepare(programs)
         return self.instances
 
 
 @functools.cache
 def read_documents(path: str, name: str | None, options: str) -> dict[str, datasets.Dataset]:
-    """The splits of a data set, in memory: lm-eval's sub-tasks share what they share.
+    """The splits of a data set, in memory, read once for all sub-tasks.
 
-    Read anew by every process: the disk cache of ``datasets`` goes by the folder's name, so it
+    Every process reads them anew: the disk cache of ``datasets`` goes by the folder's name, so it
     would return the rows of another folder, or those that were here before.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="mars-datasets-") as cache:
-            splits = datasets.load_dataset(
+            return datasets.load_dataset(
                 path, name, cache_dir=cache, keep_in_memory=True, **json.loads(options)
             )
     except ValueError as error:
@@ -216,7 +197,6 @@ def read_documents(path: str, name: str | None, options: str) -> dict[str, datas
                 "it has in `subtasks`."
             ) from error
         raise
-    return splits
 
 
 @contextmanager
@@ -229,8 +209,12 @@ def chance_by_document() -> Iterator[None]:
     state, original = random.getstate(), datasets.Dataset.map
 
     def repeatable(self: datasets.Dataset, function: Any = None, *args: Any, **kwargs: Any) -> Any:
+        def with_own_chance(document: dict) -> dict:
+            random.seed(sha256_text(json.dumps(dict(document), sort_keys=True, default=str)))
+            return function(document)
+
         plain = function is not None and not args and not kwargs
-        return original(self, _with_own_chance(function) if plain else function, *args, **kwargs)
+        return original(self, with_own_chance if plain else function, *args, **kwargs)
 
     datasets.Dataset.map = repeatable
     random.seed(0)
@@ -239,14 +223,6 @@ def chance_by_document() -> Iterator[None]:
     finally:
         datasets.Dataset.map = original
         random.setstate(state)
-
-
-def _with_own_chance(function: Callable[[dict], dict]) -> Callable[[dict], dict]:
-    def call(document: dict) -> dict:
-        random.seed(sha256_text(json.dumps(dict(document), sort_keys=True, default=str)))
-        return function(document)
-
-    return call
 
 
 def describe(task: Task, dataset: str) -> dict[str, Any]:
@@ -270,11 +246,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files below ``folder``."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sha256_text(
-        canonical_json([[str(f.relative_to(folder)), sha256_file(f)] for f in files])
-    )

@@ -35,7 +35,7 @@ PURE = {
     *("dataclass", "field", "cache", "lru_cache", "contextmanager", "wraps", "overload"),
     *("inference_mode", "no_grad", "runtime_checkable", "TypeVar", "compile", "getLogger"),
     *("Path", "parent", "with_name", "resolve", "Annotated", "Field", "Option", "Argument"),
-    *("items", "keys", "values", "join", "split", "format"),
+    *("items", "keys", "values", "join", "split", "format", "partial"),
 }
 _DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 VALIDATORS = ("field_validator", "model_validator")

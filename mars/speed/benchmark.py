@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,23 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mars.checkpoints.load import block_size_of, eos_token_ids, load_model, plain_greedy
+from mars.data.minibench.miniature import generator
+from mars.data.minibench.word_problems import WordProblems
 from mars.data.tokenizer import load_tokenizer
+from mars.decoding.generate import prompt_ids
 from mars.decoding.requests import check_model, eos_set
 from mars.errors import UserError
-from mars.provenance.files import canonical_json, sha256_text, write_json
-from mars.speed.circumstances import weights_of
+from mars.provenance.files import write_json
 from mars.speed.methods import Workload
 from mars.speed.profile import PARTS, profile_steps
-from mars.speed.prompts import BUILT_IN, load_prompts
 from mars.speed.simulated import random_model, random_prompts
 from mars.speed.summary import write_summary
-from mars.speed.timing import conditions, measure
+from mars.speed.timing import conditions, measure, weights_of
+
+BUILT_IN = "built-in"
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is measured: a workload, the name it goes by, and what identifies it."""
-
-    workload: Workload
-    label: str
-    identity: dict[str, Any]
-
-
-def checkpoint_subject(
+def checkpoint_workload(
     checkpoint: Path,
     *,
     prompts: str = BUILT_IN,
@@ -41,7 +36,7 @@ def checkpoint_subject(
     max_new_tokens: int,
     block_size: int | None = None,
     precision: str = "float32",
-) -> Subject:
+) -> Workload:
     """A checkpoint with its own EOS and block size; its generation config is pinned (A1).
 
     Raises:
@@ -49,31 +44,37 @@ def checkpoint_subject(
     """
     tokenizer = load_tokenizer(checkpoint)
     model = load_model(checkpoint, getattr(torch, precision))
-    ids = by_length(load_prompts(prompts, tokenizer, prompt_count))
-    return loaded_subject(checkpoint, model, tokenizer, ids, max_new_tokens, block_size)
+    ids = load_prompts(prompts, tokenizer, prompt_count)
+    return loaded_workload(checkpoint, model, tokenizer, ids, max_new_tokens, block_size)
 
 
-def loaded_subject(
+def loaded_workload(
     checkpoint: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[list[int]],
     max_new_tokens: int,
     block_size: int | None = None,
-) -> Subject:
-    """The same of a checkpoint that is loaded, with prompts as token ids in the order given."""
+) -> Workload:
+    """The same for a checkpoint that is already loaded, with prompts as token ids."""
     block_size = block_size or block_size_of(model)
     check_model(model, block_size, tokenizer.mask_token_id)
     eos = eos_set(eos_token_ids(model, tokenizer))
-    workload = Workload(model, prompts, block_size, max_new_tokens, eos, tokenizer.mask_token_id)
     model.generation_config = plain_greedy(model.generation_config)
     precision = str(model.dtype).removeprefix("torch.")
-    return Subject(
-        workload, checkpoint.name, {"weights": weights_of(checkpoint), "precision": precision}
+    return Workload(
+        model,
+        prompts,
+        block_size,
+        max_new_tokens,
+        eos,
+        tokenizer.mask_token_id,
+        label=checkpoint.name,
+        identity={"weights": weights_of(checkpoint), "precision": precision},
     )
 
 
-def random_subject(
+def random_workload(
     shape: str,
     *,
     prompt_count: int,
@@ -81,7 +82,7 @@ def random_subject(
     simulated_acceptance: float | None,
     block_size: int,
     precision: str,
-) -> Subject:
+) -> Workload:
     """Random weights and random prompts; every continuation has ``max_new_tokens`` tokens.
 
     Raises:
@@ -89,32 +90,65 @@ def random_subject(
     """
     model = random_model(shape, getattr(torch, precision))
     vocabulary = model.config.vocab_size
-    workload = Workload(
+    label = f"{shape}, {precision}, random weights"
+    if simulated_acceptance is not None:
+        label += f", simulated acceptance of {simulated_acceptance} tokens per forward"
+    return Workload(
         model,
-        by_length(random_prompts(vocabulary, prompt_count)),
+        random_prompts(vocabulary, prompt_count),
         block_size,
         max_new_tokens,
         frozenset(),
         vocabulary - 1,
         simulated_acceptance,
+        label=label,
+        identity={"random_weights": shape, "precision": precision},
     )
-    label = f"{shape}, {precision}, random weights"
-    if simulated_acceptance is not None:
-        label += f", simulated acceptance of {simulated_acceptance} tokens per forward"
-    return Subject(workload, label, {"random_weights": shape, "precision": precision})
 
 
-def by_length(prompts: list[list[int]]) -> list[list[int]]:
-    """Longest first, as the engine's own ``decode`` has them: static batches of like length."""
-    return sorted(prompts, key=len, reverse=True)
+def load_prompts(source: str, tokenizer: PreTrainedTokenizerBase, count: int) -> list[list[int]]:
+    """At most ``count`` prompts as token ids, in chat format where the tokenizer has one.
+
+    Args:
+        source: ``built-in``, the project's word problems (the miniature of GSM8K, on which the
+            paper measures speed), or a file with one JSON object per line that has "prompt",
+            what the user says, or "input_ids".
+
+    Raises:
+        UserError: no such file, or a line that is neither.
+    """
+    if source == BUILT_IN:
+        rng = generator(0, "speed")
+        problems = (WordProblems().example(rng, "main") for _ in range(count))
+        return [prompt_ids(tokenizer, problem.messages[-2]["content"]) for problem in problems]
+    path = Path(source)
+    if not path.is_file():
+        raise UserError(f"--prompts names the file {source}, which does not exist.")
+    lines = [line for line in path.read_text().splitlines() if line.strip()][:count]
+    if not lines:
+        raise UserError(f"{source} holds no prompts.")
+    return [_prompt(line, f"{source}, line {n}", tokenizer) for n, line in enumerate(lines, 1)]
+
+
+def _prompt(line: str, where: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        row = None
+    match row:
+        case {"input_ids": list(ids)}:
+            return ids
+        case {"prompt": str(prompt)}:
+            return prompt_ids(tokenizer, prompt)
+    raise UserError(f'{where}: give a JSON object with "prompt" (text) or "input_ids".')
 
 
 def benchmark(
-    subject: Subject,
+    workload: Workload,
     *,
     methods: Iterable[str],
-    batches: Iterable[int],
-    taus: Iterable[float | None],
+    batches: list[int],
+    taus: list[float | None],
     cache_blocks: Iterable[int],
     repeats: int,
     output: Path,
@@ -125,12 +159,8 @@ def benchmark(
     """Measure what is missing and write the summary; see :func:`mars.speed.timing.measure`.
 
     Args:
-        spec: what the numbers depend on beside the subject (code, versions).
-        circumstances: as of :func:`mars.speed.circumstances.circumstances`.
         profile: also write ``profile.json``, the shares of a step per batch size.
     """
-    workload = subject.workload
-    batches, taus = list(batches), list(taus)
     wanted = conditions(methods, batches, taus, cache_blocks)
     if workload.block_size == 1 and any(one.tau is not None for one in wanted):
         raise UserError(
@@ -138,34 +168,11 @@ def benchmark(
             "or --block-size, or only the methods hf and autoregressive."
         )
     measure(
-        workload,
-        wanted,
-        repeats=repeats,
-        output=output,
-        spec=subject_spec(subject, repeats) | spec,
-        circumstances={"label": subject.label, **circumstances},
+        workload, wanted, repeats=repeats, output=output, spec=spec, circumstances=circumstances
     )
     if profile:
-        rows = [profile_steps(_some(workload, batch), batch, taus[0]) for batch in batches]
+        longest = sorted(workload.prompts, key=len, reverse=True)
+        some = [replace(workload, prompts=longest[: 2 * batch]) for batch in batches]
+        rows = [profile_steps(*one, taus[0]) for one in zip(some, batches, strict=True)]
         write_json(output / "profile.json", {"parts": PARTS, "batches": rows})
     write_summary(output)
-
-
-def subject_spec(subject: Subject, repeats: int) -> dict[str, Any]:
-    """What its numbers depend on, apart from the condition, the code and the versions."""
-    workload = subject.workload
-    return {
-        **subject.identity,
-        "prompts": sha256_text(canonical_json(workload.prompts)),
-        "block_size": workload.block_size,
-        "max_new_tokens": workload.max_new_tokens,
-        "eos": sorted(workload.eos),
-        "simulated_acceptance": workload.simulated_acceptance,
-        "repeats": repeats,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _some(workload: Workload, batch: int) -> Workload:
-    """Enough prompts to see a batch's steps."""
-    return replace(workload, prompts=workload.prompts[: 2 * batch])

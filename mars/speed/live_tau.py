@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from mars.checkpoints.load import load_model
-from mars.data.tokenizer import load_tokenizer
 from mars.decoding.cache import attention_of
 from mars.decoding.cursor import Engine
 from mars.decoding.requests import Request
 from mars.evaluation.scores import mean
 from mars.provenance.files import write_json
 from mars.provenance.manifest import new_folder
-from mars.speed.benchmark import loaded_subject
-from mars.speed.circumstances import circumstances
 from mars.speed.methods import stopwatch
-from mars.speed.questions import Questions
+from mars.speed.questions import Questions, questions_for
+from mars.speed.timing import circumstances
 
 if TYPE_CHECKING:
     from mars.provenance.stage import Job
@@ -38,25 +35,6 @@ Policy = Callable[[int], float | None]
 """Requests waiting -> tau; None is one-token mode, the paper's tau = 1."""
 
 INTERVAL = 0.1  # seconds between two entries of a timeline
-
-
-class Clock(Protocol):
-    """Where the time comes from; tests have one that computes it."""
-
-    def now(self) -> float:
-        """Seconds since some moment."""
-        ...
-
-    def sleep(self, seconds: float) -> None:
-        """Wait."""
-        ...
-
-
-class WallClock:
-    """Real time."""
-
-    now = staticmethod(time.perf_counter)
-    sleep = staticmethod(time.sleep)
 
 
 @dataclass(frozen=True)
@@ -142,10 +120,13 @@ def serve(
     policy: Policy,
     *,
     max_new_tokens: int,
-    clock: Clock,
+    clock: Any = time,
     interval: float = INTERVAL,
 ) -> tuple[list[Served], list[dict[str, Any]]]:
     """Feed the requests to the engine as they arrive, until all are answered.
+
+    Args:
+        clock: has ``perf_counter`` and ``sleep``, as the module ``time``.
 
     Returns:
         The requests in order of arrival, and the timeline: every ``interval`` seconds tau, the
@@ -172,21 +153,21 @@ class _Desk:
     expected: deque[Arrival]
     policy: Policy
     max_new_tokens: int
-    clock: Clock
+    clock: Any
     served: list[Served] = field(default_factory=list)
     waiting: dict[int, Served] = field(default_factory=dict)
     running: dict[int, Served] = field(default_factory=dict)
     tokens: int = 0  # since the last entry of the timeline
 
     def __post_init__(self) -> None:
-        self.tau, self.start = self.policy(0), self.clock.now()
+        self.tau, self.start = self.policy(0), self.clock.perf_counter()
 
     @property
     def open(self) -> bool:
         return bool(self.expected or self.waiting or self.running)
 
     def now(self) -> float:
-        return self.clock.now() - self.start
+        return self.clock.perf_counter() - self.start
 
     def admit(self) -> None:
         """Queue the requests that have arrived; with nothing else to do, wait for the next."""
@@ -237,21 +218,8 @@ def measure_live_tau(spec: LiveTauSpec, job: Job) -> None:
     """
     section, budget = spec.section, spec.max_new_tokens
     low, slots = section.low, section.slots
-    checkpoint = job.inputs.folder("checkpoints")
-    model = load_model(checkpoint, getattr(torch, spec.precision))
-    tokenizer = load_tokenizer(checkpoint)
-    questions = Questions(model, tokenizer, spec, section.questions, job.inputs.hub)
-    prompts = questions.prompts
-    subject = loaded_subject(checkpoint, model, tokenizer, prompts, budget)
-    workload = subject.workload
-    engine = Engine(
-        model,
-        block_size=workload.block_size,
-        mask_token_id=workload.mask_token_id,
-        eos=workload.eos,
-        slots=slots,
-        max_length=max(map(len, prompts)) + budget,
-    )
+    questions, workload = questions_for(spec, section.questions, job)
+    prompts, engine = workload.prompts, workload.engine(slots)
     for warm_up in (low, None):
         capacity(engine, prompts, warm_up, budget)
     measured = {
@@ -269,9 +237,7 @@ def measure_live_tau(spec: LiveTauSpec, job: Job) -> None:
     with new_folder(job.output) as output:
         for name, policy in policies.items():
             print(f"{name}: {section.requests} requests in {arrivals[-1].time:.1f} s", flush=True)
-            served, timeline = serve(
-                engine, prompts, arrivals, policy, max_new_tokens=budget, clock=WallClock()
-            )
+            served, timeline = serve(engine, prompts, arrivals, policy, max_new_tokens=budget)
             record = {
                 "policy": name,
                 **summary(served, correctness(questions, served)),
@@ -283,8 +249,8 @@ def measure_live_tau(spec: LiveTauSpec, job: Job) -> None:
                 "block_size": workload.block_size,
                 "max_new_tokens": budget,
                 "benchmark": spec.benchmark.task,
-                "model": subject.label,
-                **subject.identity,
+                "model": workload.label,
+                **workload.identity,
                 "threads": torch.get_num_threads(),
                 **facts,
             }
@@ -296,36 +262,31 @@ def capacity(
 ) -> float:
     """Requests per second with all prompts in the queue from the start."""
     with stopwatch(engine.cached.model) as seconds:
-        for prompt in prompts:
-            engine.submit(Request(prompt, tau, max_new_tokens))
-        engine.run()
-    engine.results.clear()
+        engine.answer(Request(prompt, tau, max_new_tokens) for prompt in prompts)
     return len(prompts) / seconds()
 
 
 def correctness(questions: Questions, served: Sequence[Served]) -> list[float]:
-    """The benchmark's score of every request; each question's n-th request is in the n-th pass."""
-    passes: list[dict[int, int]] = []  # question -> index in ``served``
+    """The benchmark's score of every request; the n-th answers to all questions are one pass."""
+    passes: defaultdict[int, dict[int, int]] = defaultdict(dict)  # question -> index in ``served``
+    asked: Counter[int] = Counter()
     for index, request in enumerate(served):
-        free = next((one for one in passes if request.question not in one), None)
-        if free is None:
-            free = {}
-            passes.append(free)
-        free[request.question] = index
+        passes[asked[request.question]][request.question] = index
+        asked[request.question] += 1
     scores = [0.0] * len(served)
-    for one in passes:
+    for places in passes.values():
         answers = [
-            served[one[question]].tokens if question in one else []
+            served[places[question]].tokens if question in places else []
             for question in range(len(questions))
         ]
-        for question, score in enumerate(questions.scores(answers)):
-            if question in one:
-                scores[one[question]] = score
+        found = questions.scores(answers)
+        for question, index in places.items():
+            scores[index] = found[question]
     return scores
 
 
 def summary(served: Sequence[Served], scores: Sequence[float]) -> dict[str, Any]:
-    """Requests one by one and what is said of all: latencies, throughput, accuracy."""
+    """The requests one by one, and their latencies, throughput and accuracy as a whole."""
     latencies = [request.latency for request in served]
     median, p95 = np.percentile(latencies, [50, 95])
     tokens = sum(len(request.tokens) for request in served)
@@ -339,15 +300,7 @@ def summary(served: Sequence[Served], scores: Sequence[float]) -> dict[str, Any]
         "accuracy_stderr": accuracy.stderr,
         "tokens_per_forward": tokens / forwards,
         "requests": [
-            {
-                "arrival": request.arrival,
-                "start": request.start,
-                "end": request.end,
-                "question": request.question,
-                "tokens": len(request.tokens),
-                "forwards": request.forwards,
-                "correct": score,
-            }
+            {**asdict(request), "tokens": len(request.tokens), "correct": score}
             for request, score in zip(served, scores, strict=True)
         ],
     }

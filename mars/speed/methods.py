@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from mars.decoding.methods import ENGINES, METHODS, TIMED, TIMED_BATCHES, Method, Timed
+from mars.decoding.cursor import Engine
+from mars.decoding.methods import METHODS, TIMED, Timed, engines, timed_batch_decoders
 from mars.decoding.requests import Decoded, Request, Times
 from mars.errors import UserError
+from mars.provenance.files import canonical_json, sha256_text
 from mars.speed.simulated import SimulatedEngine
 
 
@@ -41,13 +43,9 @@ class Condition:
         return " ".join([self.method, *parts])
 
     @property
-    def file(self) -> str:
-        """Name of its record."""
-        return f"batch-{self.batch:03d}/{self.name.replace(' ', '_')}.json"
-
-    def as_spec(self) -> dict[str, Any]:
-        """Its part of the spec of its record."""
-        return {"cell": asdict(self)}
+    def full_name(self) -> str:
+        """Among all that is measured together, e.g. ``batch=4 cursor tau=0.95``."""
+        return f"batch={self.batch} {self.name}"
 
     @property
     def lossless(self) -> bool:
@@ -59,37 +57,75 @@ class Condition:
 class Workload:
     """What is decoded, the same for every method.
 
-    Attributes:
-        prompts: token ids, in the order in which all methods take them.
-        simulated_acceptance: tokens per forward to be accepted whatever the model says (see
-            :mod:`mars.speed.simulated`); None decodes by the model's confidence.
+    With ``simulated_acceptance`` so many tokens are accepted per forward, whatever the model says
+    (see :mod:`mars.speed.simulated`); None decodes by its confidence.
     """
 
     model: PreTrainedModel
-    prompts: list[list[int]]
+    prompts: list[list[int]]  # token ids
     block_size: int
     max_new_tokens: int
     eos: frozenset[int]
     mask_token_id: int | None
     simulated_acceptance: float | None = None
+    label: str = ""  # what the model is called
+    identity: Mapping[str, Any] = field(default_factory=dict)  # what tells it from others
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens that a sequence may come to."""
+        return max(map(len, self.prompts)) + self.max_new_tokens
+
+    def engine(self, slots: int) -> Engine:
+        """The cursor engine for these prompts."""
+        return Engine(
+            self.model,
+            block_size=self.block_size,
+            mask_token_id=self.mask_token_id,
+            eos=self.eos,
+            slots=slots,
+            max_length=self.max_length,
+        )
+
+    def spec(self, repeats: int) -> dict[str, Any]:
+        """What its numbers depend on, apart from the condition, the code and the versions."""
+        return {
+            **self.identity,
+            "prompts": sha256_text(canonical_json(self.prompts)),
+            "block_size": self.block_size,
+            "max_new_tokens": self.max_new_tokens,
+            "eos": sorted(self.eos),
+            "simulated_acceptance": self.simulated_acceptance,
+            "repeats": repeats,
+            "threads": torch.get_num_threads(),
+        }
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over the workload.
+    """One pass over the workload: what was decoded, and the seconds of wall clock it took.
 
-    Attributes:
-        tokens: the continuation of each prompt, up to and including EOS (docs/differences.md, A2).
-        forwards: forwards that each sequence took part in, the prompt's included (A3).
-        prefilled: tokens gained in the prompts' forwards, over all sequences.
-        seconds: wall clock of everything; the prompts' share, and the rest.
+    ``prefill_seconds`` is the prompts' share, 0 where it was not timed apart.
     """
 
-    tokens: list[list[int]]
-    forwards: list[int]
-    prefilled: int
+    done: list[Decoded]
     seconds: float
-    prefill_seconds: float
+    prefill_seconds: float = 0.0
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """The continuation of each prompt, up to and including EOS (docs/differences.md, A2)."""
+        return [one.tokens for one in self.done]
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of all sequences, those of the prompts included (docs/differences.md, A3)."""
+        return sum(one.forwards for one in self.done)
+
+    @property
+    def prefilled(self) -> int:
+        """Tokens gained in the prompts' forwards."""
+        return sum(one.accepted[0] for one in self.done) if self.prefill_seconds else 0
 
     @property
     def decode_seconds(self) -> float:
@@ -101,12 +137,12 @@ class Pass:
         return sum(map(len, self.tokens))
 
     @property
-    def throughput(self) -> float:
-        """Tokens per second, the prompts' time included."""
+    def tokens_per_second(self) -> float:
+        """The prompts' time included."""
         return self.count / self.seconds
 
     @property
-    def decode_throughput(self) -> float:
+    def decode_tokens_per_second(self) -> float:
         """Tokens per second after the prompts' forwards."""
         return (self.count - self.prefilled) / self.decode_seconds if self.decode_seconds else 0.0
 
@@ -118,90 +154,72 @@ def runner(workload: Workload, condition: Condition) -> Callable[[], Pass]:
         UserError: unknown method.
         Skip: the condition cannot be measured with this model on this machine.
     """
-    if condition.method not in TIMED:
-        raise UserError(f"Unknown method {condition.method!r}: choose from {', '.join(TIMED)}.")
-    timed = TIMED[condition.method]
+    timed = timed_named(condition.method)
     method = METHODS[timed.method]
-    if (
-        workload.simulated_acceptance is not None
-        and method.has_tau
-        and (timed.options or timed.method not in ENGINES)
-    ):
+    options = method.arguments(workload.block_size, workload.eos, workload.mask_token_id)
+    options |= timed.options
+    simulated = workload.simulated_acceptance is not None and method.has_tau
+    if simulated and (timed.options or timed.method not in engines()):
         raise Skip("acceptance can be simulated in the engine only")
     if timed.static and workload.model.device.type != "cuda":
         raise Skip("no GPU: a static cache is compiled on GPUs only")
-    requests = [
-        Request(prompt, method.tau(condition.tau), workload.max_new_tokens)
-        for prompt in workload.prompts
-    ]
-    options = method.arguments(workload.block_size, workload.eos, workload.mask_token_id)
-    options |= timed.options
     if condition.cache_block is not None:
         options["cache_block"] = condition.cache_block
-    if timed.method in ENGINES:
-        return _engine(workload, method, requests, condition.batch, options)
-    return _batches(workload, timed, requests, condition.batch, options)
-
-
-def _engine(
-    workload: Workload, method: Method, requests: list[Request], slots: int, options: dict[str, Any]
-) -> Callable[[], Pass]:
-    """The engine with all requests in its queue; built once, as a server is."""
-    kind: Any = ENGINES[method.name]()
-    if workload.simulated_acceptance is not None and method.has_tau:
-        kind, options = SimulatedEngine, {**options, "mean": workload.simulated_acceptance}
-    longest = max(map(len, workload.prompts)) + workload.max_new_tokens
-    engine = kind(workload.model, slots=slots, max_length=longest, **options)
+    tau, budget = method.tau(condition.tau), workload.max_new_tokens
+    requests = [Request(prompt, tau, budget) for prompt in workload.prompts]
+    if timed.method not in engines():
+        return _batches(workload.model, timed, requests, condition.batch, options)
+    kind: Any = engines()[timed.method]
+    if simulated:
+        kind, options["mean"] = SimulatedEngine, workload.simulated_acceptance
+    # Built once, as a server is.
+    engine = kind(workload.model, slots=condition.batch, max_length=workload.max_length, **options)
 
     def run() -> Pass:
         engine.times = Times()
         with stopwatch(workload.model) as seconds:
-            identities = [engine.submit(request) for request in requests]
-            engine.run()
-        done = [engine.results.pop(identity) for identity in identities]
-        return pass_of(done, seconds(), engine.times.prefill_seconds)
+            done = engine.answer(requests)
+        return Pass(done, seconds(), engine.times.prefill_seconds)
 
     return run
 
 
+def timed_named(name: str) -> Timed:
+    """The timed method of this name; a UserError where there is none."""
+    if name not in TIMED:
+        raise UserError(f"Unknown method {name!r}: choose from {', '.join(TIMED)}.")
+    return TIMED[name]
+
+
 def _batches(
-    workload: Workload, timed: Timed, requests: list[Request], size: int, options: dict[str, Any]
+    model: PreTrainedModel,
+    timed: Timed,
+    requests: list[Request],
+    size: int,
+    options: dict[str, Any],
 ) -> Callable[[], Pass]:
     """Batch after batch, each as long as its longest sequence."""
-    method = METHODS[timed.method]
-    decode_batch = TIMED_BATCHES[timed.method]()
+    decode_batch = timed_batch_decoders()[timed.method]
+    takes_times = "times" in METHODS[timed.method].options
     if timed.static:
-        options["static_length"] = max(map(len, workload.prompts))
+        options["static_length"] = max(len(request.prompt) for request in requests)
 
     def decode(requests: list[Request], **more: Any) -> list[Decoded]:
         starts = range(0, len(requests), size)
         batches = [requests[start : start + size] for start in starts]
-        model = workload.model
         return [one for batch in batches for one in decode_batch(model, batch, **options, **more)]
 
     def run() -> Pass:
         times = Times()
-        with stopwatch(workload.model) as seconds:
-            done = decode(requests, **({"times": times} if "times" in method.options else {}))
+        with stopwatch(model) as seconds:
+            done = decode(requests, **({"times": times} if takes_times else {}))
         if timed.prefill_apart:
-            with stopwatch(workload.model) as prefill_seconds:
+            with stopwatch(model) as prefill_seconds:
                 decode([replace(request, max_new_tokens=1) for request in requests])
             times.prefill_seconds = prefill_seconds()
-        return pass_of(done, seconds(), times.prefill_seconds)
+        return Pass(done, seconds(), times.prefill_seconds)
 
     return run
-
-
-def pass_of(done: list[Decoded], seconds: float, prefill_seconds: float) -> Pass:
-    """A pass as its decoded sequences tell it; a prefill of 0 seconds was not timed apart."""
-    prefilled = sum(one.accepted[0] for one in done) if prefill_seconds else 0
-    return Pass(
-        [one.tokens for one in done],
-        [one.forwards for one in done],
-        prefilled,
-        seconds,
-        prefill_seconds,
-    )
 
 
 @contextmanager

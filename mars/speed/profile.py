@@ -8,7 +8,6 @@ from time import perf_counter
 from typing import Any
 
 from mars.decoding.cache import attention_of
-from mars.decoding.cursor import Engine
 from mars.decoding.requests import Request, Times
 from mars.errors import UserError
 from mars.speed.methods import Workload
@@ -33,14 +32,7 @@ def profile_steps(workload: Workload, batch: int, tau: float | None) -> dict[str
     """
     if workload.model.device.type != "cpu":
         raise UserError("A step on a GPU is one graph: profile it with NVIDIA's tools.")
-    engine = Engine(
-        workload.model,
-        block_size=workload.block_size,
-        mask_token_id=workload.mask_token_id,
-        eos=workload.eos,
-        slots=batch,
-        max_length=max(map(len, workload.prompts)) + workload.max_new_tokens,
-    )
+    engine = workload.engine(batch)
     spent: Seconds = defaultdict(float)
     _time_calls(engine.cached, "backbone", spent, "backbone")
     _time_calls(engine.cached, "logits", spent, "LM head")

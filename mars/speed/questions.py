@@ -1,7 +1,7 @@
 """The questions of a benchmark as prompts to be timed, and lm-eval's verdict on the answers.
 
-Speed says nothing where the answers have become worse, so what was decoded under the clock is put
-through the benchmark's own lm-eval task afterwards: prompts are those the task writes, and decoded
+Speed means little if the answers get worse, so what was decoded under the clock is scored by the
+benchmark's own lm-eval task afterwards: the prompts are those that the task writes, and the decoded
 tokens are replayed to it as if a model were generating them.
 """
 
@@ -11,23 +11,38 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mars.checkpoints.load import eos_token_ids
+from mars.checkpoints.load import eos_token_ids, load_model
 from mars.config.experiment import Setting
-from mars.decoding.requests import Decoded, eos_set
+from mars.data.tokenizer import load_tokenizer
+from mars.decoding.requests import Decoded
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.evaluate import evaluate_cell
 from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline
 from mars.evaluation.tasks import load_benchmark
+from mars.speed.benchmark import loaded_workload
+from mars.speed.methods import Workload
 
 if TYPE_CHECKING:
+    from mars.provenance.stage import Job
     from mars.speed.stage import TimedSpec
 
 Answers = list[list[int]]
+
+
+def questions_for(spec: TimedSpec, count: int, job: Job) -> tuple[Questions, Workload]:
+    """The questions that a stage puts to its one model, and that model with them as prompts."""
+    checkpoint = job.inputs.folder("checkpoints")
+    model = load_model(checkpoint, getattr(torch, spec.precision))
+    tokenizer = load_tokenizer(checkpoint)
+    questions = Questions(model, tokenizer, spec, count, job.inputs.hub)
+    prompts, budget = questions.prompts, spec.max_new_tokens
+    return questions, loaded_workload(checkpoint, model, tokenizer, prompts, budget)
 
 
 class Questions:
@@ -35,7 +50,6 @@ class Questions:
 
     Args:
         model, tokenizer: of any checkpoint; it sets the chat format and the room for a prompt.
-        spec: benchmark and budget of an answer.
         count: how many questions; all of them if there are fewer.
         hub: data sets in hub layout.
 
@@ -67,8 +81,6 @@ class Questions:
             eos_token_ids=eos_token_ids(model, tokenizer),
             max_new_tokens=spec.max_new_tokens,
         )
-        self.eos = eos_set(self.lm.eos_token_ids)
-        self.mask_token_id = tokenizer.mask_token_id
         self._known: dict[tuple[tuple[int, ...], ...], list[float]] = {}
         self._evaluate()
         self.prompts: list[list[int]] = self.lm.prompts

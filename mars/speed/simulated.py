@@ -1,4 +1,4 @@
-"""Models with random weights, and decoding that accepts as many tokens as it is told.
+"""Models with random weights, and decoding that accepts as many tokens as it is told to.
 
 What a forward costs does not depend on the weights, so shapes that cannot be trained here can
 still be timed. What is accepted does depend on them: here a seeded pattern says it instead, with
@@ -31,8 +31,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
 }
 """Qwen2 architectures by their dimensions; the last two are those of the paper's models."""
 
-SEED = 0
-PATTERN_LENGTH = 2**16
+SEED, PATTERN_LENGTH = 0, 2**16
 
 
 def random_model(shape: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -45,14 +44,9 @@ def random_model(shape: str, dtype: torch.dtype) -> PreTrainedModel:
     """
     if shape not in SHAPES:
         raise UserError(f"No shape {shape!r} for random weights: choose from {', '.join(SHAPES)}.")
-    dimensions: dict[str, Any] = dict(zip(DIMENSIONS, SHAPES[shape], strict=True))
-    config = Qwen2Config(
-        **dimensions,
-        max_position_embeddings=32768,
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
+    settings: dict[str, Any] = dict(zip(DIMENSIONS, SHAPES[shape], strict=True))
+    settings |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    config = Qwen2Config(**settings, max_position_embeddings=32768)
     torch.manual_seed(SEED)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
@@ -86,7 +80,7 @@ class SimulatedEngine(Engine):
         device = self.ids.device
         self.pattern = acceptance_pattern(mean, self.block_size, (PATTERN_LENGTH,)).to(device)
         self.entry = torch.zeros_like(self.length)
-        self.state = (*self.state, self.entry)
+        self.state.append(self.entry)
 
     def _place(self, row: int, slot: _Slot) -> None:
         super()._place(row, slot)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,36 +14,19 @@ from transformers import PreTrainedModel
 from mars.checkpoints.load import block_size_of, load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.decoding import decode
-from mars.decoding.requests import Decoded, Request
+from mars.decoding.requests import Request, eos_set
 from mars.decoding.speculative import decode_speculative
 from mars.evaluation.scores import mean
 from mars.provenance.files import write_json
 from mars.provenance.manifest import new_folder
-from mars.speed.circumstances import circumstances, weights_of
-from mars.speed.methods import Pass, pass_of, stopwatch
+from mars.speed.methods import Pass, stopwatch
 from mars.speed.questions import Questions
-from mars.speed.timing import spread, take_turns
+from mars.speed.timing import circumstances, ratios, spread, take_turns, weights_of
 
 if TYPE_CHECKING:
+    from mars.config.experiment import DraftAndTarget
     from mars.provenance.stage import Job
     from mars.speed.stage import SpeculativeSpec
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A draft and a target model, by the experiment's names."""
-
-    draft: str
-    target: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.draft} -> {self.target}"
-
-    @property
-    def file(self) -> str:
-        """Name of the pair's record."""
-        return f"{self.draft}--{self.target}.json"
 
 
 @dataclass(frozen=True)
@@ -60,26 +44,27 @@ class SpeculativeDecoder:
     draft_tokens: int
     tau: float
     max_new_tokens: int
-    eos: frozenset[int]
+    eos: Collection[int]
     mask_token_id: int | None
 
-    def decode(self, pair: Pair) -> list[Decoded]:
+    def decode(self, pair: DraftAndTarget) -> Pass:
         """All prompts, one after the other."""
         target, draft = self.models[pair.target], self.models[pair.draft]
-        return [
-            decode_speculative(
-                target,
-                draft,
-                Request(prompt, self._tau(target), self.max_new_tokens),
-                draft_tokens=self.draft_tokens,
-                block_size=block_size_of(target),
-                draft_block_size=block_size_of(draft),
-                draft_threshold=self._tau(draft),
-                eos=self.eos,
-                mask_token_id=self.mask_token_id,
-            )
-            for prompt in self.prompts
-        ]
+        rule: dict[str, Any] = {
+            "draft_tokens": self.draft_tokens,
+            "block_size": block_size_of(target),
+            "draft_block_size": block_size_of(draft),
+            "draft_threshold": self._tau(draft),
+            "eos": eos_set(self.eos),
+            "mask_token_id": self.mask_token_id,
+        }
+        tau, budget = self._tau(target), self.max_new_tokens
+        with stopwatch(target) as seconds:
+            done = [
+                decode_speculative(target, draft, Request(prompt, tau, budget), **rule)
+                for prompt in self.prompts
+            ]
+        return Pass(done, seconds())
 
     def decode_alone(self, name: str) -> list[list[int]]:
         """What a model answers by itself, one token per forward."""
@@ -106,8 +91,7 @@ def measure_speculative(spec: SpeculativeSpec, job: Job) -> None:
     models = {
         name: load_model(path, getattr(torch, spec.precision)) for name, path in checkpoints.items()
     }
-    pairs = [Pair(pair.draft, pair.target) for pair in section.pairs]
-    first = pairs[0].target
+    first = section.pairs[0].target
     tokenizer = load_tokenizer(checkpoints[first])
     questions = Questions(models[first], tokenizer, spec, section.questions, job.inputs.hub)
     decoder = SpeculativeDecoder(
@@ -116,71 +100,44 @@ def measure_speculative(spec: SpeculativeSpec, job: Job) -> None:
         draft_tokens=section.draft_tokens,
         tau=spec.tau,
         max_new_tokens=spec.max_new_tokens,
-        eos=questions.eos,
-        mask_token_id=questions.mask_token_id,
+        eos=questions.lm.eos_token_ids,
+        mask_token_id=tokenizer.mask_token_id,
     )
+    pairs = {f"{pair.draft} -> {pair.target}": pair for pair in section.pairs}
     load = [os.getloadavg()[0]]
-    drafted: dict[Pair, int] = {}
-    runners = {pair: _runner(decoder, pair, drafted) for pair in pairs}
-    outputs, timed = take_turns(runners, section.rounds, print)
+    runners = {name: partial(decoder.decode, pair) for name, pair in pairs.items()}
+    outputs, rounds = take_turns(runners, section.rounds, print)
     load.append(os.getloadavg()[0])
     shared = {
         "benchmark": spec.benchmark.task,
-        "draft_tokens": section.draft_tokens,
-        "tau": spec.tau,
-        "max_new_tokens": spec.max_new_tokens,
-        "precision": spec.precision,
-        "rounds": section.rounds,
+        **section.model_dump(include={"draft_tokens", "rounds"}),
+        **spec.model_dump(include={"tau", "max_new_tokens", "precision"}),
         "threads": torch.get_num_threads(),
         "load_average": load,
         **circumstances(job.spec.job),
     }
     with new_folder(job.output) as output:
-        for pair in pairs:
-            sizes = {"draft": models[pair.draft], "target": models[pair.target]}
+        for name, pair in pairs.items():
+            roles, made = pair.model_dump(), outputs[name]
             record = {
-                "draft": pair.draft,
-                "target": pair.target,
-                "block_size": {role: block_size_of(model) for role, model in sizes.items()},
-                "weights": {
-                    name: weights_of(checkpoints[name]) for name in (pair.draft, pair.target)
-                },
+                **roles,
+                "block_size": {role: block_size_of(models[one]) for role, one in roles.items()},
+                "weights": {one: weights_of(checkpoints[one]) for one in roles.values()},
                 "sequences": len(decoder.prompts),
-                "tokens": outputs[pair].count,
-                "target_forwards": sum(outputs[pair].forwards),
-                "draft_forwards": drafted[pair],
-                "tokens_per_target_forward": outputs[pair].count / sum(outputs[pair].forwards),
-                **_times(pair, pairs[0], timed),
-                **_quality(questions, outputs[pair].tokens, decoder.decode_alone(pair.target)),
-                "repeats_agree": all(turn[pair].tokens == outputs[pair].tokens for turn in timed),
+                "tokens": made.count,
+                "target_forwards": made.forwards,
+                "draft_forwards": sum(one.draft_forwards for one in made.done),
+                "tokens_per_target_forward": made.count / made.forwards,
+                **{
+                    key: spread([getattr(turn[name], key) for turn in rounds])
+                    for key in ("seconds", "tokens_per_second")
+                },
+                "speedup": spread(ratios(rounds, name, next(iter(pairs)))),
+                **_quality(questions, made.tokens, decoder.decode_alone(pair.target)),
+                "repeats_agree": all(turn[name].tokens == made.tokens for turn in rounds),
                 **shared,
             }
-            write_json(output / pair.file, record)
-
-
-def _runner(
-    decoder: SpeculativeDecoder, pair: Pair, drafted: dict[Pair, int]
-) -> Callable[[], Pass]:
-    """Decodes all prompts once; forwards of the draft are left in ``drafted``."""
-    target = decoder.models[pair.target]
-
-    def run() -> Pass:
-        with stopwatch(target) as seconds:
-            done = decoder.decode(pair)
-        drafted[pair] = sum(one.draft_forwards for one in done)
-        return pass_of(done, seconds(), 0.0)
-
-    return run
-
-
-def _times(pair: Pair, first: Pair, timed: list[dict[Pair, Pass]]) -> dict[str, Any]:
-    """Seconds, tokens per second, and the speed-up over the first pair within each round."""
-    over = [turn[pair].throughput / turn[first].throughput for turn in timed]
-    return {
-        "seconds": spread([turn[pair].seconds for turn in timed]),
-        "tokens_per_second": spread([turn[pair].throughput for turn in timed]),
-        "speedup": spread(over),
-    }
+            write_json(output / f"{pair.draft}--{pair.target}.json", record)
 
 
 def _quality(

@@ -1,8 +1,8 @@
-"""The stages that time decoding; each wants the machine for itself."""
+"""The stages that time decoding; each needs the machine to itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mars.config.experiment import Benchmark, Experiment, LiveTau, Speculative, WallClock
@@ -12,18 +12,13 @@ from mars.provenance.stage import Job, Spec, Stage
 
 
 class TimedSpec(Spec):
-    """What is decoded under the clock, and with what precision, whatever is measured.
-
-    Attributes:
-        tau: of the models that have one.
-        generated_data: whether the benchmark is one of this project's miniatures.
-    """
+    """What is decoded under the clock, and with what precision, whatever is measured."""
 
     benchmark: Benchmark
-    tau: float
+    tau: float  # of the models that have one
     max_new_tokens: int
     precision: str
-    generated_data: bool
+    generated_data: bool  # whether the benchmark is one of this project's miniatures
 
 
 class WallClockSpec(TimedSpec):
@@ -44,8 +39,8 @@ class LiveTauSpec(TimedSpec):
     section: LiveTau
 
 
-def _timed(experiment: Experiment, part: str) -> dict[str, Any]:
-    """The fields of the spec of ``part``, a key of the section `speed`.
+def resolve(experiment: Experiment, part: str, spec: type[TimedSpec]) -> TimedSpec:
+    """What ``part``, a key of the section `speed`, depends on.
 
     Raises:
         UserError: the experiment has no such part.
@@ -54,7 +49,7 @@ def _timed(experiment: Experiment, part: str) -> dict[str, Any]:
     section = speed and speed.parts()[part]
     if speed is None or section is None:
         raise UserError(f"{experiment.experiment} times nothing here: it has no `speed.{part}`.")
-    return {
+    fields: dict[str, Any] = {
         "benchmark": experiment.benchmarks[speed.benchmark],
         "tau": speed.tau,
         "max_new_tokens": speed.max_new_tokens,
@@ -62,6 +57,7 @@ def _timed(experiment: Experiment, part: str) -> dict[str, Any]:
         "generated_data": experiment.generated,
         "section": section,
     }
+    return spec(**fields)
 
 
 def inputs(experiment: Experiment, part: str) -> list[str]:
@@ -95,24 +91,19 @@ def run_live_tau(spec: LiveTauSpec, job: Job) -> None:
     measure_live_tau(spec, job)
 
 
-# What lm-eval imports for a Hugging Face model, and does not require.
-PACKAGES = ("accelerate",)
-
-
-def _stage(part: str, spec: type[TimedSpec], run: Callable[[Any, Job], None]) -> Stage[Any]:
-    return Stage(
-        f"measure_{part}",
-        spec,
-        lambda experiment: spec(**_timed(experiment, part)),
-        run,
-        lambda experiment: inputs(experiment, part),
+MEASURE: dict[str, Stage[Any]] = {
+    name: Stage(
+        f"measure_{name}",
+        kind,
+        partial(resolve, part=name, spec=kind),
+        function,
+        partial(inputs, part=name),
         rule="measure",
-        packages=PACKAGES,
+        packages=("accelerate",),  # lm-eval imports it for a Hugging Face model, not requiring it
     )
-
-
-MEASURE = {
-    "wall_clock": _stage("wall_clock", WallClockSpec, run_wall_clock),
-    "speculative": _stage("speculative", SpeculativeSpec, run_speculative),
-    "live_tau": _stage("live_tau", LiveTauSpec, run_live_tau),
+    for name, kind, function in (
+        ("wall_clock", WallClockSpec, run_wall_clock),
+        ("speculative", SpeculativeSpec, run_speculative),
+        ("live_tau", LiveTauSpec, run_live_tau),
+    )
 }

@@ -11,6 +11,7 @@ import pandas as pd
 from mars.decoding.methods import TIMED
 from mars.errors import UserError
 from mars.provenance.files import read_json, write_atomic
+from mars.speed.timing import read_measurements
 
 
 def write_summary(folder: Path) -> None:
@@ -26,10 +27,10 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: none there.
     """
-    records = [read_json(path) for path in sorted(folder.glob("batch-*/*.json"))]
+    records = read_measurements(folder)
     if not records:
         raise UserError(f"{folder}: no measurements here; run `mars speed` with this output.")
-    return sorted(records, key=_place)
+    return sorted(records.values(), key=_place)
 
 
 def _place(record: dict[str, Any]) -> tuple:
@@ -48,24 +49,19 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     if "skipped" in record:
         return {**row, "skipped": record["skipped"]}
     rate, equal = record["tokens_per_second"], record["equal_to_greedy"]
-
-    def against(name: str, kind: str) -> float | None:
-        ratios = record[kind].get(name)
-        return ratios and ratios["median"]
-
+    medians = ("decode_tokens_per_second", "prefill_seconds", "decode_seconds")
     return {
         **row,
         "tokens_per_second": rate["median"],
         "quarter": rate["quartiles"][0],
         "three_quarters": rate["quartiles"][1],
-        "decode_tokens_per_second": record["decode_tokens_per_second"]["median"],
-        "prefill_seconds": record["prefill_seconds"]["median"],
-        "decode_seconds": record["decode_seconds"]["median"],
+        **{key: record[key]["median"] for key in medians},
         "tokens_per_forward": record["tokens_per_forward"],
-        "speedup_over_hf": against("hf", "speedup_over"),
-        "speedup_over_autoregressive": against("autoregressive", "speedup_over"),
-        "efficiency_over_hf": against("hf", "efficiency_over"),
-        "efficiency_over_autoregressive": against("autoregressive", "efficiency_over"),
+        **{
+            f"{kind}_{name}": record[kind].get(name, {}).get("median")
+            for kind in ("speedup_over", "efficiency_over")
+            for name in ("hf", "autoregressive")
+        },
         "accuracy": (record.get("accuracy") or {}).get("value"),
         "equal_to_greedy": equal["sequences"],
         "sequences": record["sequences"],
@@ -76,7 +72,8 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
 def markdown(folder: Path) -> str:
     """The measurement as a section of a page: circumstances, cells, and the caches compared."""
     records = read_records(folder)
-    parts = ["## Measurements", *_circumstances(records), _cells(records), _caches(records)]
+    cells = _markdown_table(list(COLUMNS), map(_line, map(_row, records)))
+    parts = ["## Measurements", *_circumstances(records), cells, _caches(records)]
     profile = folder / "profile.json"
     if profile.is_file():
         parts.append(_profile(read_json(profile)))
@@ -87,9 +84,7 @@ def _circumstances(records: list[dict[str, Any]]) -> list[str]:
     measured = [record for record in records if "skipped" not in record]
     if not measured:
         return []
-    lines = []
-    for command in dict.fromkeys(record["command"] for record in measured):
-        lines.append(f"```\n{command}\n```")
+    commands = dict.fromkeys(record["command"] for record in measured)
     first = measured[0]
     hardware, versions = first["hardware"], first["versions"]
     loads = [load for record in measured for load in record["load_average"]]
@@ -97,54 +92,48 @@ def _circumstances(records: list[dict[str, Any]]) -> list[str]:
     if hardware["gpus"]:
         device = f"{', '.join(hardware['gpus'])}, driver {first['gpu_driver']}"
     packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
-    lines.append(
+    return [
+        *(f"```\n{command}\n```" for command in commands),
         f"**{first['label']}** on {device}; {packages}, Python {versions['python']}; "
         f"load average {min(loads):.1f} to {max(loads):.1f}. {first['sequences']} prompts, at "
         f"most {first['spec']['max_new_tokens']} new tokens; medians of "
-        f"{first['spec']['repeats']} rounds, in brackets the quartiles."
-    )
-    return lines
-
-
-def _cells(records: list[dict[str, Any]]) -> str:
-    heads = [
-        *(
-            "batch",
-            "method",
-            "tau",
-            "B_cache",
-            "tokens/s",
-            "decoding only",
-            "prefill s",
-            "decode s",
-        ),
-        *("tokens/forward", "× HF", "× AR engine", "÷ tokens/forward (HF, AR)", "accuracy"),
-        "= greedy AR",
+        f"{first['spec']['repeats']} rounds, in brackets the quartiles.",
     ]
-    return _markdown_table(heads, (_line(row) for row in map(_row, records)))
+
+
+class _Blank:
+    """Stands for a missing number."""
+
+    def __format__(self, form: str) -> str:
+        return ""
+
+
+COLUMNS = {
+    "batch": "{batch}",
+    "method": "{method}",
+    "tau": "{tau}",
+    "B_cache": "{cache_block}",
+    "tokens/s": "{tokens_per_second:.0f} [{quarter:.0f}, {three_quarters:.0f}]",
+    "decoding only": "{decode_tokens_per_second:.0f}",
+    "prefill s": "{prefill_seconds:.2f}",
+    "decode s": "{decode_seconds:.2f}",
+    "tokens/forward": "{tokens_per_forward:.2f}",
+    "× HF": "{speedup_over_hf:.2f}",
+    "× AR engine": "{speedup_over_autoregressive:.2f}",
+    "÷ tokens/forward (HF, AR)": "{efficiency_over_hf:.2f}, {efficiency_over_autoregressive:.2f}",
+    "accuracy": "{accuracy:.1%}",
+    "= greedy AR": "{equal_to_greedy} of {sequences}{remark}",
+}
 
 
 def _line(row: dict[str, Any]) -> list[str]:
-    start = [row["batch"], row["method"], _number(row["tau"]), _number(row["cache_block"])]
+    values = {key: _Blank() if value is None else value for key, value in row.items()}
+    forms = list(COLUMNS.values())
     if "skipped" in row:
-        return [*map(str, start), f"skipped: {row['skipped']}", *[""] * 9]
-    equal = f"{row['equal_to_greedy']} of {row['sequences']}"
-    if row["must_be_equal"] and row["equal_to_greedy"] < row["sequences"]:
-        equal += " (should be all)"
-    efficiency = [row["efficiency_over_hf"], row["efficiency_over_autoregressive"]]
-    return [
-        *map(str, start),
-        f"{row['tokens_per_second']:.0f} [{row['quarter']:.0f}, {row['three_quarters']:.0f}]",
-        f"{row['decode_tokens_per_second']:.0f}",
-        f"{row['prefill_seconds']:.2f}",
-        f"{row['decode_seconds']:.2f}",
-        f"{row['tokens_per_forward']:.2f}",
-        _number(row["speedup_over_hf"], ".2f"),
-        _number(row["speedup_over_autoregressive"], ".2f"),
-        ", ".join(_number(value, ".2f") for value in efficiency),
-        _number(row["accuracy"], ".1%"),
-        equal,
-    ]
+        forms = [*forms[:4], "skipped: {skipped}", *[""] * 9]
+    elif row["must_be_equal"] and row["equal_to_greedy"] < row["sequences"]:
+        values["remark"] = " (should be all)"
+    return [form.format(**{"remark": "", **values}) for form in forms]
 
 
 def _caches(records: list[dict[str, Any]]) -> str:
@@ -164,7 +153,8 @@ def _caches(records: list[dict[str, Any]]) -> str:
                 block, ratio = min(ratios.items(), key=lambda item: item[1]["median"])
                 low, high = ratio["quartiles"]
                 over = f"{ratio['median']:.2f} [{low:.2f}, {high:.2f}]"
-                lines.append([str(cell["batch"]), _number(cell["tau"]), method, block, over])
+                tau = "" if cell["tau"] is None else str(cell["tau"])
+                lines.append([str(cell["batch"]), tau, method, block, over])
     if not lines:
         return ""
     heads = ["batch", "tau", "block cache", "its best B_cache", "cursor is faster by"]
@@ -172,24 +162,15 @@ def _caches(records: list[dict[str, Any]]) -> str:
 
 
 def _profile(profile: dict[str, Any]) -> str:
-    heads = ["batch", "ms per step", *profile["parts"]]
-    lines = [
-        [
-            str(row["batch"]),
-            f"{row['milliseconds']:.2f}",
-            *(f"{row['shares'][part]:.0%}" for part in profile["parts"]),
-        ]
-        for row in profile["batches"]
-    ]
-    return "Where a decoding step of the engine spends its time:\n\n" + _markdown_table(
-        heads, lines
-    )
+    parts = profile["parts"]
+    lines = []
+    for row in profile["batches"]:
+        shares = (f"{row['shares'][part]:.0%}" for part in parts)
+        lines.append([str(row["batch"]), f"{row['milliseconds']:.2f}", *shares])
+    table = _markdown_table(["batch", "ms per step", *parts], lines)
+    return f"Where a decoding step of the engine spends its time:\n\n{table}"
 
 
 def _markdown_table(heads: list[str], lines: Iterable[list[str]]) -> str:
     rows = [heads, ["---"] * len(heads), *lines]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _number(value: float | None, form: str = "") -> str:
-    return "" if value is None else f"{value:{form}}"

@@ -1,44 +1,43 @@
-"""Time decoders side by side: rounds in which every method takes its turn, a record per condition.
+"""Time decoders side by side: rounds in which every method takes its turn.
 
 The conditions of one batch size are measured together in one process: after a warm-up pass of each,
 every round runs them one after the other. A machine that slows down or speeds up does so for all
-of them, and ratios are taken within a round. A batch size is left alone if all its conditions have
-a record with their spec, so a killed measurement goes on with the batch size it was at.
+of them, and ratios are taken within a round. The records are the lines of ``measurements.jsonl``.
+A batch size is skipped if all its conditions have a record with their spec, so a killed measurement
+continues with the batch size that it had reached.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from mars.decoding.methods import BASELINES, TIMED
+from mars.decoding import in_order, longest_first
+from mars.decoding.methods import BASELINES
 from mars.errors import UserError
 from mars.evaluation.scores import Score
-from mars.provenance.files import read_json, write_json
-from mars.speed.methods import Condition, Pass, Skip, Workload, runner
+from mars.provenance.files import read_jsonl, sha256_file, write_jsonl
+from mars.provenance.record import hardware, versions
+from mars.speed.methods import Condition, Pass, Skip, Workload, runner, timed_named
 
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+MEASUREMENTS = "measurements.jsonl"
 
-class Named(Protocol):
-    """Whatever takes turns goes by a name."""
-
-    @property
-    def name(self) -> str: ...
-
-
-Turn = TypeVar("Turn", bound=Named)
-Runners = dict[Condition, Callable[[], Pass]]
 Scorer = Callable[[list[list[int]]], Score]
 """The accuracy of a workload's continuations, in the order of its prompts."""
+Records = dict[str, dict[str, Any]]
+"""What was measured, by the full name of its condition."""
 
 
 def conditions(
@@ -54,11 +53,9 @@ def conditions(
     """
     found: dict[Condition, None] = {}
     for method, batch, tau, block in product(methods, batches, taus, cache_blocks):
-        if method not in TIMED:
-            raise UserError(f"Unknown method {method!r}: choose from {', '.join(TIMED)}.")
+        timed = timed_named(method)
         if batch < 1:
             raise UserError(f"A batch size must be at least 1, not {batch}.")
-        timed = TIMED[method]
         tau, cache_block = tau if timed.has_tau else None, block if timed.has_cache_block else None
         found[Condition(method, batch, tau, cache_block)] = None
     return list(found)
@@ -84,13 +81,13 @@ def measure(
     score: Scorer | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Write ``output/batch-NNN/<condition>.json`` for each that is not there with its spec.
+    """Write a record of each condition that has none with its spec into the folder ``output``.
 
     Args:
         wanted: conditions; both baselines of each batch size are added to them.
         repeats: rounds, after one to warm up.
-        spec: whatever the numbers depend on, apart from the condition; compared on the next run.
-        circumstances: facts to be written into every record (model, hardware, versions).
+        spec: what the numbers depend on beside workload and condition (code, versions).
+        circumstances: as of :func:`circumstances`, to be written into every record.
         score: puts the accuracy into every record, outside the clock.
 
     Raises:
@@ -98,8 +95,13 @@ def measure(
     """
     if repeats < 1:
         raise UserError(f"--repeats must be at least 1, not {repeats}.")
+    order = longest_first(workload.prompts)  # as `decode` has them: batches of like length
+    workload = replace(workload, prompts=[workload.prompts[index] for index in order])
+    spec = workload.spec(repeats) | spec
+    records = read_measurements(output)
     for batch, together in with_baselines(wanted).items():
-        if all(_is_measured(output, condition, spec) for condition in together):
+        specs = {condition: {**spec, "cell": asdict(condition)} for condition in together}
+        if all(records.get(c.full_name, {}).get("spec") == specs[c] for c in together):
             say(f"batch {batch}: measured before")
             continue
 
@@ -107,61 +109,77 @@ def measure(
             say(f"batch {batch}: {text}")
 
         timed_as = {condition: _timed_as(condition, workload) for condition in together}
-        runners, skipped = _runners(workload, dict.fromkeys(timed_as.values()))
+        runners, skipped = _runners(workload, timed_as.values())
         load = [os.getloadavg()[0]]
         if load[0] > (os.cpu_count() or 1) / 2:
             say(f"the machine is busy (load {load[0]:.1f}): these numbers will be noisy")
         started = datetime.now(UTC).isoformat(timespec="seconds")
         outputs, rounds = take_turns(runners, repeats, said)
         load.append(os.getloadavg()[0])
-        shared = {**circumstances, "started": started, "load_average": load}
+        shared = {"label": workload.label, **circumstances, "started": started}
         for condition, twin in timed_as.items():
-            if twin in skipped:
-                result: dict[str, Any] = {"skipped": skipped[twin]}
+            if twin.name in skipped:
+                result: dict[str, Any] = {"skipped": skipped[twin.name]}
             else:
-                result = _result(twin, outputs, rounds) | shared
+                result = _result(twin, outputs, rounds) | shared | {"load_average": load}
                 if score is not None:
-                    result["accuracy"] = score(outputs[twin].tokens)._asdict()
+                    answers = in_order(outputs[twin.name].tokens, order)
+                    result["accuracy"] = score(answers)._asdict()
                 if twin != condition:
                     result["timed_as"] = asdict(twin)
-            own_spec = spec | condition.as_spec()
-            write_json(output / condition.file, {"spec": own_spec, **result})
+            name = condition.full_name
+            records[name] = {"condition": name, "spec": specs[condition], **result}
+        write_measurements(output, records)
+
+
+def read_measurements(folder: Path) -> Records:
+    """The records in a folder; none where there is no file yet."""
+    path = folder / MEASUREMENTS
+    return {one["condition"]: one for one in read_jsonl(path)} if path.is_file() else {}
+
+
+def write_measurements(folder: Path, records: Records) -> None:
+    """Write all records of a folder, atomically."""
+    write_jsonl(folder / MEASUREMENTS, records.values())
+
+
+def remove_others(folder: Path, wanted: Iterable[Condition]) -> None:
+    """Drop records of an earlier run whose conditions are no longer wanted."""
+    known = {one.full_name for group in with_baselines(wanted).values() for one in group}
+    records = read_measurements(folder)
+    if records.keys() - known:
+        write_measurements(folder, {name: records[name] for name in records if name in known})
 
 
 def _timed_as(condition: Condition, workload: Workload) -> Condition:
-    """Whose pass is this one's, too: a cache block that holds any answer is never filled."""
+    """The condition whose passes count for this one too: a block need not exceed any answer."""
     if condition.cache_block is None:
         return condition
     return replace(condition, cache_block=min(condition.cache_block, workload.max_new_tokens))
 
 
-def _is_measured(output: Path, condition: Condition, spec: dict[str, Any]) -> bool:
-    path = output / condition.file
-    return path.is_file() and read_json(path).get("spec") == spec | condition.as_spec()
-
-
 def _runners(
     workload: Workload, together: Iterable[Condition]
-) -> tuple[Runners, dict[Condition, str]]:
-    runners: Runners = {}
-    skipped: dict[Condition, str] = {}
-    for condition in together:
+) -> tuple[dict[str, Callable[[], Pass]], dict[str, str]]:
+    """By name: what runs a condition, or why it cannot run here."""
+    runners, skipped = {}, {}
+    for condition in dict.fromkeys(together):
         try:
-            runners[condition] = runner(workload, condition)
+            runners[condition.name] = runner(workload, condition)
         except Skip as reason:
-            skipped[condition] = str(reason)
+            skipped[condition.name] = str(reason)
     return runners, skipped
 
 
 def take_turns(
-    runners: Mapping[Turn, Callable[[], Pass]], repeats: int, say: Callable[[str], None]
-) -> tuple[dict[Turn, Pass], list[dict[Turn, Pass]]]:
+    runners: Mapping[str, Callable[[], Pass]], repeats: int, say: Callable[[str], None]
+) -> tuple[dict[str, Pass], list[dict[str, Pass]]]:
     """A warm-up pass of each runner, then rounds in which each takes its turn; both results."""
     start = monotonic()
     warm_up = {}
-    for turn, run in runners.items():
-        warm_up[turn] = run()
-        say(f"warm-up of {turn.name}, {warm_up[turn].seconds:.1f} s")
+    for name, run in runners.items():
+        warm_up[name] = run()
+        say(f"warm-up of {name}, {warm_up[name].seconds:.1f} s")
     expected = monotonic() - start
     say(f"{repeats} rounds of about {expected:.0f} s, {repeats * expected / 60:.1f} minutes")
     gc.collect()
@@ -170,41 +188,38 @@ def take_turns(
     for number in range(1, repeats + 1):
         start = monotonic()
         results = {}
-        for turn, run in runners.items():
+        for name, run in runners.items():
             gc.collect()
-            results[turn] = run()
+            results[name] = run()
         rounds.append(results)
         say(f"round {number} of {repeats}, {monotonic() - start:.0f} s")
     gc.unfreeze()
     return warm_up, rounds
 
 
+SPREAD = (
+    *("tokens_per_second", "decode_tokens_per_second"),
+    *("seconds", "prefill_seconds", "decode_seconds"),
+)
+
+
 def _result(
-    condition: Condition, warm_up: dict[Condition, Pass], rounds: list[dict[Condition, Pass]]
+    condition: Condition, warm_up: dict[str, Pass], rounds: list[dict[str, Pass]]
 ) -> dict[str, Any]:
-    """What is known of one condition, apart from its circumstances."""
-    outputs = warm_up[condition]
-    greedy = warm_up[Condition("autoregressive", condition.batch)]
-    passes = [results[condition] for results in rounds]
-    per_forward = outputs.count / sum(outputs.forwards)
+    """What was measured for one condition, without the circumstances."""
+    outputs, greedy = warm_up[condition.name], warm_up["autoregressive"]
+    passes = [results[condition.name] for results in rounds]
+    per_forward = outputs.count / outputs.forwards
     over = {
-        other.name: [
-            results[condition].throughput / results[other].throughput for results in rounds
-        ]
-        for other in warm_up
-        if other != condition
+        other: ratios(rounds, condition.name, other) for other in warm_up if other != condition.name
     }
     return {
-        "sequences": len(outputs.tokens),
+        "sequences": len(outputs.done),
         "tokens": outputs.count,
-        "forwards": sum(outputs.forwards),
+        "forwards": outputs.forwards,
         "tokens_per_forward": per_forward,
-        "tokens_per_second": spread([one.throughput for one in passes]),
-        "decode_tokens_per_second": spread([one.decode_throughput for one in passes]),
-        "seconds": spread([one.seconds for one in passes]),
-        "prefill_seconds": spread([one.prefill_seconds for one in passes]),
-        "decode_seconds": spread([one.decode_seconds for one in passes]),
-        "speedup_over": {name: spread(ratios) for name, ratios in over.items()},
+        **{key: spread([getattr(one, key) for one in passes]) for key in SPREAD},
+        "speedup_over": {name: spread(values) for name, values in over.items()},
         "efficiency_over": {
             name: spread([ratio / per_forward for ratio in over[name]])
             for name in BASELINES
@@ -219,6 +234,11 @@ def _result(
     }
 
 
+def ratios(rounds: list[dict[str, Pass]], name: str, other: str) -> list[float]:
+    """Throughput over that of another within each round."""
+    return [turn[name].tokens_per_second / turn[other].tokens_per_second for turn in rounds]
+
+
 def spread(values: list[float]) -> dict[str, Any]:
     """Median, quartiles, extremes and the values themselves."""
     low, quarter, median, three_quarters, high = np.percentile(values, [0, 25, 50, 75, 100])
@@ -228,3 +248,30 @@ def spread(values: list[float]) -> dict[str, Any]:
         "range": [float(low), float(high)],
         "values": values,
     }
+
+
+def circumstances(command: str) -> dict[str, Any]:
+    """What every record says of the machine, the software and the command."""
+    return {
+        "hardware": hardware(),
+        "versions": versions(PACKAGES),
+        "command": command,
+        "gpu_driver": _gpu_driver(),
+    }
+
+
+def weights_of(checkpoint: Path) -> dict[str, str]:
+    """sha256 of the weights that are decoded with, by file."""
+    return {path.name: sha256_file(path) for path in sorted(checkpoint.glob("*.safetensors"))}
+
+
+def _gpu_driver() -> str | None:
+    """Version of the GPU's driver and of CUDA; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return f"unknown, CUDA {torch.version.cuda}"
+    return f"{answer.splitlines()[0].strip()}, CUDA {torch.version.cuda}"

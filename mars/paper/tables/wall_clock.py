@@ -21,7 +21,7 @@ from mars.paper.specs import ModelIdentity, PaperScale
 from mars.paper.tables.evaluated import BEYOND
 from mars.paper.tables.notes import data_note, missing_notes, paper_note, scale_notes
 from mars.paper.tables.table import NONE, Measured, Table, TableCell
-from mars.provenance.files import read_json
+from mars.provenance.files import read_json, read_jsonl
 from mars.provenance.stage import Spec
 
 TimingRecord = Mapping[str, Any]
@@ -74,7 +74,7 @@ CAPTION_6 = (
 
 def table5(spec: TimedSpec, folder: Path) -> Table:
     """Table 5, from the folder that the stage wall_clock wrote."""
-    records = {_key5(record): (file, record) for file, record in _read(folder, "batch-*/*.json")}
+    records = {_key5(record): (file, record) for file, record in _read_lines(folder)}
     (model,) = spec.models
     paper = _published5() if spec.stands_for(model) == PUBLISHED_SCALE else {}
     batches = [batch for batch in BATCHES if any(key[2] == batch for key in records)]
@@ -286,6 +286,12 @@ def _cells(
         )
         for quantity, (number, low, high) in ours.items()
     ]
+
+
+def _read_lines(folder: Path) -> list[tuple[str, TimingRecord]]:
+    """The same where the records are lines of one file."""
+    rows = read_jsonl(folder / "measurements.jsonl")
+    return [(f"{folder.name}/measurements.jsonl: {row['condition']}", row) for row in rows]
 
 
 def _timed(measured: TimingRecord | None) -> tuple[Measured | None, float | str, float | str]:

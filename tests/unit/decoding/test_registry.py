@@ -6,8 +6,8 @@ import pytest
 from decoding_models import EOS, MASK, prompts, random_model
 
 from mars.decoding import decode, methods
-from mars.decoding.methods import BASELINES, METHODS, TIMED, Method, Timed
-from mars.decoding.window_batch import decode_window_batch
+from mars.decoding.methods import BASELINES, METHODS, STREAMING_METHODS, TIMED, Method, Timed
+from mars.decoding.window import decode_window_batch
 from mars.errors import UserError
 from mars.speed.methods import Condition, Workload, runner
 
@@ -19,7 +19,7 @@ def taken(method: Method) -> set[str]:
     if method.name == "window":
         from mars.decoding.window import decode_one as code
     else:
-        code = {**methods.ENGINES, **methods.BATCHES}[method.name]()
+        code = {**methods.engines(), **methods.batch_decoders()}[method.name]
     return set(inspect.signature(code).parameters)
 
 
@@ -48,7 +48,8 @@ def test_what_is_timed_is_a_registered_method_with_options_of_its_own(timed):
 
 
 def test_a_method_is_an_engine_or_decodes_batches():
-    assert sorted([*methods.ENGINES, *methods.BATCHES]) == sorted(METHODS)
+    assert sorted([*methods.engines(), *methods.batch_decoders()]) == sorted(METHODS)
+    assert tuple(methods.engines()) == STREAMING_METHODS
 
 
 def test_baselines_decode_one_token_per_forward():
@@ -57,8 +58,8 @@ def test_baselines_decode_one_token_per_forward():
 
 def test_a_new_method_is_decoded_evaluated_and_timed_by_its_entries_alone(monkeypatch):
     monkeypatch.setitem(METHODS, "new", Method("new", options=methods.RULE, in_settings=True))
-    for registry in (methods.BATCHES, methods.TIMED_BATCHES):
-        monkeypatch.setitem(registry, "new", lambda: decode_window_batch)
+    for registry in (methods.batch_decoders(), methods.timed_batch_decoders()):
+        monkeypatch.setitem(registry, "new", decode_window_batch)
     monkeypatch.setitem(TIMED, "new", Timed("new", "new", "A new one"))
     model, some = random_model("qwen2"), prompts(3)
     done = decode(model, some, threshold=0.3, method="new", **RULE)

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars.decoding.requests import Request
-from mars.decoding.window import decode_one
-from mars.decoding.window_batch import decode_window_batch
+from mars.decoding.window import decode_one, decode_window_batch
 from mars.errors import UserError
 
 PROMPTS = st.lists(

@@ -1,6 +1,7 @@
 """Tables 5 and 6: every published row, ours beside it, what is beyond the paper said to be so."""
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from mars.config.experiment import load_experiment
 from mars.paper.artefacts import ARTEFACTS
 from mars.paper.tables.files import write
 from mars.paper.tables.wall_clock import table5, table6
-from mars.provenance.files import write_json
+from mars.provenance.files import write_json, write_jsonl
 from mars.speed.methods import Condition
 from mars.speed.timing import spread
 
@@ -41,7 +42,8 @@ def timed(cell, rate, **more):
     rates = [rate * factor for factor in (0.9, 1.0, 1.0, 1.0, 1.1)]
     ratios = spread([one / 50 for one in rates])
     return {
-        "spec": {**cell.as_spec(), "max_new_tokens": 64},
+        "condition": cell.full_name,
+        "spec": {"cell": asdict(cell), "max_new_tokens": 64},
         "tokens_per_second": spread(rates),
         "seconds": spread([100 / one for one in rates]),
         "speedup_over": {"autoregressive": ratios, "hf": ratios},
@@ -64,14 +66,18 @@ def sweep(tmp_path):
         (Condition("cursor", 4, 0.95), 100.0),
         (Condition("cursor", 32, 0.95), 900.0),  # for the heat map only
     ]
+    skipped = Condition("hf-static", 4)
+    rows = [
+        {
+            "condition": skipped.full_name,
+            "spec": {"cell": asdict(skipped)},
+            "skipped": "no GPU: a static cache is compiled",
+        }
+    ]
     for cell, rate in cells:
         more = {"timed_as": {"cache_block": 64}} if cell.cache_block == 256 else {}
-        write_json(folder / cell.file, timed(cell, rate, **more))
-    skipped = Condition("hf-static", 4)
-    write_json(
-        folder / skipped.file,
-        {"spec": skipped.as_spec(), "skipped": "no GPU: a static cache is compiled"},
-    )
+        rows.append(timed(cell, rate, **more))
+    write_jsonl(folder / "measurements.jsonl", rows)
     write_json(folder / "manifest.json", {"files": {}})
     return folder
 
@@ -96,7 +102,7 @@ def test_table_5_has_every_published_row_and_ours(sweep, plan, tmp_path):
     assert 0 < float(best["stderr"]) < 0.1
     assert (best["n"], best["record"]) == (
         "5",
-        f"wall_clock/{Condition('block_cache', 4, 0.95, 8).file}",
+        "wall_clock/measurements.jsonl: batch=4 block_cache tau=0.95 cache_block=8",
     )
     assert ours["MARS + block cache", "16", "seconds"]["value"] == "not run"
     assert ours["AR (KV cache)", "n/a", "speedup_over_ar"]["value"] == "1.0"

@@ -7,10 +7,9 @@ from typer.testing import CliRunner
 
 from mars.cli import app
 from mars.errors import UserError
-from mars.provenance.files import read_json
-from mars.speed.methods import Condition
+from mars.speed.benchmark import load_prompts
 from mars.speed.profile import PARTS, profile_steps
-from mars.speed.prompts import load_prompts
+from mars.speed.timing import read_measurements
 
 
 class Words:
@@ -39,13 +38,14 @@ def test_random_weights_from_the_command_line(tmp_path):
     )
     done = mars("speed", *which, *settings, "--cache-block", "4", "--profile", "--output", output)
     assert done.exit_code == 0, done.output
-    record = read_json(output / Condition("cursor", 2, 0.95).file)
+    records = read_measurements(output)
+    record = records["batch=2 cursor tau=0.95"]
     assert "random weights, simulated acceptance of 1.79" in record["label"]
     assert record["spec"]["simulated_acceptance"] == 1.79
     assert record["tokens"] == 12
     assert len(record["load_average"]) == 2
     assert record["hardware"]["cores"] >= 1
-    assert "engine only" in read_json(output / Condition("block_cache", 1, 0.95, 4).file)["skipped"]
+    assert "engine only" in records["batch=1 block_cache tau=0.95 cache_block=4"]["skipped"]
     shown = mars("speed", "--markdown", output)
     assert shown.output == (output / "summary.md").read_text()
     assert "simulated acceptance of 1.79" in shown.output

@@ -47,10 +47,10 @@ def test_a_run_is_the_decoding_twice_over(workload, condition):
     assert {one.finish for one in whole} == {"eos", "length"}
     for timed in (run(), run()):
         assert timed.tokens == [one.tokens for one in whole]
-        assert timed.forwards == [one.forwards for one in whole]
+        assert [one.forwards for one in timed.done] == [one.forwards for one in whole]
         assert timed.count == sum(len(one.tokens) for one in whole)
         assert timed.seconds > timed.prefill_seconds >= 0
-        assert timed.throughput == pytest.approx(timed.count / timed.seconds)
+        assert timed.tokens_per_second == pytest.approx(timed.count / timed.seconds)
 
 
 def test_tokens_of_the_prefill_are_not_credited_to_decoding(workload):
@@ -59,7 +59,7 @@ def test_tokens_of_the_prefill_are_not_credited_to_decoding(workload):
         gained = [one.accepted[0] for one in expected(workload, condition)]
         assert timed.prefilled == sum(gained), condition
         rate = (timed.count - sum(gained)) / (timed.seconds - timed.prefill_seconds)
-        assert timed.decode_throughput == pytest.approx(rate)
+        assert timed.decode_tokens_per_second == pytest.approx(rate)
 
 
 def test_what_cannot_be_measured_says_why(workload):

@@ -6,9 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from mars.config.experiment import DraftAndTarget
 from mars.decoding import decode
+from mars.decoding.requests import Decoded
 from mars.speed.methods import Pass
-from mars.speed.speculative import Pair, SpeculativeDecoder, _quality, _times
+from mars.speed.speculative import SpeculativeDecoder, _quality
+from mars.speed.timing import ratios
+
+
+def pair(draft, target):
+    return DraftAndTarget(draft=draft, target=target)
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ def setup(workload):
 def test_an_ar_target_gives_its_own_greedy_answers(setup):
     alone = setup.decode_alone("ar")
     for draft in ("ar", "mars"):
-        done = setup.decode(Pair(draft, "ar"))
+        done = setup.decode(pair(draft, "ar")).done
         assert [one.tokens for one in done] == alone
         assert all(one.draft_forwards > 0 for one in done)
 
@@ -45,22 +52,19 @@ def test_a_mars_target_adds_its_own_block_to_the_draft(setup, workload):
         mask_token_id=workload.mask_token_id,
     )
     # The draft has the target's weights, so it agrees with whatever greedy decoding says.
-    done = replace(setup, tau=0.0).decode(Pair("ar", "mars"))
+    done = replace(setup, tau=0.0).decode(pair("ar", "mars")).done
     assert sum(one.forwards for one in done) < sum(one.forwards for one in alone)
     assert max(max(one.accepted) for one in done) == 3 + 4
 
 
 def test_speed_ups_are_ratios_within_a_round():
-    first, second = Pair("a", "b"), Pair("a", "c")
+    two, three = (Decoded([1] * count, 1, [count], "eos") for count in (2, 3))
     timed = [
-        {
-            first: Pass([[1, 2]], [1], 0, slow * 2.0, 0.0),
-            second: Pass([[1, 2, 3]], [1], 0, slow, 0.0),
-        }
+        {"first": Pass([two], slow * 2.0), "second": Pass([three], slow)}
         for slow in (1.0, 1.0, 10.0)
     ]
-    assert _times(second, first, timed)["speedup"]["values"] == pytest.approx([3.0] * 3)
-    assert _times(first, first, timed)["speedup"]["median"] == 1.0
+    assert ratios(timed, "second", "first") == pytest.approx([3.0] * 3)
+    assert ratios(timed, "first", "first") == [1.0] * 3
 
 
 def test_the_change_of_accuracy_is_paired():

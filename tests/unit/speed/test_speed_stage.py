@@ -34,3 +34,10 @@ def test_an_experiment_that_times_nothing_has_no_such_job():
     assert MEASURE["wall_clock"].inputs(quiet) == []
     with pytest.raises(UserError, match=r"no `speed\.wall_clock`"):
         MEASURE["wall_clock"].resolve(quiet)
+
+
+@pytest.mark.parametrize("part", MEASURE)
+def test_an_edit_of_one_measurement_does_not_repeat_the_others(part):
+    others = {f"mars.speed.{other}" for other in MEASURE if other != part}
+    assert f"mars.speed.{part}" in MEASURE[part].reached.modules
+    assert not others & MEASURE[part].reached.modules.keys()

@@ -2,13 +2,20 @@
 
 import pytest
 
+from mars.decoding import in_order, longest_first
+from mars.decoding.requests import Decoded
 from mars.errors import UserError
 from mars.evaluation.scores import Score
-from mars.provenance.files import read_json
 from mars.speed import timing as protocol
 from mars.speed.methods import Condition, Pass
 from mars.speed.summary import markdown, read_records, table, write_summary
-from mars.speed.timing import conditions, measure, spread
+from mars.speed.timing import (
+    conditions,
+    measure,
+    read_measurements,
+    spread,
+    write_measurements,
+)
 
 CIRCUMSTANCES = {
     "label": "a model",
@@ -35,8 +42,9 @@ class Clock:
 
         def run():
             self.turns.append(cell.method)
-            tokens = [[1, 2, 3], [4]] if cell.method == "cursor" else [[1, 2], [4]]
-            return Pass(tokens, [2, 1], 2, next(passes, 1 + 0.1 * (cell.cache_block or 0)), 0.25)
+            first = [1, 2, 3] if cell.method == "cursor" else [1, 2]
+            done = [Decoded(first, 2, [1, len(first) - 1], "eos"), Decoded([4], 1, [1], "eos")]
+            return Pass(done, next(passes, 1 + 0.1 * (cell.cache_block or 0)), 0.25)
 
         return run
 
@@ -61,7 +69,7 @@ def test_cells_are_those_that_differ():
     assert len(found) == 2 * (1 + 2 + 4)
     assert Condition("hf", 8) in found
     assert Condition("block_cache", 1, None, 8) in found
-    assert len({cell.file for cell in found}) == len(found)
+    assert len({cell.full_name for cell in found}) == len(found)
 
 
 def test_methods_take_turns_and_ratios_are_taken_within_a_round(workload, tmp_path, monkeypatch):
@@ -70,7 +78,7 @@ def test_methods_take_turns_and_ratios_are_taken_within_a_round(workload, tmp_pa
     monkeypatch.setattr(protocol, "runner", clock.runner)
     go(workload, tmp_path, [Condition("cursor", 1, 0.5)])
     assert clock.turns == ["autoregressive", "hf", "cursor"] * 4
-    record = read_json(tmp_path / Condition("cursor", 1, 0.5).file)
+    record = read_measurements(tmp_path)["batch=1 cursor tau=0.5"]
     # 4 tokens in 1 s against 3 in 2 s; 4 tokens in 3 forwards.
     ratios = record["speedup_over"]["autoregressive"]
     assert ratios["values"] == pytest.approx([8 / 3] * 3)
@@ -89,13 +97,21 @@ def test_blocks_that_hold_any_answer_are_one_measurement(workload, tmp_path, mon
         workload, tmp_path, conditions(["block_cache"], [1], [0.5], [8, 32, 64])
     )  # at most 24 new tokens
     assert clock.turns == ["autoregressive", "hf", "block_cache", "block_cache"] * 4
-    short, *long = (
-        read_json(tmp_path / Condition("block_cache", 1, 0.5, n).file) for n in (8, 32, 64)
-    )
+    records = read_measurements(tmp_path)
+    names = (Condition("block_cache", 1, 0.5, block).full_name for block in (8, 32, 64))
+    short, *long = (records[name] for name in names)
     assert "timed_as" not in short
     assert [record["timed_as"]["cache_block"] for record in long] == [24, 24]
     assert [record["spec"]["cell"]["cache_block"] for record in long] == [32, 64]
     assert long[0]["seconds"] == long[1]["seconds"]
+
+
+def test_answers_come_back_in_the_order_of_the_questions():
+    prompts = [[1], [1, 2, 3], [1, 2], [4]]
+    order = longest_first(prompts)
+    assert [len(prompts[index]) for index in order] == [3, 2, 1, 1]
+    decoded = [prompts[index] for index in order]
+    assert in_order(decoded, order) == prompts
 
 
 def test_accuracies_are_those_of_the_tokens_that_were_timed(workload, tmp_path):
@@ -110,7 +126,7 @@ def test_accuracies_are_those_of_the_tokens_that_were_timed(workload, tmp_path):
 def test_a_second_run_measures_what_is_missing_only(workload, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "runner", Clock({}).runner)
     go(workload, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    before = read_measurements(tmp_path)
     assert len(before) == 2 * (2 + 1 + 2 + 1)  # both baselines are there unasked
 
     def never(workload, cell):
@@ -119,12 +135,14 @@ def test_a_second_run_measures_what_is_missing_only(workload, tmp_path, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(protocol, "runner", never)
         assert go(workload, tmp_path) == ["batch 1: measured before", "batch 2: measured before"]
-    (tmp_path / Condition("cursor", 2, 0.5).file).unlink()
+    without = {name: one for name, one in before.items() if name != "batch=2 cursor tau=0.5"}
+    write_measurements(tmp_path, without)
     monkeypatch.setattr(protocol, "runner", Clock({"hf": [2.0] * 4}).runner)
     assert go(workload, tmp_path)[0] == "batch 1: measured before"
-    for path, content in before.items():
-        kept = path.parent.name == "batch-001"
-        assert (path.read_bytes() == content) == kept, path
+    after = read_measurements(tmp_path)
+    assert after.keys() == before.keys()
+    for name, record in before.items():
+        assert (after[name] == record) == name.startswith("batch=1 "), name
 
 
 def test_a_killed_run_keeps_the_batch_sizes_it_finished(workload, tmp_path, monkeypatch):
@@ -139,7 +157,7 @@ def test_a_killed_run_keeps_the_batch_sizes_it_finished(workload, tmp_path, monk
         patched.setattr(protocol, "runner", killed)
         with pytest.raises(KeyboardInterrupt):
             go(workload, tmp_path)
-    assert {path.parent.name for path in tmp_path.rglob("*.json")} == {"batch-001"}
+    assert {record["spec"]["cell"]["batch"] for record in read_records(tmp_path)} == {1}
     assert go(workload, tmp_path)[0] == "batch 1: measured before"
     assert len(read_records(tmp_path)) == 12
 
@@ -149,7 +167,7 @@ def test_another_spec_is_measured_anew(workload, tmp_path, monkeypatch):
     wanted = [Condition("cursor", 1, 0.5)]
     go(workload, tmp_path, wanted)
     assert "batch 1: measured before" not in go(workload, tmp_path, wanted, SPEC | {"code": "new"})
-    assert read_json(tmp_path / wanted[0].file)["spec"]["code"] == "new"
+    assert read_measurements(tmp_path)[wanted[0].full_name]["spec"]["code"] == "new"
 
 
 def test_greedy_methods_equal_greedy_decoding(workload, tmp_path):
@@ -176,7 +194,7 @@ def test_the_summary_shows_every_cell(workload, tmp_path, monkeypatch):
     lines = [line for line in text.splitlines() if line.startswith("| 2 |")]
     assert any("| window | 0.5 |" in line for line in lines)
     best = [line for line in text.splitlines() if line.startswith("| 1 | 0.5 | block_cache | ")]
-    record = read_json(tmp_path / Condition("cursor", 1, 0.5).file)["speedup_over"]
+    record = read_measurements(tmp_path)["batch=1 cursor tau=0.5"]["speedup_over"]
     ratios = [record[f"block_cache tau=0.5 cache_block={block}"]["median"] for block in (4, 8)]
     assert f"{min(ratios):.2f}" in best[-1]
     columns = {line.count("|") for line in text.splitlines() if line.startswith(("| batch", "| 1"))}

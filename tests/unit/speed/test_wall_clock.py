@@ -1,17 +1,9 @@
 """What the measurement of the wall clock measures, and in which order."""
 
 from mars.config.experiment import WallClock
-from mars.provenance.files import write_json
 from mars.speed.methods import Condition
-from mars.speed.wall_clock import conditions_of, in_order, longest_first, remove_others
-
-
-def test_answers_come_back_in_the_order_of_the_questions():
-    prompts = [[1], [1, 2, 3], [1, 2], [4]]
-    order = longest_first(prompts)
-    assert [len(prompts[index]) for index in order] == [3, 2, 1, 1]
-    decoded = [prompts[index] for index in order]
-    assert in_order(decoded, order) == prompts
+from mars.speed.timing import read_measurements, remove_others, write_measurements
+from mars.speed.wall_clock import conditions_of
 
 
 def test_the_authors_window_has_granularities_of_its_own():
@@ -36,7 +28,7 @@ def test_the_authors_window_has_granularities_of_its_own():
 def test_records_of_cells_no_longer_asked_for_are_removed(tmp_path):
     kept = [Condition("cursor", 4, 0.95), Condition("hf", 4), Condition("autoregressive", 4)]
     gone = [Condition("cursor", 8, 0.95), Condition("hf", 8), Condition("block_cache", 4, 0.95, 2)]
-    for cell in kept + gone:
-        write_json(tmp_path / cell.file, {})
+    names = [condition.full_name for condition in kept + gone]
+    write_measurements(tmp_path, {name: {"condition": name} for name in names})
     remove_others(tmp_path, [Condition("cursor", 4, 0.95)])
-    assert {path for path in tmp_path.rglob("*.json")} == {tmp_path / cell.file for cell in kept}
+    assert list(read_measurements(tmp_path)) == [condition.full_name for condition in kept]
