@@ -13,12 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from ci_experiment import FAILURE, THE_TEST, environment, forget, snakemake, snakemake_command
 from hypothesis import HealthCheck, settings
-from waiting import end_of, started, wait
 
 from mars.provenance import fingerprint
 from mars.provenance.files import sha256_file
+from tests.support.ci_experiment import (
+    FAILURE,
+    THE_TEST,
+    environment,
+    forget,
+    snakemake,
+    snakemake_command,
+)
+from tests.support.waiting import end_of, started, wait
 
 ROOT = Path(__file__).resolve().parents[1]
 

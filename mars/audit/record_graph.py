@@ -113,12 +113,16 @@ class RecordGraph:
         ]
 
     def chain(self, record: str) -> list[Link]:
-        """A job and all that it rests on, nearest first."""
+        """A job and all that it rests on, nearest first, each checked."""
+        return list(map(self.link, self.behind(record)))
+
+    def behind(self, record: str) -> list[str]:
+        """The records of a job and of all that it rests on, nearest first."""
         order = [record]
         for name in order:
             makers = map(self.maker, self.records[name]["inputs"])
             order += [maker for maker in makers if maker is not None and maker not in order]
-        return [self.link(name) for name in order]
+        return order
 
     @cache  # noqa: B019 - lives as long as the audit
     def link(self, name: str) -> Link:

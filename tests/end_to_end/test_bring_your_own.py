@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from ci_experiment import environment, snakemake_command
-from hub_standins import write_llama
-from waiting import run as run_command
 
 from mars.provenance.files import read_json
+from tests.support.ci_experiment import environment, snakemake_command
+from tests.support.hub_standins import write_llama
+from tests.support.waiting import run as run_command
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ci_experiment import FAILURE, snakemake
 
 from mars.config.experiment import load_experiment
 from mars.provenance.files import read_json, sha256_file
 from mars.provenance.manifest import verify_manifest
+from tests.support.ci_experiment import FAILURE, snakemake
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "config/ci.yaml"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ci_experiment import snakemake
 
 from mars.config.experiment import load_experiment
 from mars.provenance.files import read_json, read_jsonl
+from tests.support.ci_experiment import snakemake
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = load_experiment(ROOT / "config/ci.yaml")

@@ -19,7 +19,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from waiting import run
+
+from tests.support.waiting import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"  # the oldest Debian with Python 3.11

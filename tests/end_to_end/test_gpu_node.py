@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from ci_experiment import environment
-from waiting import run
 
 from mars.provenance.files import read_json
+from tests.support.ci_experiment import environment
+from tests.support.waiting import run
 
 OVERLAY = "resources: {training: {small: {gpus: 8}}}\n"
 

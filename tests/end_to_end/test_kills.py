@@ -9,13 +9,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ci_experiment import environment, snakemake, snakemake_command
 
-from mars.audit.audit import Records
 from mars.audit.cells import Tables
+from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all
 from mars.config.experiment import load_experiment
 from mars.provenance.files import sha256_file
+from tests.support.ci_experiment import environment, snakemake, snakemake_command
 
 KILLS = 10
 # All that a second run must make bit for bit again; records, logs and tables 5 to 7 hold times.
@@ -74,5 +74,5 @@ def test_ten_kills_change_nothing(project: Path, finished: Path, tmp_path: Path)
         for name in whole:
             assert sha256_file(tmp_path / name) == sha256_file(finished / name), name
     experiment = load_experiment(project / "config/ci.yaml")
-    word, lines, _ = audit_all(Tables(Records(experiment, tmp_path)))
+    word, lines, _ = audit_all(Tables(RecordGraph(experiment, tmp_path)))
     assert word == "verified", lines

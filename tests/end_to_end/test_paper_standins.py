@@ -12,15 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from ci_experiment import environment
-from hub_server import Hub, serving
-from hub_standins import write_base, write_released
-from waiting import run as run_command
 
 from mars.config.experiment import GeneratedData, load_experiment
 from mars.data.minibench.generate import INSTRUCT, generate
 from mars.provenance.files import read_json
-from mars.stages import released_models, repositories_of
+from tests.support.ci_experiment import environment
+from tests.support.hub_server import Hub, serving
+from tests.support.hub_standins import write_base, write_released
+from tests.support.waiting import run as run_command
 
 GATED = "Idavidrein/gpqa"
 SIZES = GeneratedData(
@@ -53,10 +52,10 @@ def serve_standins(folder: Path, overlays: list[Path], project: Path) -> None:
     (folder / "allenai").mkdir()
     (folder / INSTRUCT).rename(folder / "allenai/Dolci-Instruct-SFT")
     experiment = load_experiment(project / "config/paper.yaml", *overlays)
-    for seed, item in enumerate(repositories_of(experiment)):
-        if item["kind"] == "model":
-            write = write_base if item["repository"].startswith("Qwen/") else write_released
-            write(folder / item["repository"], seed=seed)
+    for seed, item in enumerate(wanted_by(experiment)):
+        if item.kind == "model":
+            write = write_base if item.repository.startswith("Qwen/") else write_released
+            write(folder / item.repository, seed=seed)
 
 
 def fetched(hub: Hub, mirror: Path, configs: list[Path], project: Path):
@@ -115,7 +114,7 @@ def test_the_paper_runs_from_released_checkpoints(project: Path, tmp_path: Path)
     results = work / "results/paper-released"
     for model in experiment.models:
         manifest = read_json(results / f"checkpoints/{model}/manifest.json")
-        if model in released_models(experiment):
+        if model in experiment.released_models():
             assert manifest["repository"] == experiment.models[model].released.repository
             assert "released by the authors" in manifest["origin"]
             assert manifest["block_size"] == experiment.models[model].block_size

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from ci_experiment import environment
-from waiting import end_of, run, started, wait
+
+from tests.support.ci_experiment import environment
+from tests.support.waiting import end_of, run, started, wait
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue")
 SPEED = {"measure_wall_clock", "measure_speculative", "measure_live_tau"}

@@ -4,7 +4,8 @@ import sys
 import time
 
 import pytest
-from waiting import run, started, wait
+
+from tests.support.waiting import run, started, wait
 
 SLEEP = [sys.executable, "-c", "print('asleep', flush=True); import time; time.sleep(3600)"]
 

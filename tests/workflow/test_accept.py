@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ci_experiment import change_function, forget
 
 from mars.audit.accept import accept, candidates, code_changes
 from mars.audit.cells import Tables
@@ -21,6 +20,7 @@ from mars.errors import UserError
 from mars.provenance.accepted import read_accepted
 from mars.provenance.files import read_json, write_json
 from mars.provenance.record import sealed
+from tests.support.ci_experiment import change_function, forget
 
 RESULTS = Path("results/ci")
 CELL = ("table2", "0.5B MARS B=4", "GSM8K")

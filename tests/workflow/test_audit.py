@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ci_experiment import change_function
 
 from mars.audit.cells import Tables
 from mars.audit.record_graph import RecordGraph
@@ -20,6 +19,7 @@ from mars.config.experiment import load_experiment
 from mars.errors import UserError
 from mars.provenance.files import read_json, read_jsonl, sha256_file, write_json
 from mars.provenance.record import sealed
+from tests.support.ci_experiment import change_function
 
 RESULTS = "results/ci"
 CELL = ("table2", "0.5B MARS B=4", "GSM8K")

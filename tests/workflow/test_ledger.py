@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from ci_experiment import change_function, environment, snakemake
-from waiting import run as run_command
 
 from mars.audit import ledger
 from mars.audit.cells import Tables
@@ -19,6 +17,8 @@ from mars.audit.report import audit_all
 from mars.config.experiment import load_experiment
 from mars.provenance import fingerprint
 from mars.provenance.files import read_json, read_jsonl, sha256_file
+from tests.support.ci_experiment import change_function, environment, snakemake
+from tests.support.waiting import run as run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("results/ci")

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 from snakemake.cli import args_to_api, parse_args
-from waiting import run
 
 from mars.audit.jobs import specs_of
 from mars.config.experiment import load_experiment, read_experiment
 from mars.paper.artefacts import artefacts_of
 from mars.stages import STAGES
+from tests.support.waiting import run
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEFILE = ("-s", str(ROOT / "Snakefile"))

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import yaml
-from ci_experiment import change_function
 
 from mars.audit.differences import differences, spec_of
 from mars.audit.plan import estimates, jobs, reason
@@ -23,6 +22,7 @@ from mars.evaluation.stage import cell_spec
 from mars.provenance.files import read_json
 from mars.provenance.stage import JobSpec
 from mars.stages import STAGES
+from tests.support.ci_experiment import change_function
 
 SMALL = {
     *("base-small", "ar-small", "block-diffusion-b4-small"),
@@ -89,13 +89,11 @@ ALL = DATA | TRAIN | TRAINED | AFTER_TRAINING
 def to_run(finished: Path, experiment: Experiment) -> set[str]:
     """The recorded jobs whose spec is another one now, and those that come after them."""
     graph = RecordGraph(experiment, finished)
+    other = {n for n, one in graph.records.items() if differences(one, experiment, finished)}
     return {
         spec_of(record).job
         for name, record in graph.records.items()
-        if any(
-            differences(graph.records[link.record], experiment, finished)
-            for link in graph.chain(name)
-        )
+        if other.intersection(graph.behind(name))
     }
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_standins import write_released
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -18,6 +17,7 @@ from mars.data.hub import MIRROR_VARIABLE
 from mars.decoding import decode
 from mars.errors import UserError
 from mars.provenance.files import read_json, write_json
+from tests.support.hub_standins import write_released
 
 NAME = "Xalphinions/MARS-Qwen2.5-0.5B-blk4"
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hub_server import COMMIT, Hub, serving
-from waiting import end_of, run, started, wait
 
 from mars.config.experiment import read_experiment
 from mars.data import mirror as filling
@@ -19,6 +17,8 @@ from mars.data.hub import FETCHED, MIRROR_VARIABLE, fetch
 from mars.data.mirror import Wanted, fill
 from mars.errors import UserError
 from mars.provenance.files import read_json, sha256_file
+from tests.support.hub_server import COMMIT, Hub, serving
+from tests.support.waiting import end_of, run, started, wait
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL, DATA, GATED = "Xalphinions/small", "owner/data", "Idavidrein/gpqa"

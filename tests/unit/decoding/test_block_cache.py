@@ -1,12 +1,12 @@
 """The paper's block cache: same tokens as the un-cached window, whatever the granularity."""
 
 import pytest
-from decoding_models import EOS, MASK, VOCABULARY, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars.decoding import decode
 from mars.errors import UserError
+from tests.support.decoding_models import EOS, MASK, VOCABULARY, random_model
 
 PROMPTS = st.lists(
     st.lists(st.integers(0, VOCABULARY - 2), min_size=1, max_size=40), min_size=1, max_size=5

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from little_models import little_config
 from transformers import Qwen2ForCausalLM
 
 from mars.decoding import decode
 from mars.errors import UserError
+from tests.support.little_models import little_config
 
 MASK, EOS = 1, 0
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from decoding_models import EOS, MASK, prompts, random_model
 from torch._dynamo.utils import counters
 
 from mars.decoding.cursor import Engine
 from mars.decoding.gpu import CompiledBackbone
 from mars.decoding.requests import Decoded, Request
+from tests.support.decoding_models import EOS, MASK, prompts, random_model
 
 SHAPES = [(4, 5, 200), (4, 2, 120), (1, 3, 96), (4, 1, 96), (8, 8, 300)]
 

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from decoding_models import EOS, MASK, VOCABULARY, prompts, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from little_models import little_config
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2ForCausalLM
 
@@ -15,6 +13,8 @@ from mars.decoding.cache import kv_bytes
 from mars.decoding.cursor import Engine
 from mars.decoding.requests import Request
 from mars.errors import UserError
+from tests.support.decoding_models import EOS, MASK, VOCABULARY, prompts, random_model
+from tests.support.little_models import little_config
 
 THRESHOLDS = (None, 0, 0.2, 0.6, 0.95, 1)
 ARCHITECTURES = ("qwen2", "llama")

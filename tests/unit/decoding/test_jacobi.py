@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from decoding_models import EOS, MASK, VOCABULARY, prompts, random_model
 
 from mars.decoding import decode
 from mars.decoding.acceptance import forbid
 from mars.decoding.jacobi import GUESS_SEED
+from tests.support.decoding_models import EOS, MASK, VOCABULARY, prompts, random_model
 
 
 def plain_jacobi(model, prompt, block_size, budget, capacity):

@@ -3,13 +3,13 @@
 import inspect
 
 import pytest
-from decoding_models import EOS, MASK, prompts, random_model
 
 from mars.decoding import decode, methods
 from mars.decoding.methods import BASELINES, METHODS, STREAMING_METHODS, TIMED, Method, Timed
 from mars.decoding.window import decode_window_batch
 from mars.errors import UserError
 from mars.speed.methods import Condition, Workload, runner
+from tests.support.decoding_models import EOS, MASK, prompts, random_model
 
 RULE = {"block_size": 4, "max_new_tokens": 12, "eos_token_id": EOS, "mask_token_id": MASK}
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from decoding_models import EOS, MASK, VOCABULARY, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from mars.decoding.acceptance import accepted_run, confidence, cutoff, forbid
 from mars.decoding.requests import Request
 from mars.decoding.speculative import decode_speculative, group_bias
 from mars.errors import UserError
+from tests.support.decoding_models import EOS, MASK, VOCABULARY, random_model
 
 RULE = {"eos": frozenset(EOS), "mask_token_id": MASK}
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from decoding_models import EOS, MASK, random_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
@@ -10,6 +9,7 @@ from mars.checkpoints.export import add_custom_generate
 from mars.decoding import decode
 from mars.decoding.generate import generate_text, stream, text_of
 from mars.errors import UserError
+from tests.support.decoding_models import EOS, MASK, random_model
 
 RULE = {"block_size": 4, "max_new_tokens": 20, "eos_token_id": EOS, "mask_token_id": MASK}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from decoding_models import EOS, MASK, prompts, random_model
 
 from mars.decoding import decode
 from mars.errors import UserError
+from tests.support.decoding_models import EOS, MASK, prompts, random_model
 
 PROMPTS = prompts(6, seed=3, longest=12)
 

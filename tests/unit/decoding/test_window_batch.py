@@ -1,13 +1,13 @@
 """The un-cached window for a batch is the un-cached window, row by row."""
 
 import pytest
-from decoding_models import EOS, MASK, VOCABULARY, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars.decoding.requests import Request
 from mars.decoding.window import decode_one, decode_window_batch
 from mars.errors import UserError
+from tests.support.decoding_models import EOS, MASK, VOCABULARY, random_model
 
 PROMPTS = st.lists(
     st.lists(st.integers(0, VOCABULARY - 2), min_size=1, max_size=40), min_size=1, max_size=5

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from little_models import little_config
-from small_benchmarks import BENCHMARKS, SIZES
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from mars.config.experiment import Benchmark
 from mars.data.minibench.generate import generate
 from mars.data.tokenizer import train_tokenizer
+from tests.support.little_models import little_config
+from tests.support.small_benchmarks import BENCHMARKS, SIZES
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import socket
 
 import pytest
 import torch
-from small_benchmarks import BENCHMARKS, SIZES
 
 from mars.config.experiment import Evaluation, Setting
 from mars.decoding.cursor import Engine
@@ -15,6 +14,7 @@ from mars.evaluation.evaluate import evaluate
 from mars.evaluation.scores import headline
 from mars.evaluation.stage import EvaluationSpec
 from mars.provenance.files import read_json, read_jsonl
+from tests.support.small_benchmarks import BENCHMARKS, SIZES
 
 PROTOCOL = Evaluation(max_new_tokens=6, slots=4, precision="float32", code_timeout=3600)
 SETTINGS = {"one-token": Setting(threshold=None), "tau-0": Setting(threshold=0.0)}

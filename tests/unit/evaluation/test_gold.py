@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from small_benchmarks import BENCHMARKS, SIZES
 
 from mars.config.experiment import Benchmark, Setting
 from mars.data.minibench.generate import draw_tests, miniatures
@@ -14,6 +13,7 @@ from mars.evaluation.evaluate import evaluate_cell
 from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline
 from mars.evaluation.tasks import load_benchmark
+from tests.support.small_benchmarks import BENCHMARKS, SIZES
 
 MIRROR = os.environ.get("MARS_HUB_MIRROR")
 

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from waiting import wait
 
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
 from mars.machine.gpus import launch_command, lock_folder, run_with_gpus, take, visible_gpus
+from tests.support.waiting import wait
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from synthetic import SWEEP, evaluations, experiment, model, record, samples, speed
 
 from mars.checkpoints.describe import describe
 from mars.paper.claims.claims import CLAIMS, Results
@@ -31,6 +30,15 @@ from mars.paper.evaluations import EvaluationKey, Evaluations, selection
 from mars.paper.stage import claimed_rows
 from mars.paper.tables.table import NOT_RUN
 from mars.provenance.files import read_json
+from tests.support.synthetic_evaluations import (
+    SWEEP,
+    evaluations,
+    experiment,
+    model,
+    record,
+    samples,
+    speed,
+)
 
 N = 200
 

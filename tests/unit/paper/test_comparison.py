@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from printed import printed
-from synthetic import evaluations, experiment
 
 from mars.paper.artefacts import ARTEFACTS
 from mars.paper.claims.comparison import (
@@ -27,6 +25,8 @@ from mars.paper.published import AVERAGE, BENCHMARKS, QUESTIONS
 from mars.paper.specs import ComparisonSpec
 from mars.paper.tables.files import write
 from mars.paper.tables.stage import EVALUATED
+from tests.support.printed_tables import printed
+from tests.support.synthetic_evaluations import evaluations, experiment
 
 COMPARED = {name: one.compared for name, one in ARTEFACTS.items() if one.compared}
 DOCS = Path(__file__).resolve().parents[3] / "docs/comparison.md"

@@ -4,14 +4,14 @@ import csv
 import inspect
 
 import pytest
-from printed import printed
-from synthetic import experiment
 
 from mars.paper import published
 from mars.paper.tables.files import write
 from mars.paper.tables.hyperparameters import TrainedSpec, hyperparameters
 from mars.paper.tables.table import NOT_RUN
 from mars.training import trainer
+from tests.support.printed_tables import printed
+from tests.support.synthetic_evaluations import experiment
 
 
 def training_record(seconds, **training):

@@ -1,10 +1,10 @@
 """The published numbers: complete, and consistent where the paper's tables overlap."""
 
 import pytest
-from printed import printed
 
 from mars.paper import published
 from mars.paper.published import AVERAGE, BENCHMARKS
+from tests.support.printed_tables import printed
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import swept
-from test_figures import example
 
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
@@ -21,6 +19,8 @@ from mars.paper.stage import report_spec
 from mars.paper.tables import files
 from mars.paper.tables.table import Measured, Table, TableCell
 from mars.provenance.files import write_json
+from tests.support import swept_evaluations as swept
+from tests.unit.paper.test_figures import example
 
 SPEC = report_spec(load_experiment(Path(__file__).resolve().parents[3] / "config/ci.yaml"))
 MADE = ("table2", "figure1", "figure3", "figure6")

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from synthetic import evaluations, experiment
 
 from mars.paper.claims.significance import (
     Interval,
@@ -18,6 +17,7 @@ from mars.paper.claims.significance import (
     mcnemar,
 )
 from mars.paper.evaluations import Evaluations, ModelAndSetting
+from tests.support.synthetic_evaluations import evaluations, experiment
 
 
 @given(gained=st.integers(0, 300), lost=st.integers(0, 300))

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from printed import printed
 
 from mars.config.experiment import load_experiment
 from mars.paper.artefacts import ARTEFACTS
@@ -14,6 +13,7 @@ from mars.paper.tables.wall_clock import table5, table6
 from mars.provenance.files import write_json, write_jsonl
 from mars.speed.methods import Condition
 from mars.speed.timing import spread
+from tests.support.printed_tables import printed
 
 SHARED = {
     "hardware": {"processor": "a processor", "gpus": []},

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import swept
 import yaml
-from printed import printed
 
 from mars.config.experiment import parse_experiment
 from mars.errors import UserError
 from mars.paper.figures import acceptance, pareto
 from mars.paper.figures import stage as figures
 from mars.paper.figures.sweep import sweep_points
+from tests.support import swept_evaluations as swept
+from tests.support.printed_tables import printed
 
 
 @pytest.fixture(scope="module")

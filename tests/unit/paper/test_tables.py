@@ -9,8 +9,6 @@ import subprocess
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from synthetic import SWEEP, changed, evaluations, experiment, record, speed
-from synthetic import setting as setting_of
 
 from mars.errors import UserError
 from mars.paper.evaluations import EvaluationKey, Evaluations, selection
@@ -23,6 +21,15 @@ from mars.paper.tables.stage import EVALUATED
 from mars.paper.tables.table import NOT_RUN, read_record
 from mars.paper.tables.terminal import WIDTH, show
 from mars.provenance.files import write_json, write_jsonl
+from tests.support.synthetic_evaluations import (
+    SWEEP,
+    changed,
+    evaluations,
+    experiment,
+    record,
+    speed,
+)
+from tests.support.synthetic_evaluations import setting as setting_of
 
 MARS = "MARS-0.5B (B=4)"
 TABLES = {number: EVALUATED[f"table{number}"] for number in (2, 3, 4, 8, 9)}

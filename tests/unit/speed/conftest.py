@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from little_models import little_config
 from transformers import Qwen2ForCausalLM
 
 from mars.speed.methods import Workload
+from tests.support.little_models import little_config
 
 MASK = 39
 

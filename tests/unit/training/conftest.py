@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniature import make_settings, make_spec, write_dataset, write_tokenizer
 
 from mars.config.experiment import Training
 from mars.training.trainer import train
+from tests.support.small_training import make_settings, make_spec, write_dataset, write_tokenizer
 
 torch.set_num_threads(1)
 

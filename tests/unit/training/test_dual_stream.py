@@ -8,7 +8,6 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from little_models import little_config
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2ForCausalLM
 
@@ -16,6 +15,7 @@ from mars.training.block_diffusion import block_diffusion_stream
 from mars.training.dual_stream import autoregressive_stream, mars_stream, pad_to_block
 from mars.training.packed_model import PackedModel
 from mars.training.packing import pack
+from tests.support.little_models import little_config
 
 MASK = 1
 BLOCK_SIZES = [1, 2, 4, 8, 16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from golden_losses import RUNS, STORED, first_difference, measure
+from tests.support.golden_losses import RUNS, STORED, first_difference, measure
 
 
 def test_losses_are_the_stored_ones() -> None:

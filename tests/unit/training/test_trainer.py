@@ -11,13 +11,8 @@ from typing import Any
 import pytest
 import torch
 from datasets import load_from_disk
-from in_process import compare_sharded_gradients, train_until_killed
-from in_process import train as train_alone
-from miniature import make_spec
-from processes import Forked, run_side_by_side
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from waiting import end_of, wait
 
 from mars.config.experiment import Training
 from mars.errors import UserError
@@ -26,6 +21,11 @@ from mars.training import trainer
 from mars.training.packed_model import PackedModel
 from mars.training.packing import Rows
 from mars.training.trainer import train
+from tests.support.small_training import make_spec
+from tests.support.training_in_process import compare_sharded_gradients, train_until_killed
+from tests.support.training_in_process import train as train_alone
+from tests.support.training_processes import Forked, run_side_by_side
+from tests.support.waiting import end_of, wait
 
 MASK = 1
 Settings = Callable[..., Training]

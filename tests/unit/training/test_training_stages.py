@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from miniature import make_settings, make_spec, write_dataset, write_tokenizer
 
 from mars.config.experiment import Architecture, load_experiment
 from mars.errors import UserError
@@ -14,6 +13,7 @@ from mars.provenance.files import sha256_file
 from mars.provenance.manifest import write_manifest
 from mars.provenance.stage import Inputs, Job, JobSpec
 from mars.training.stage import PRETRAIN, TRAIN
+from tests.support.small_training import make_settings, make_spec, write_dataset, write_tokenizer
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from miniature import make_spec
-from test_dual_stream import MASK, make_documents, make_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -18,6 +16,8 @@ from mars.training import trainer
 from mars.training.dual_stream import mars_stream
 from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import pack
+from tests.support.small_training import make_spec
+from tests.unit.training.test_dual_stream import MASK, make_documents, make_model
 
 
 def train(parent: Path, dataset: Path, folder: Path, method: str, training: Training) -> None:

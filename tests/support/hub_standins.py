@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from little_models import little_config
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -16,6 +15,7 @@ from transformers import (
 
 from mars.data.tokenizer import END, PAD, train_tokenizer
 from mars.provenance.files import read_json, write_json
+from tests.support.little_models import little_config
 
 TEXTS = [f"Ash has {i} pens and {i + 2} books. How many has Elm? def add(a, b):" for i in range(40)]
 # Whoever imports this file has run code that came with a checkpoint.

@@ -6,7 +6,6 @@ import random
 from functools import cache
 
 import torch
-from little_models import little_config
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -14,6 +13,8 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+from tests.support.little_models import little_config
 
 VOCABULARY = 40
 MASK = VOCABULARY - 1

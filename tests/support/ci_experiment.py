@@ -7,9 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from waiting import run
-
 from mars.provenance import fingerprint, lock
+from tests.support.waiting import run
 
 FAILURE = "failure.log"  # in the folder of the shared experiment, if that failed
 THE_TEST = "test_the_experiment_runs_to_its_end"  # which fails then

@@ -2,9 +2,8 @@
 
 import random
 
-import synthetic
-
 from mars.paper.evaluations import EvaluationKey
+from tests.support import synthetic_evaluations as synthetic
 
 TAUS = (0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 OTHERS = {"entropy": (0.25, 0.3, 0.35, 0.4, 0.45), "margin": (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)}

@@ -1,7 +1,7 @@
 """Losses of a short seeded run of every method, and where two versions of the code first differ.
 
-    python golden_losses.py measure FILE       train with the code here, write the losses
-    python golden_losses.py compare A B        A and B: files of losses, or git commits
+    python -m tests.support.golden_losses measure FILE   train with the code here, write losses
+    python -m tests.support.golden_losses compare A B    A and B: files of losses, or git commits
 
 `compare` checks a commit out beside this one, trains with its code, and prints the first step at
 which a method's loss differs by more than a rounding error. It exits with 1 if one does.
@@ -33,10 +33,15 @@ Losses = dict[str, list[float]]
 def measure() -> Losses:
     """Loss of every step of every run; all but pre-training start from its result."""
     import torch
-    from miniature import make_settings, make_spec, write_dataset, write_tokenizer
 
     from mars.provenance.files import read_jsonl
     from mars.training.trainer import train
+    from tests.support.small_training import (
+        make_settings,
+        make_spec,
+        write_dataset,
+        write_tokenizer,
+    )
 
     torch.set_num_threads(1)
     losses: Losses = {}
@@ -83,7 +88,7 @@ def _losses(which: str) -> Losses:
         try:
             subprocess.run(
                 [sys.executable, __file__, "measure", str(file)],
-                env={**os.environ, "PYTHONPATH": str(tree)},
+                env={**os.environ, "PYTHONPATH": f"{tree}:{STORED.parents[2]}"},
                 check=True,
             )
         finally:

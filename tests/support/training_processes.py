@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from waiting import end_of, wait
+
+from tests.support.waiting import end_of, wait
 
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(["mars.training.trainer", "torch.distributed.fsdp"])

@@ -1,0 +1,1 @@
+"""What tests share: the finished ci experiment, small models and data, stand-ins, waiting."""
