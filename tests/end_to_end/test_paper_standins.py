@@ -15,6 +15,7 @@ import yaml
 
 from mars.config.experiment import GeneratedData, load_experiment
 from mars.data.minibench.generate import INSTRUCT, generate
+from mars.data.mirror import wanted_by
 from mars.provenance.files import read_json
 from tests.support.ci_experiment import environment
 from tests.support.hub_server import Hub, serving
