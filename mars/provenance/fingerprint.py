@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import builtins
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -201,7 +201,7 @@ class _Source:
             self._modules[name] = None
             if file is not None:
                 module = self._modules[name] = _Module(name, file)
-                for statement in ast.parse(file.read_text()).body:
+                for statement in _parsed(file.read_text()).body:
                     module.add(statement)
         return self._modules[name]
 
@@ -306,7 +306,7 @@ class _Walk:
     def take(self, module: _Module, statement: ast.stmt) -> None:
         """Count a statement, and follow what it names."""
         parts = self.parts.setdefault(module.name, set())
-        text = "".join(_text(statement))
+        text = _spelt(statement)
         if text in parts:
             return
         parts.add(text)
@@ -369,10 +369,15 @@ class _Walk:
                 if file.is_file() and file.suffix not in skipped:
                     content = file.read_bytes()
                     if file.suffix == ".py":
-                        content = "".join(_text(ast.parse(content))).encode()
+                        content = _spelt(_parsed(content.decode())).encode()
                     digest = hashlib.sha256(content).hexdigest()
                     relative = file.relative_to(self.source.package)
                     self.parts[module.name].add(f"{relative}\0{digest}")
+
+
+@cache  # once for all stages that reach it
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
 
 
 def _is_validator(decorator: ast.expr) -> bool:
@@ -413,8 +418,13 @@ def _counted(node: ast.AST) -> Iterator[ast.AST]:
                 yield from _counted(child)
 
 
-def _text(node: Any) -> Iterator[str]:
+@cache
+def _spelt(node: ast.AST) -> str:
     """A node spelt in one way, the same under every version of Python."""
+    return "".join(_text(node))
+
+
+def _text(node: Any) -> Iterator[str]:
     if isinstance(node, ast.AST):
         yield f"{type(node).__name__}("
         if _is_message(node):
@@ -435,8 +445,10 @@ def _text(node: Any) -> Iterator[str]:
         yield repr(node)
 
 
-def _names(statement: ast.stmt) -> Iterable[tuple[str, list[str]]]:
+@cache
+def _names(statement: ast.stmt) -> list[tuple[str, list[str]]]:
     """Each name that is read, with the attributes that are taken of it."""
+    found = []
     inner: set[int] = set()  # names that were seen as the beginning of a chain
     for node in _counted(statement):
         chain: list[str] = []
@@ -446,4 +458,5 @@ def _names(statement: ast.stmt) -> Iterable[tuple[str, list[str]]]:
             base = base.value
         if isinstance(base, ast.Name) and id(base) not in inner:
             inner.add(id(base))
-            yield base.id, chain
+            found.append((base.id, chain))
+    return found
