@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from mars.config.experiment import Experiment
 from mars.errors import UserError
 from mars.provenance.accepted import accepted_as
@@ -15,6 +17,7 @@ from mars.provenance.fingerprint import fingerprint_of
 from mars.provenance.stage import JobSpec
 from mars.stages import stage_named
 
+OLD = "it was recorded by an older version of this project"
 SHOWN = 4  # changed keys or modules that are named; the rest is counted
 
 
@@ -59,7 +62,10 @@ def differences(
         experiment: the present configuration.
         root: folder in which the workflow ran, where changes of code may have been accepted.
     """
-    then, now = spec_of(record), present_spec(record, experiment, root)
+    try:
+        then, now = spec_of(record), present_spec(record, experiment, root)
+    except ValidationError:
+        return [Difference("job", [OLD])]
     if now is None:
         return [Difference("job", ["it is no longer part of the configuration"])]
     stage, found = stage_named(then.stage), []

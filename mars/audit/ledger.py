@@ -67,14 +67,18 @@ def restore_records(results: Path) -> None:
     packed = results / RECORDS
     for row in read_jsonl(packed) if packed.is_file() else []:
         file, record = results / row["file"], row["record"]
-        known = read_json(file) if file.exists() else None
-        if known is None or (
-            known != record and not _made_what_is_there(known) and _made_what_is_there(record)
-        ):
+        if not file.exists() or (not _made_what_is_there(file) and _fits(record)):
             write_json(file, record)
 
 
-def _made_what_is_there(record: Mapping[str, Any]) -> bool:
+def _made_what_is_there(file: Path) -> bool:
+    try:
+        return _fits(read_json(file))
+    except (ValueError, KeyError):
+        return True  # it was tampered with, which the audit is to find
+
+
+def _fits(record: Mapping[str, Any]) -> bool:
     return all(
         Path(name).is_file() and sha256_file(name) == digest
         for name, digest in record["outputs"].items()
@@ -82,11 +86,13 @@ def _made_what_is_there(record: Mapping[str, Any]) -> bool:
 
 
 def write_specs(results: Path, planned: Mapping[str, list[JobSpec]]) -> None:
-    """Write what the parts of an experiment depend on now, where it has changed.
+    """Write what the parts of an experiment that DVC keeps depend on now, where it has changed.
 
     Args:
         planned: the specs of all jobs, by rule.
     """
+    if not is_kept(results):
+        return
     parts: dict[str, dict[str, Any]] = {}
     for rule, specs in planned.items():
         part = parts.setdefault(PARTS.get(rule, "paper"), {})
@@ -96,6 +102,12 @@ def write_specs(results: Path, planned: Mapping[str, list[JobSpec]]) -> None:
         text = json.dumps(specs_of, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         if not file.is_file() or file.read_text() != text:
             write_atomic(file, text)
+
+
+def is_kept(results: Path) -> bool:
+    """Whether ``dvc.yaml`` is about an experiment."""
+    stages = Path("dvc.yaml")
+    return stages.is_file() and f"{results}/" in stages.read_text()
 
 
 def metrics(results: Path) -> dict[str, Any]:
@@ -114,8 +126,7 @@ def metrics(results: Path) -> dict[str, Any]:
 
 def commit(results: Path) -> str:
     """Enter the results into DVC's cache and lock, if ``dvc.yaml`` is about them; what was done."""
-    stages = Path("dvc.yaml")
-    if not stages.is_file() or f"{results}/" not in stages.read_text():
+    if not is_kept(results):
         return f"dvc.yaml is not about {results}; DVC keeps nothing of it."
     if not Path(".git").exists():
         return "not a git repository; DVC keeps nothing."

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mars.audit.differences import Difference, differences, present_spec, spec_of
+from mars.audit.differences import OLD, Difference, differences, present_spec, spec_of
 from mars.config.experiment import Experiment
 from mars.provenance.accepted import accepted_as
 from mars.provenance.files import read_json, sha256_file
@@ -81,11 +81,14 @@ class RecordGraph:
             name = str(path.relative_to(self.root))
             try:
                 record = read_json(path)
-                record["spec"]["stage"], record["inputs"], record["outputs"], record["code"]
+                record["inputs"], record["outputs"], record["code"], record["spec"]["stage"]
             except (ValueError, KeyError, TypeError):
                 self.broken.append(Problem("changed", name, "is no provenance record any more"))
             else:
-                self.records[name] = record
+                if "packages" in record["spec"]:
+                    self.records[name] = record
+                else:
+                    self.broken.append(Problem("stale", name, OLD))
         self._maker: dict[str, tuple[str, str]] = {}  # of each file: its record, its sha256
         for name, record in self.records.items():
             # A record is made by the job it is of; its seal stands for its content.

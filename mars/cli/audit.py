@@ -11,7 +11,7 @@ import typer
 from mars.audit.accept import accept as enter
 from mars.audit.accept import candidates, code_changes
 from mars.audit.cells import Tables
-from mars.audit.ledger import commit
+from mars.audit.ledger import commit, restore_records
 from mars.audit.plan import PlannedJob, estimates, jobs, reason
 from mars.audit.price import price_table
 from mars.audit.record_graph import RecordGraph
@@ -37,7 +37,9 @@ def audit(
 
     if not every and not (table and row and column):
         raise UserError("name a table, a row and a column, or say --all.")
-    tables = Tables(RecordGraph(load_experiment(*config), root))
+    experiment = load_experiment(*config)
+    restore_records(root / "results" / experiment.experiment)
+    tables = Tables(RecordGraph(experiment, root))
     if every:
         word, lines, plain = audit_all(tables)
     else:

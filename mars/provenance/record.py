@@ -20,6 +20,9 @@ from mars.provenance.fingerprint import project
 from mars.provenance.manifest import size_with_manifest, write_manifest
 from mars.provenance.stage import Job, Stage
 
+# What results are computed from; an edit elsewhere makes no commit another one.
+COMPUTES = ("mars", "workflow", "config", "Snakefile", "requirements.lock")
+
 
 def run_recorded(stage: Stage[Any], job: Job, record: Path) -> None:
     """Run a job and, if it succeeds, write its manifest, if it made a folder, and its record.
@@ -113,14 +116,14 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the project's checkout, and whether its tracked files differ from it."""
+    """Commit of the project's checkout, and whether the code differs from it."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(project()), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *COMPUTES)
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
