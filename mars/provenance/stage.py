@@ -126,7 +126,10 @@ class Inputs:
 
     @cached_property
     def sha256(self) -> dict[str, str]:
-        """Content of each file, by path."""
+        """Content of each file, by path; UserError for one that is not there."""
+        for file in self.files:
+            if not file.is_file():
+                raise UserError(f"{file} does not exist; run the job that makes it first.")
         return {str(file): sha256_file(file) for file in self.files}
 
 

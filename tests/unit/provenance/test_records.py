@@ -134,6 +134,8 @@ def test_inputs_are_known_by_their_place(tmp_path: Path):
     assert list(inputs.folders("evaluations")) == ["a", "b"]
     with pytest.raises(UserError, match="takes one input"):
         inputs.folder("evaluations")
+    with pytest.raises(UserError, match=r"gsm8k/manifest\.json does not exist; run the job"):
+        _ = inputs.sha256
     with pytest.raises(UserError, match="is no input of any stage"):
         Inputs((tmp_path / "notes.txt",))
 
