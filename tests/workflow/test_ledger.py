@@ -11,6 +11,7 @@ import pytest
 
 from mars.audit import ledger
 from mars.audit.cells import Tables
+from mars.audit.jobs import specs_of
 from mars.audit.plan import jobs
 from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all
@@ -52,6 +53,8 @@ def repository(edited: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) ->
         shutil.copytree(finished / name, edited / name)
     command(edited, "git", "init", "--quiet")
     monkeypatch.chdir(edited)
+    # As the workflow does where dvc.yaml is about the experiment.
+    ledger.write_specs(RESULTS, specs_of(load_experiment(edited / "config/ci.yaml")))
     assert "is in DVC's cache" in ledger.commit(RESULTS)
     command(edited, "git", "add", "--all")
     command(edited, "git", "commit", "--quiet", "--message", "results")
