@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -119,8 +119,3 @@ def _changed_versions(used: Mapping[str, str], locked: Mapping[str, str]) -> lis
         for name, version in locked.items()
         if used.get(name, "none").partition("+")[0] != version
     ]
-
-
-def in_words(found: Iterable[Difference]) -> list[str]:
-    """Differences as phrases."""
-    return list(map(str, found))

@@ -86,13 +86,11 @@ def _fits(record: Mapping[str, Any]) -> bool:
 
 
 def write_specs(results: Path, planned: Mapping[str, list[JobSpec]]) -> None:
-    """Write what the parts of an experiment that DVC keeps depend on now, where it has changed.
+    """Write what the parts of an experiment depend on now, where it has changed.
 
     Args:
         planned: the specs of all jobs, by rule.
     """
-    if not is_kept(results):
-        return
     parts: dict[str, dict[str, Any]] = {}
     for rule, specs in planned.items():
         part = parts.setdefault(PARTS.get(rule, "paper"), {})

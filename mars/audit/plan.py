@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mars.audit.differences import differences, in_words
+from mars.audit.differences import differences
 from mars.audit.jobs import WILDCARDS, job_of
 from mars.config.experiment import Experiment, load_experiment
 from mars.errors import UserError
@@ -87,7 +87,7 @@ def reason(job: PlannedJob, experiment: Experiment, root: Path) -> str:
         return f"{job.name}: has not been run yet."
     record = read_record(job.record)
     missing = [name for name in record["outputs"] if not (root / name).is_file()]
-    causes = in_words(differences(record, experiment, root))
+    causes = list(map(str, differences(record, experiment, root)))
     causes += [f"{name} is missing" for name in missing]
     causes += [f"{name} has changed" for name in changed_inputs(record, root)]
     if not causes and job.status not in ("ok", "updated input files"):

@@ -63,4 +63,3 @@ IMPORT_BASE = Stage("import_base", BaseSpec, resolve_base, run_import_base, rule
 IMPORT_RELEASED = Stage(
     "import_released", ReleasedSpec, resolve_released, run_import_released, rule=RULE, online=True
 )
-STAGES = (IMPORT_BASE, IMPORT_RELEASED)

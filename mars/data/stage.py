@@ -146,5 +146,3 @@ def run_tokenize(spec: TokenizeSpec, job: Job) -> None:
 
 
 TOKENIZE = Stage("tokenize", TokenizeSpec, resolve_tokens, run_tokenize, tokenize_inputs)
-
-STAGES = (GENERATE_DATA, FETCH_DATASET, TRAIN_TOKENIZER, TOKENIZE)

@@ -81,4 +81,3 @@ def run(spec: TrainSpec, job: Job) -> dict[str, Any]:
 
 PRETRAIN = Stage("pretrain", TrainSpec, resolve_pretraining, run, inputs)
 TRAIN = Stage("train", TrainSpec, resolve_training, run, inputs)
-STAGES = (PRETRAIN, TRAIN)

@@ -31,7 +31,8 @@ PRETRAINED = [name for name in TRAINED if EXPERIMENT.models[name].method == "bas
 SHOWN = artefacts_of(EXPERIMENT)
 # A clone knows what is done from the notes that came with the results.
 ledger.restore(Path(RESULTS))
-ledger.write_specs(Path(RESULTS), specs_of(EXPERIMENT))
+if ledger.is_kept(Path(RESULTS)):
+    ledger.write_specs(Path(RESULTS), specs_of(EXPERIMENT))
 
 
 def names(values):
