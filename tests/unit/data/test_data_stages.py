@@ -12,7 +12,6 @@ from mars.data.mirror import wanted_by
 from mars.data.stage import (
     FETCH_DATASET,
     GENERATE_DATA,
-    STAGES,
     TOKENIZE,
     TRAIN_TOKENIZER,
     tokens_of,
@@ -90,7 +89,6 @@ def test_specs_are_read_back_as_they_were(paper: Experiment, ci: Experiment):
         TRAIN_TOKENIZER: (ci, {}),
         TOKENIZE: (paper, {"scale": "7B", "kind": "instructions"}),
     }
-    for stage in STAGES:
-        experiment, target = targets[stage]
+    for stage, (experiment, target) in targets.items():
         spec = stage.resolve(experiment, **target)
         assert stage.spec.model_validate_json(spec.model_dump_json()) == spec
