@@ -32,6 +32,7 @@ from mars.config.overlays import (
     with_defaults,
     without_removed,
 )
+from mars.config.seeds import with_seeds
 from mars.decoding.methods import COMPARED_METHODS, METHODS, SETTING_METHODS
 from mars.errors import UserError
 
@@ -185,6 +186,12 @@ class Model(Strict):
         1, description="multiplies `training.epochs`; 2: the paper's compute-matched AR SFT"
     )
     training: dict[str, Any] = Field({}, description="overrides of the experiment's `training`")
+    seeds: list[NonNegativeInt] | None = Field(
+        None, description="train it once with each; null: as the experiment says"
+    )
+    seed_of: Name | None = Field(
+        None, description="written by `seeds`: the model of which this is another seed"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Model:
@@ -391,6 +398,9 @@ class Experiment(Strict):
     data: Data = Field(description="where instructions, and generated benchmarks, come from")
     scales: dict[Name, Scale] = Field(description="the base models")
     training: Training = Field(description="for all models, unless one overrides it")
+    seeds: list[NonNegativeInt] | None = Field(
+        None, description="train every model once with each; null: once, with `training.seed`"
+    )
     models: dict[Name, Model] = Field(description="the checkpoints")
     benchmarks: dict[Name, Benchmark] = Field(description="the lm-eval tasks")
     evaluation: Evaluation = Field(description="the protocol that all evaluations share")
@@ -557,7 +567,8 @@ def _read_yaml(path: Path) -> Any:
 def parse_experiment(content: Any, origin: str) -> Experiment:
     """Check an experiment already read from YAML; ``origin`` names it in error messages."""
     try:
-        return Experiment.model_validate(without_removed(with_defaults(content, origin)))
+        whole = without_removed(with_defaults(content, origin))
+        return Experiment.model_validate(with_seeds(whole, origin))
     except ValidationError as error:
         raise UserError(f"{origin}: {_sentence(error)}") from error
 
