@@ -169,16 +169,16 @@ def draw_live_tau(spec: Spec, job: Job) -> list[Path]:
 
 
 class CurvesSpec(Spec):
-    """The trained models, bases included, in the order of the legend, and all seeds of each."""
+    """The trained models, bases included, in the order of the legend; each with all its seeds."""
 
-    models: dict[str, list[str]]
+    models: list[list[str]]
 
 
 def curves(experiment: Experiment) -> CurvesSpec:
     seeds: dict[str, list[str]] = {}
     for name in experiment.trained_models():
         seeds.setdefault(experiment.models[name].seed_of or name, []).append(name)
-    return CurvesSpec(models=seeds)
+    return CurvesSpec(models=list(seeds.values()))
 
 
 def curves_inputs(experiment: Experiment) -> list[str]:
@@ -191,10 +191,7 @@ def draw_curves(spec: CurvesSpec, job: Job) -> list[Path]:
 
     folders = job.inputs.folders("checkpoints")
     outputs = [job.output / f"training_curves.{suffix}" for suffix in ("pdf", "png")]
-    logs = {
-        name: [folders[one] / "training.jsonl" for one in seeds]
-        for name, seeds in spec.models.items()
-    }
+    logs = {seeds[0]: [folders[name] / "training.jsonl" for name in seeds] for seeds in spec.models}
     plot_curves(logs, outputs)
     return outputs
 

@@ -36,6 +36,7 @@ def plot_curves(logs: Mapping[str, Sequence[Path]], outputs: Sequence[Path]) -> 
             panel.set_xlabel("optimiser step")
         panels[0].set_yscale("log")  # the first steps would flatten all that comes after
         panels[0].yaxis.set_major_formatter(FuncFormatter("{0:g}".format))
+        panels[0].yaxis.set_minor_formatter(FuncFormatter("{0:g}".format))
         panels[0].set_ylabel("nats per token")
         handles = {
             label: handle

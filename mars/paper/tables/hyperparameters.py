@@ -165,7 +165,10 @@ def _costs(spec: TrainedSpec, records: Mapping[str, TrainingRecord]) -> list[Tab
     for scale in SCALES:
         models = _of_scale(scale, spec, records)
         labels = {name: _stage(model) for name, model in models.items() if model.seed_of is None}
-        seeds = {name: [records[one] for one in seeds_of(name, spec.models)] for name in labels}
+        seeds = {
+            name: [records[one] for one in seeds_of(name, spec.models) if one in records]
+            for name in labels
+        }
         ar = next((seeds[name] for name, label in labels.items() if label == "AR SFT"), None)
         stages: list[tuple[str, str | None]] = [(label, name) for name, label in labels.items()]
         # The stages that the paper gives a cost of have their row, trained here or not.
