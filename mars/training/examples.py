@@ -3,32 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from accelerate import Accelerator
+import pyarrow as pa
+import torch
 from datasets import load_from_disk
+from torch.utils.data import DataLoader, Dataset
 
 from mars.errors import UserError
+from mars.machine.gpus import end_with_parent
 from mars.training.dual_stream import Stream, target_count
 from mars.training.methods import Layout
-from mars.training.packing import Rows, batches, pack
+from mars.training.packing import Batches, Rows, pack
 
 if TYPE_CHECKING:
     from mars.training.stage import TrainSpec
 
+GPU_WORKERS = 1  # processes that pack ahead of a GPU; a step takes longer than its packing
+
+
+class Documents:
+    """Token ids and prompt lengths of a saved data set, whose tokens stay on disk.
+
+    The Arrow files are mapped into memory and read where they lie. They come in chunks (a file is
+    written in pieces, a large data set in several files), and joining these would copy them.
+
+    Attributes:
+        lengths: (documents,) tokens of each.
+        prompts: (documents,) how many of them carry no loss.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            dataset = load_from_disk(str(path), keep_in_memory=False)
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: there is no data set; prepare the data first.") from error
+        if missing := {"input_ids", "prompt_length"} - set(dataset.column_names):
+            raise UserError(f"{path}: column {min(missing)!r} is missing; prepare the data again.")
+        column: pa.ChunkedArray = dataset.data.column("input_ids")
+        self._tokens = [chunk.values.to_numpy() for chunk in column.chunks]
+        self._offsets = [chunk.offsets.to_numpy() for chunk in column.chunks]
+        # The first document of each chunk; the offsets of a chunk also say where its last one ends.
+        self._first = np.cumsum([0, *(len(offsets) - 1 for offsets in self._offsets)])
+        self.lengths = np.concatenate([np.empty(0, np.int32), *map(np.diff, self._offsets)])
+        self.prompts = dataset.data.column("prompt_length").to_numpy()
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The token ids of one document, a view of the file."""
+        chunk = int(np.searchsorted(self._first, index, side="right")) - 1
+        start, end = self._offsets[chunk][index - self._first[chunk] :][:2]
+        return self._tokens[chunk][start:end]
+
 
 class Examples:
-    """The documents that have something to predict, and how their batches are made."""
+    """The documents that have something to predict, and how they are laid out."""
 
     def __init__(self, path: Path, lay_out: Layout, seed: int) -> None:
         self.lay_out, self.seed = lay_out, seed
-        self.tokens, self.starts, self.prompts = _columns(path)
-        lengths = np.diff(self.starts)
-        self.kept = np.flatnonzero(target_count(lengths, self.prompts) > 0).tolist()
+        self.documents = Documents(path)
+        lengths, prompts = self.documents.lengths, self.documents.prompts
+        self.kept = np.flatnonzero(target_count(lengths, prompts) > 0)
         self.skipped = len(lengths) - len(self.kept)
-        if not self.kept:
+        if not len(self.kept):
             raise UserError(
                 f"{path}: no document has a response to learn from; check `training.max_length`, "
                 "which must be longer than the prompts."
@@ -41,53 +81,108 @@ class Examples:
         """Lay out a batch of (epoch, example) pairs; its randomness depends on them alone."""
         streams = []
         for epoch, example in batch:
-            index = self.kept[example]
-            document = self.tokens[self.starts[index] : self.starts[index + 1]].astype(np.int64)
+            index = int(self.kept[example])
+            document = self.documents[index].astype(np.int64)
             generator = np.random.default_rng([self.seed, epoch, example, 1])
-            streams.append(self.lay_out(document, int(self.prompts[index]), generator))
+            prompt_length = int(self.documents.prompts[index])
+            streams.append(self.lay_out(document, prompt_length, generator))
         return streams
 
 
-def packed_steps(
-    examples: Examples,
-    spec: TrainSpec,
-    accelerator: Accelerator,
-    *,
-    first_step: int,
-    ar_weight: float,
-    fixed_shape: bool,
-) -> Iterator[tuple[list[Rows], int]]:
-    """This process's forward passes of every step, and the step's tokens over all processes."""
-    training = spec.training
-    for batch in batches(
-        len(examples), training.epochs, training.batch_size, training.seed, first_step
-    ):
-        streams = examples.streams(batch)
-        packed = pack(
-            streams,
-            row_length=training.row_length,
-            rows_per_forward=training.rows_per_forward,
-            normalisation=spec.normalisation,
-            ar_weight=ar_weight,
-            fixed_shape=fixed_shape,
-        )
-        packed += [packed[0].silent()] * (-len(packed) % accelerator.num_processes)
-        own = packed[accelerator.process_index :: accelerator.num_processes]
-        yield [rows.to(accelerator.device) for rows in own], sum(map(len, streams))
+@dataclass
+class PackedSteps(Dataset):
+    """What one of several processes reads of every optimiser step, by the number of the step.
 
-
-def _columns(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All tokens in a row, where each document starts (and the last ends), prompt lengths.
-
-    Views of the Arrow file, which stays on disk: no document is held in memory.
+    An item is its forward passes, and the step's tokens over all processes; or the UserError that
+    packing ended with, since a worker could not raise it as it is.
     """
+
+    examples: Examples
+    spec: TrainSpec
+    ar_weight: float
+    fixed_shape: bool
+    processes: int = 1
+    process: int = 0
+
+    def __post_init__(self) -> None:
+        training = self.spec.training
+        self.batches = Batches(
+            len(self.examples), training.epochs, training.batch_size, training.seed
+        )
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> tuple[list[Rows], int] | UserError:
+        try:
+            streams = self.examples.streams(self.batches[step])
+            rows = pack(
+                streams,
+                row_length=self.spec.training.row_length,
+                rows_per_forward=self.spec.training.rows_per_forward,
+                normalisation=self.spec.normalisation,
+                ar_weight=self.ar_weight,
+                fixed_shape=self.fixed_shape,
+                processes=self.processes,
+                process=self.process,
+            )
+        except UserError as error:
+            return error
+        return rows, sum(map(len, streams))
+
+
+def packed_steps(
+    steps: PackedSteps, first_step: int, device: torch.device, workers: int | None = None
+) -> Iterator[tuple[list[Rows], int]]:
+    """The items of ``steps`` from ``first_step`` on, their rows on ``device``.
+
+    Args:
+        workers: processes that pack the next steps while one is computed; by default 1 beside a
+            GPU, and none beside a CPU, from which they would take cores. They change no item.
+
+    Raises:
+        UserError: as packing did.
+    """
+    on_gpu = device.type == "cuda"
+    if workers is None:
+        workers = GPU_WORKERS if on_gpu else 0
+    loader = DataLoader(
+        steps,
+        batch_size=None,
+        sampler=range(first_step, len(steps)),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=on_gpu,
+        worker_init_fn=_end_with_trainer,
+        multiprocessing_context="fork" if workers else None,  # shares what is mapped and loaded
+        generator=torch.Generator(),  # or it would draw from the global one
+    )
+    for item in loader:
+        if isinstance(item, UserError):
+            raise item
+        rows, tokens = item
+        yield [part.to(device) for part in rows], tokens
+
+
+@contextmanager
+def worker_deaths_told() -> Iterator[None]:
+    """Make a sentence of what PyTorch raises, at any point, when a worker was killed."""
     try:
-        dataset = load_from_disk(str(path))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no data set; prepare the data first.") from error
-    if missing := {"input_ids", "prompt_length"} - set(dataset.column_names):
-        raise UserError(f"{path}: column {min(missing)!r} is missing; prepare the data again.")
-    table = dataset.flatten_indices() if dataset._indices is not None else dataset
-    documents = table.data.column("input_ids").combine_chunks()
-    prompts = table.data.column("prompt_length").to_numpy()
-    return documents.values.to_numpy(), documents.offsets.to_numpy(), prompts
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "training stopped: a process that packs rows was killed, as happens when the machine "
+            "runs out of memory; give the job more and start it again, and it will go on from its "
+            "newest checkpoint."
+        ) from error
+
+
+def _as_it_is(item: object) -> object:
+    return item
+
+
+def _end_with_trainer(worker: int) -> None:
+    """A worker that outlived its training would keep the lock of the GPU, which it inherits."""
+    end_with_parent()

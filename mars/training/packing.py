@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ import torch
 from mars.training.dual_stream import CLEAN, Stream
 
 PADDING = -1  # document number of padding
+FLEX_BLOCK = 128  # tokens of a block of flex attention's masks
+LENGTHS = 8  # row lengths that may occur where attention is compiled
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,18 @@ class Rows:
         """The same rows on another device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return Rows(**moved)
+
+    def pin_memory(self) -> Rows:
+        """The same rows in memory that a GPU can copy from while the host goes on."""
+        return Rows(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as plain arrays, so that they pass through a pipe from process to process.
+
+        PyTorch would put each tensor into shared memory: hundreds of open files for the rows of a
+        step, and room in /dev/shm, of which containers have little.
+        """
+        return _from_arrays, tuple(getattr(self, f.name).numpy() for f in fields(self))
 
     def silent(self) -> Rows:
         """The same rows without weight, for a device that has no rows of its own left."""
@@ -81,24 +96,34 @@ def steps_of_run(examples: int, epochs: float, batch_size: int) -> int:
     return math.ceil(round(examples * epochs) / batch_size)
 
 
-def batches(
-    examples: int, epochs: float, batch_size: int, seed: int, first_step: int = 0
-) -> Iterator[list[tuple[int, int]]]:
-    """The batches of a run as (epoch, example) pairs, from step ``first_step`` on.
+class Batches:
+    """The batches of a run, one per optimiser step, as (epoch, example) pairs.
 
     Every epoch is a new shuffle that depends only on seed and epoch. Epochs follow each other
     without a break; the last one may be partial, and only the last batch may be short.
     """
-    total = round(examples * epochs)
 
-    @lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng([seed, epoch]).permutation(examples)
+    def __init__(self, examples: int, epochs: float, batch_size: int, seed: int) -> None:
+        self.examples, self.batch_size = examples, batch_size
+        self.total = round(examples * epochs)
+        self.steps = steps_of_run(examples, epochs, batch_size)
 
-    for start in range(first_step * batch_size, total, batch_size):
-        ordinals = range(start, min(start + batch_size, total))
-        places = (divmod(ordinal, examples) for ordinal in ordinals)
-        yield [(epoch, int(order(epoch)[place])) for epoch, place in places]
+        @lru_cache(maxsize=2)
+        def order(epoch: int) -> np.ndarray:
+            return np.random.default_rng([seed, epoch]).permutation(examples)
+
+        self._order = order
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> list[tuple[int, int]]:
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        start = step * self.batch_size
+        ordinals = range(start, min(start + self.batch_size, self.total))
+        places = (divmod(ordinal, self.examples) for ordinal in ordinals)
+        return [(epoch, int(self._order(epoch)[place])) for epoch, place in places]
 
 
 def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
@@ -120,6 +145,90 @@ def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
     return rows
 
 
+def spread(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Assign documents to ``count`` rows, longest first, each to the row with the fewest tokens.
+
+    Two rows then differ by less than the longest document, and no row is empty unless there are
+    fewer documents than rows. Returns indices per row.
+    """
+    rows: list[list[int]] = [[] for _ in range(count)]
+    fullness = [(0, row) for row in range(count)]
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        used, row = fullness[0]
+        rows[row].append(index)
+        heapq.heapreplace(fullness, (used + lengths[index], row))
+    return rows
+
+
+class Forward(NamedTuple):
+    """The documents of each row of a forward pass, by their number, and the rows' length."""
+
+    rows: list[list[int]]
+    length: int
+    silent: bool = False  # repeated without weight, for a process that has none of its own left
+
+
+def arrange(
+    lengths: Sequence[int],
+    *,
+    row_length: int,
+    rows_per_forward: int,
+    processes: int = 1,
+    fixed_shape: bool = False,
+) -> list[Forward]:
+    """Which documents the forward passes of one optimiser step read; process p of P runs p::P.
+
+    A process alone fills its rows one after the other. Otherwise every process runs the same
+    number of forward passes: as many as the fullest rows would need, rounded up. All documents are
+    spread over their rows evenly, so that every process has about as many tokens and rows are
+    shorter than ``row_length`` instead of empty.
+
+    Args:
+        lengths: tokens of each document of the step, laid out.
+        row_length: tokens that a row may hold; a longer document has a longer row.
+        fixed_shape: one length for all rows of the step, for attention that is compiled once per
+            shape. It is rounded up to one of at most 8 lengths (an eighth of ``row_length`` apart,
+            in whole blocks of 128), because torch keeps at most 8 compilations of a function and
+            then runs it uncompiled, with all scores in memory.
+    """
+    rows = first_fit(lengths, row_length)
+    if processes > 1 or fixed_shape:
+        group = processes * rows_per_forward
+        limit = max(row_length, *lengths)
+        count = math.ceil(len(rows) / group) * group
+        rows = spread(lengths, min(count, len(lengths)))
+        while max(_used(rows, lengths)) > limit:  # evenly is not always tightest
+            count += group
+            rows = spread(lengths, min(count, len(lengths)))
+        rows += [[]] * (-len(rows) % rows_per_forward)
+    used = _used(rows, lengths)
+    # Rows of like length share a forward pass, so that little is padded.
+    order = sorted(range(len(rows)), key=lambda row: (-used[row], row))
+    common = _common_length(max(used), row_length)
+    forwards = []
+    for start in range(0, len(rows), rows_per_forward):
+        chosen = order[start : start + rows_per_forward]
+        length = common if fixed_shape else used[chosen[0]]
+        forwards.append(Forward([rows[row] for row in chosen], length))
+    missing = -len(forwards) % processes  # only where there are fewer documents than rows
+    return forwards + [forwards[0]._replace(silent=True)] * missing
+
+
+def _used(rows: list[list[int]], lengths: Sequence[int]) -> list[int]:
+    """Tokens in each row."""
+    return [sum(lengths[index] for index in row) for row in rows]
+
+
+def _common_length(longest: int, row_length: int) -> int:
+    """The shortest of the lengths that may occur for which the longest row is not too long."""
+
+    def up(length: int, unit: int) -> int:
+        return math.ceil(length / unit) * unit
+
+    apart = up(math.ceil(row_length / LENGTHS), FLEX_BLOCK)
+    return min(up(longest, apart), up(max(longest, row_length), FLEX_BLOCK))
+
+
 def pack(
     streams: Sequence[Stream],
     *,
@@ -128,29 +237,33 @@ def pack(
     normalisation: str,
     ar_weight: float,
     fixed_shape: bool = False,
+    processes: int = 1,
+    process: int = 0,
 ) -> list[Rows]:
-    """Pack all documents of one optimiser step into rows, and rows into forward passes.
+    """The forward passes that one of several processes runs for an optimiser step.
 
     Args:
+        streams: all documents of the step, whichever process reads them.
+        row_length, rows_per_forward, fixed_shape, processes: as :func:`arrange` takes them.
         normalisation: ``sequence``: mean over documents of their mean over predicted tokens;
             ``token``: mean over all predicted tokens of the step.
         ar_weight: weight of the AR loss. Labels that weigh nothing are left out.
-        fixed_shape: fill every row to ``row_length`` (one shape for compiled attention) instead
-            of to the longest row of its forward pass.
     """
     total = sum(stream.size for stream in streams)
     per_document = normalisation == "sequence"
     shares = [1 / (len(streams) * stream.size if per_document else total) for stream in streams]
-    rows = first_fit([len(stream) for stream in streams], row_length)
-    used = [sum(len(streams[index]) for index in row) for row in rows]
-    # Rows of like length share a forward pass, so that little is padded.
-    order = sorted(range(len(rows)), key=lambda row: (-used[row], row))
+    forwards = arrange(
+        [len(stream) for stream in streams],
+        row_length=row_length,
+        rows_per_forward=rows_per_forward,
+        processes=processes,
+        fixed_shape=fixed_shape,
+    )
     packed = []
-    for start in range(0, len(rows), rows_per_forward):
-        chosen = order[start : start + rows_per_forward]
-        length = max([used[row] for row in chosen] + [row_length] * fixed_shape)
-        documents = [[(streams[i], shares[i]) for i in rows[row]] for row in chosen]
-        packed.append(_rows(documents, length, ar_weight))
+    for forward in forwards[process::processes]:
+        documents = [[(streams[i], shares[i]) for i in row] for row in forward.rows]
+        rows = _rows(documents, forward.length, ar_weight)
+        packed.append(rows.silent() if forward.silent else rows)
     return packed
 
 
@@ -184,3 +297,8 @@ def _rows(rows: list[list[tuple[Stream, float]]], length: int, ar_weight: float)
     lists |= {"ar_weights": ar_weights, "mask_weights": mask_weights}
     joined = {name: np.concatenate(parts) for name, parts in lists.items()}
     return Rows(**{name: torch.from_numpy(value) for name, value in (grid | joined).items()})
+
+
+def _from_arrays(*arrays: np.ndarray) -> Rows:
+    """The rows that were pickled."""
+    return Rows(*map(torch.from_numpy, arrays))

@@ -1,7 +1,7 @@
 """The training loop: packed batches, AdamW, cosine schedule, checkpoints, export.
 
-One process or several (``accelerate launch``): every process computes the same packing of the
-whole optimiser step and takes its share of the forward passes, so that the number of processes
+One process or several (``accelerate launch``): every process works out the same packing of the
+whole optimiser step and lays out its share of the forward passes, so that the number of processes
 changes nothing but the order of floating-point sums.
 """
 
@@ -39,7 +39,7 @@ from mars.checkpoints.export import export
 from mars.errors import UserError
 from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.provenance.files import read_json, write_json
-from mars.training.examples import Examples, packed_steps
+from mars.training.examples import Examples, PackedSteps, packed_steps, worker_deaths_told
 from mars.training.methods import MEAN_INVERSE_RATE, layout
 from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import Rows, steps_of_run
@@ -101,7 +101,8 @@ def train(
         "examples": len(examples),
     }
     run = TrainingRun(accelerator, model, examples, spec, settings, work, checkpoint_minutes)
-    run.train()
+    with worker_deaths_told():
+        run.train()
     state = run.state_dict()
     summary: dict[str, Any] = {}
     if accelerator.is_main_process:
@@ -165,14 +166,15 @@ class TrainingRun:
             mininterval=1 if sys.stderr.isatty() else 30,
             disable=not self.accelerator.is_main_process,
         )
-        for rows, tokens in packed_steps(
+        steps = PackedSteps(
             self.examples,
             self.spec,
-            self.accelerator,
-            first_step=progress.step,
-            ar_weight=self.ar_weight,
-            fixed_shape=self.fixed_shape,
-        ):
+            self.ar_weight,
+            self.fixed_shape,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+        )
+        for rows, tokens in packed_steps(steps, progress.step, self.accelerator.device):
             learning_rate = self.scheduler.get_last_lr()[0]
             losses, norm = self.step(rows)
             self.check(losses, norm)
