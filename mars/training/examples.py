@@ -22,7 +22,7 @@ from mars.training.packing import Batches, Rows, pack
 if TYPE_CHECKING:
     from mars.training.stage import TrainSpec
 
-GPU_WORKERS = 1  # processes that pack ahead of a GPU; a step takes longer than its packing
+GPU_WORKERS = 2  # processes that pack ahead of a GPU; one keeps up, two also in a slow moment
 
 
 class Examples:
@@ -103,7 +103,7 @@ def packed_steps(
     """The items of ``steps`` from ``first_step`` on, their rows on ``device``.
 
     Args:
-        workers: processes that pack the next steps while one is computed; by default 1 beside a
+        workers: processes that pack the next steps while one is computed; by default 2 beside a
             GPU, and none beside a CPU, from which they would take cores. They change no item.
 
     Raises:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mars.errors import UserError
+from mars.training import examples as examples_module
 from mars.training.examples import (
     Examples,
     PackedSteps,
@@ -63,6 +64,23 @@ def test_workers_change_nothing(steps: Steps, workers: int, first_step: int) -> 
     assert len(whole) == 10
     packed = list(packed_steps(steps(), first_step, CPU, workers))
     assert equal(packed, whole[first_step:])
+
+
+@pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cuda", 2)])
+def test_only_a_gpu_gets_workers_and_pinned_memory(
+    steps: Steps, device: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def loader(dataset: PackedSteps, **options: object) -> list:
+        asked.update(options)
+        return []
+
+    monkeypatch.setattr(examples_module, "DataLoader", loader)
+    assert list(packed_steps(steps(), 3, torch.device(device))) == []
+    assert asked["num_workers"] == workers
+    assert asked["pin_memory"] == (device == "cuda")
+    assert asked["sampler"] == range(3, 10)
 
 
 def test_packing_draws_no_random_number_of_torch(steps: Steps) -> None:
