@@ -193,13 +193,8 @@ def arrange(
     """
     rows = first_fit(lengths, row_length)
     if processes > 1 or fixed_shape:
-        group = processes * rows_per_forward
         limit = max(row_length, *lengths)
-        count = math.ceil(len(rows) / group) * group
-        rows = spread(lengths, min(count, len(lengths)))
-        while max(_used(rows, lengths)) > limit:  # evenly is not always tightest
-            count += group
-            rows = spread(lengths, min(count, len(lengths)))
+        rows = _spread_within(limit, rows, lengths, processes * rows_per_forward)
         rows += [[]] * (-len(rows) % rows_per_forward)
     used = _used(rows, lengths)
     # Rows of like length share a forward pass, so that little is padded.
@@ -212,6 +207,20 @@ def arrange(
         forwards.append(Forward([rows[row] for row in chosen], length))
     missing = -len(forwards) % processes  # only where there are fewer documents than rows
     return forwards + [forwards[0]._replace(silent=True)] * missing
+
+
+def _spread_within(
+    limit: int, full: list[list[int]], lengths: Sequence[int], group: int
+) -> list[list[int]]:
+    """The documents of full rows spread over a multiple of ``group`` rows, at least as many."""
+    count = math.ceil(len(full) / group) * group
+    while True:
+        rows = spread(lengths, min(count, len(lengths)))
+        if max(_used(rows, lengths)) <= limit:
+            return rows
+        if count == len(full):  # too full to be even, and even enough for being full
+            return full
+        count += group
 
 
 def _used(rows: list[list[int]], lengths: Sequence[int]) -> list[int]:

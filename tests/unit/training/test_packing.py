@@ -105,6 +105,10 @@ def test_every_process_gets_as_many_forward_passes_and_about_as_many_tokens(
         assert max(used) <= max(row_length, *lengths)
     if processes == 1 and not fixed_shape:
         return
+    full = first_fit(lengths, row_length)
+    if sorted(full) == sorted(row for forward in loud for row in forward.rows):
+        assert len(full) % (processes * rows_per_forward) == 0 or len(full) == len(lengths)
+        return
     if len(loud) < len(forwards) or not all(row for forward in loud for row in forward.rows):
         assert all(len(row) <= 1 for forward in loud for row in forward.rows), "too few documents"
         return
@@ -152,6 +156,14 @@ def test_rows_that_do_not_divide_by_the_processes_are_no_silent_rows() -> None:
     assert len(forwards) == 24
     assert not any(forward.silent for forward in forwards)
     assert {forwarded(forwards, process, 8) for process in range(8)} == {3 * 7168}
+
+
+def test_rows_that_divide_by_the_processes_and_are_full_stay_as_they_are() -> None:
+    """Spread evenly, one of these rows would be too long, and twice as many are not worth it."""
+    lengths = [6, 6, 4, 4, 4]
+    assert [sum(lengths[i] for i in row) for row in spread(lengths, 2)] == [14, 10]
+    forwards = arrange(lengths, row_length=12, rows_per_forward=1, processes=2)
+    assert [forward.rows for forward in forwards] == [[[0, 1]], [[2, 3, 4]]]
 
 
 def test_a_step_of_fewer_documents_than_processes_has_silent_rows() -> None:
