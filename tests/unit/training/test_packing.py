@@ -15,18 +15,9 @@ from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention.flex_attention import create_mask, flex_attention
 
+from mars.training.arrangement import Forward, arrange, first_fit, spread
 from mars.training.dual_stream import autoregressive_stream, mars_stream
-from mars.training.packing import (
-    PADDING,
-    Batches,
-    Forward,
-    Rows,
-    arrange,
-    first_fit,
-    pack,
-    spread,
-    steps_of_run,
-)
+from mars.training.packing import PADDING, Batches, Rows, pack, steps_of_run
 
 
 @given(st.integers(1, 40), st.floats(0.1, 4), st.integers(1, 17), st.integers(0, 3))
