@@ -134,15 +134,16 @@ def tokenize_inputs(experiment: Experiment, scale: str, kind: str) -> list[str]:
     return [*data_manifests(experiment, [dataset]), tokenizer_of(experiment, scale)]
 
 
-def run_tokenize(spec: TokenizeSpec, job: Job) -> None:
-    """Turn instructions or documents into token ids with prompt lengths."""
+def run_tokenize(spec: TokenizeSpec, job: Job) -> dict[str, Any]:
+    """Turn instructions or documents into token ids with prompt lengths; says what was left out."""
     from mars.data.chat import tokenize_documents, tokenize_instructions
     from mars.data.tokenizer import load_tokenizer
 
     (manifest,) = [*job.inputs.of("tokenizer"), *job.inputs.of("checkpoints")]
     tokenize = tokenize_documents if spec.kind == "documents" else tokenize_instructions
     with new_folder(job.output) as folder:
-        tokenize(spec, job.inputs.hub / spec.dataset, load_tokenizer(manifest.parent), folder)
+        dataset = job.inputs.hub / spec.dataset
+        return tokenize(spec, dataset, load_tokenizer(manifest.parent), folder)
 
 
 TOKENIZE = Stage("tokenize", TokenizeSpec, resolve_tokens, run_tokenize, tokenize_inputs)

@@ -1,6 +1,7 @@
-"""What a processor computes fast: PyTorch is slow in bfloat16 without special instructions.
+"""What a processor computes fast, and how much of it a job has.
 
-Without them a training takes ten times as long as in float32 and seems to hang.
+PyTorch is slow in bfloat16 without special instructions: a training then takes ten times as long as
+in float32 and seems to hang.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ def warn_of_slow_bfloat16(key: str) -> None:
     """Print that sentence, if there is one."""
     if sentence := slow_bfloat16(key):
         print(f"Note: {sentence}", file=sys.stderr, flush=True)
+
+
+def threads_of_job(environment: Mapping[str, str] = os.environ) -> int:
+    """Threads that the rule gave this job, in OMP_NUM_THREADS; 1 where nothing is said."""
+    said = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list: per level
+    return max(1, int(said)) if said.isdecimal() else 1
 
 
 def _flags() -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mars.training.arrangement import arrange
 from mars.training.dual_stream import CLEAN, Stream
 
 PADDING = -1  # document number of padding
@@ -42,6 +43,18 @@ class Rows:
         """The same rows on another device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return Rows(**moved)
+
+    def pin_memory(self) -> Rows:
+        """The same rows in memory that a GPU can copy from while the host goes on."""
+        return Rows(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as plain arrays, so that they pass through a pipe from process to process.
+
+        PyTorch would put each tensor into shared memory: hundreds of open files for the rows of a
+        step, and room in /dev/shm, of which containers have little.
+        """
+        return _from_arrays, tuple(getattr(self, f.name).numpy() for f in fields(self))
 
     def silent(self) -> Rows:
         """The same rows without weight, for a device that has no rows of its own left."""
@@ -81,43 +94,34 @@ def steps_of_run(examples: int, epochs: float, batch_size: int) -> int:
     return math.ceil(round(examples * epochs) / batch_size)
 
 
-def batches(
-    examples: int, epochs: float, batch_size: int, seed: int, first_step: int = 0
-) -> Iterator[list[tuple[int, int]]]:
-    """The batches of a run as (epoch, example) pairs, from step ``first_step`` on.
+class Batches:
+    """The batches of a run, one per optimiser step, as (epoch, example) pairs.
 
     Every epoch is a new shuffle that depends only on seed and epoch. Epochs follow each other
     without a break; the last one may be partial, and only the last batch may be short.
     """
-    total = round(examples * epochs)
 
-    @lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return np.random.default_rng([seed, epoch]).permutation(examples)
+    def __init__(self, examples: int, epochs: float, batch_size: int, seed: int) -> None:
+        self.examples, self.batch_size = examples, batch_size
+        self.total = round(examples * epochs)
+        self.steps = steps_of_run(examples, epochs, batch_size)
 
-    for start in range(first_step * batch_size, total, batch_size):
-        ordinals = range(start, min(start + batch_size, total))
-        places = (divmod(ordinal, examples) for ordinal in ordinals)
-        yield [(epoch, int(order(epoch)[place])) for epoch, place in places]
+        @lru_cache(maxsize=2)
+        def order(epoch: int) -> np.ndarray:
+            return np.random.default_rng([seed, epoch]).permutation(examples)
 
+        self._order = order
 
-def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """Assign documents to rows, longest first, each to the first row with room for it.
+    def __len__(self) -> int:
+        return self.steps
 
-    A document longer than a row gets a row of its own length. Returns indices per row.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        length = lengths[index]
-        place = next((row for row, free in enumerate(room) if free >= length), None)
-        if place is None:
-            rows.append([index])
-            room.append(max(0, row_length - length))
-        else:
-            rows[place].append(index)
-            room[place] -= length
-    return rows
+    def __getitem__(self, step: int) -> list[tuple[int, int]]:
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        start = step * self.batch_size
+        ordinals = range(start, min(start + self.batch_size, self.total))
+        places = (divmod(ordinal, self.examples) for ordinal in ordinals)
+        return [(epoch, int(self._order(epoch)[place])) for epoch, place in places]
 
 
 def pack(
@@ -128,29 +132,33 @@ def pack(
     normalisation: str,
     ar_weight: float,
     fixed_shape: bool = False,
+    processes: int = 1,
+    process: int = 0,
 ) -> list[Rows]:
-    """Pack all documents of one optimiser step into rows, and rows into forward passes.
+    """The forward passes that one of several processes runs for an optimiser step.
 
     Args:
+        streams: all documents of the step, whichever process reads them.
+        row_length, rows_per_forward, fixed_shape, processes: as :func:`arrange` takes them.
         normalisation: ``sequence``: mean over documents of their mean over predicted tokens;
             ``token``: mean over all predicted tokens of the step.
         ar_weight: weight of the AR loss. Labels that weigh nothing are left out.
-        fixed_shape: fill every row to ``row_length`` (one shape for compiled attention) instead
-            of to the longest row of its forward pass.
     """
     total = sum(stream.size for stream in streams)
     per_document = normalisation == "sequence"
     shares = [1 / (len(streams) * stream.size if per_document else total) for stream in streams]
-    rows = first_fit([len(stream) for stream in streams], row_length)
-    used = [sum(len(streams[index]) for index in row) for row in rows]
-    # Rows of like length share a forward pass, so that little is padded.
-    order = sorted(range(len(rows)), key=lambda row: (-used[row], row))
+    forwards = arrange(
+        [len(stream) for stream in streams],
+        row_length=row_length,
+        rows_per_forward=rows_per_forward,
+        processes=processes,
+        fixed_shape=fixed_shape,
+    )
     packed = []
-    for start in range(0, len(rows), rows_per_forward):
-        chosen = order[start : start + rows_per_forward]
-        length = max([used[row] for row in chosen] + [row_length] * fixed_shape)
-        documents = [[(streams[i], shares[i]) for i in rows[row]] for row in chosen]
-        packed.append(_rows(documents, length, ar_weight))
+    for forward in forwards[process::processes]:
+        documents = [[(streams[i], shares[i]) for i in row] for row in forward.rows]
+        rows = _rows(documents, forward.length, ar_weight)
+        packed.append(rows.silent() if forward.silent else rows)
     return packed
 
 
@@ -184,3 +192,8 @@ def _rows(rows: list[list[tuple[Stream, float]]], length: int, ar_weight: float)
     lists |= {"ar_weights": ar_weights, "mask_weights": mask_weights}
     joined = {name: np.concatenate(parts) for name, parts in lists.items()}
     return Rows(**{name: torch.from_numpy(value) for name, value in (grid | joined).items()})
+
+
+def _from_arrays(*arrays: np.ndarray) -> Rows:
+    """The rows that were pickled."""
+    return Rows(*map(torch.from_numpy, arrays))

@@ -1,7 +1,7 @@
 """The training loop: packed batches, AdamW, cosine schedule, checkpoints, export.
 
-One process or several (``torchrun``): every process computes the same packing of the
-whole optimiser step and takes its share of the forward passes, so that the number of processes
+One process or several (``torchrun``): every process works out the same packing of the
+whole optimiser step and lays out its share of the forward passes, so that the number of processes
 changes nothing but the order of floating-point sums.
 """
 
@@ -14,7 +14,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -26,7 +25,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
-from datasets import load_from_disk
 from torch._dynamo.exc import TorchDynamoException
 from tqdm import tqdm
 from transformers import (
@@ -45,12 +43,12 @@ from mars.config.experiment import TrainingOptions
 from mars.errors import UserError
 from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.training.checkpoints import Checkpoints
-from mars.training.dual_stream import Stream, target_count
+from mars.training.examples import Examples, PackedSteps, packed_steps, worker_deaths_told
 from mars.training.layers import checkpoint_layers, compile_layers
 from mars.training.losses import chunk_logits
-from mars.training.methods import MEAN_INVERSE_RATE, Layout, layout
+from mars.training.methods import MEAN_INVERSE_RATE, layout
 from mars.training.packed_model import DENSE, PackedModel
-from mars.training.packing import Rows, batches, pack, steps_of_run
+from mars.training.packing import Rows, steps_of_run
 from mars.training.sharding import shard
 
 if TYPE_CHECKING:
@@ -75,35 +73,6 @@ class Progress:
     recent_losses: list[float] = field(default_factory=list)
     pending: list[list[float]] = field(default_factory=list)
     log: list[dict[str, float | int | None]] = field(default_factory=list)
-
-
-class Examples:
-    """The documents that have something to predict, and how their batches are made."""
-
-    def __init__(self, path: Path, lay_out: Layout, seed: int) -> None:
-        self.lay_out, self.seed = lay_out, seed
-        self.tokens, self.starts, self.prompts = _columns(path)
-        lengths = np.diff(self.starts)
-        self.kept = np.flatnonzero(target_count(lengths, self.prompts) > 0).tolist()
-        self.skipped = len(lengths) - len(self.kept)
-        if not self.kept:
-            raise UserError(
-                f"{path}: no document has a response to learn from; check `training.max_length`, "
-                "which must be longer than the prompts."
-            )
-
-    def __len__(self) -> int:
-        return len(self.kept)
-
-    def streams(self, batch: list[tuple[int, int]]) -> list[Stream]:
-        """Lay out a batch of (epoch, example) pairs; its randomness depends on them alone."""
-        streams = []
-        for epoch, example in batch:
-            index = self.kept[example]
-            document = self.tokens[self.starts[index] : self.starts[index + 1]].astype(np.int64)
-            generator = np.random.default_rng([self.seed, epoch, example, 1])
-            streams.append(self.lay_out(document, int(self.prompts[index]), generator))
-        return streams
 
 
 def train(
@@ -146,7 +115,8 @@ def train(
         "examples": len(examples),
     }
     run = TrainingRun(accelerator, model, examples, spec, settings, work, options)
-    run.train()
+    with worker_deaths_told():
+        run.train()
     state = run.state_dict()
     summary: dict[str, Any] = {}
     if accelerator.is_main_process:
@@ -226,7 +196,15 @@ class TrainingRun:
             mininterval=1 if sys.stderr.isatty() else 30,
             disable=not self.accelerator.is_main_process,
         )
-        for rows, tokens in self.packed_steps(progress.step):
+        steps = PackedSteps(
+            self.examples,
+            self.spec,
+            self.ar_weight,
+            self.fixed_shape,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+        )
+        for rows, tokens in packed_steps(steps, progress.step, self.accelerator.device):
             learning_rate = self.scheduler.get_last_lr()[0]
             losses, norm = self.step(rows)
             self.check(losses, norm)
@@ -243,25 +221,6 @@ class TrainingRun:
                 self.save()
                 saved = time.monotonic()
         bar.close()
-
-    def packed_steps(self, first_step: int) -> Iterator[tuple[list[Rows], int]]:
-        """This process's forward passes of every step, and the step's tokens over all processes."""
-        training, accelerator = self.spec.training, self.accelerator
-        for batch in batches(
-            len(self.examples), training.epochs, training.batch_size, training.seed, first_step
-        ):
-            streams = self.examples.streams(batch)
-            packed = pack(
-                streams,
-                row_length=training.row_length,
-                rows_per_forward=training.rows_per_forward,
-                normalisation=self.spec.normalisation,
-                ar_weight=self.ar_weight,
-                fixed_shape=self.fixed_shape,
-            )
-            packed += [packed[0].silent()] * (-len(packed) % accelerator.num_processes)
-            own = packed[accelerator.process_index :: accelerator.num_processes]
-            yield [rows.to(accelerator.device) for rows in own], sum(map(len, streams))
 
     def step(self, rows: list[Rows]) -> tuple[list[float], float]:
         """One optimiser step: loss, AR loss and mask loss of the whole batch; gradient norm."""
@@ -420,23 +379,6 @@ def _accelerator(precision: str) -> Accelerator:
     if on_cpu and precision == "bfloat16":
         warn_of_slow_bfloat16("training.precision")
     return accelerator
-
-
-def _columns(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All tokens in a row, where each document starts (and the last ends), prompt lengths.
-
-    Views of the Arrow file, which stays on disk: no document is held in memory.
-    """
-    try:
-        dataset = load_from_disk(str(path))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no data set; prepare the data first.") from error
-    if missing := {"input_ids", "prompt_length"} - set(dataset.column_names):
-        raise UserError(f"{path}: column {min(missing)!r} is missing; prepare the data again.")
-    table = dataset.flatten_indices() if dataset._indices is not None else dataset
-    documents = table.data.column("input_ids").combine_chunks()
-    prompts = table.data.column("prompt_length").to_numpy()
-    return documents.values.to_numpy(), documents.offsets.to_numpy(), prompts
 
 
 def _beginning(error: Exception) -> str:

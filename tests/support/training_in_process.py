@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from torch.distributed.tensor import DTensor
 
 from mars.config.experiment import Training, TrainingOptions
 from mars.provenance.files import write_json
-from mars.training import sharding, trainer
+from mars.training import examples, sharding, trainer
 from mars.training.dual_stream import mars_stream
 from mars.training.layers import checkpoint_layers, compile_layers
+from mars.training.methods import layout
 from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import Rows, pack
-from tests.support.small_training import make_spec
+from tests.support.small_training import EOS, make_settings, make_spec
 from tests.unit.training.test_dual_stream import MASK, make_documents, make_model
 
 
@@ -55,6 +57,26 @@ def train_until_killed(last: int, *arguments: object) -> None:
     trainer.TrainingRun.step = step_and_die
     trainer.TrainingRun.due = lambda run, saved: run.progress.step % 2 == 0
     train(*arguments)
+
+
+def leave_a_packing_worker(dataset: Path, pipe: Path) -> None:
+    """End with SIGKILL while a worker packs, which says so in a pipe that it holds open."""
+
+    def pack_on(*_: object) -> None:
+        with open(pipe, "wb", buffering=0) as alive:
+            alive.write(b"packing")
+            parent = os.getppid()
+            os.kill(parent, signal.SIGKILL)
+            while os.getppid() == parent:
+                time.sleep(0.05)
+            time.sleep(1)  # a signal that is sent arrives first
+            alive.write(b", survived")
+
+    examples.Examples.streams = pack_on
+    spec = make_spec("ar_sft", make_settings())
+    documents = examples.Examples(dataset, layout(spec, MASK, EOS), 0)
+    steps = examples.PackedSteps(documents, spec, ar_weight=1.0, fixed_shape=False)
+    next(examples.packed_steps(steps, 0, torch.device("cpu"), workers=1))
 
 
 def train_sharded_and_watch(parent: Path, dataset: Path, folder: Path, *arguments: Any) -> None:

@@ -142,6 +142,11 @@ def test_every_rule_has_the_spec_as_its_only_parameter():
     assert set(rules()) - {"stage"} == {stage.rule or stage.name for stage in STAGES.values()}
 
 
+@pytest.mark.parametrize("rule", ["tokenize", "train"])
+def test_what_can_use_threads_gets_those_of_the_experiment(rule: str):
+    assert "threads: EXPERIMENT.threads\n" in rules()[rule]
+
+
 def test_measurements_of_speed_are_alone():
     assert "threads: lambda wildcards: workflow.cores" in rules()["measure"]
     assert 'slurm_extra="--exclusive"' in rules()["measure"]

@@ -57,6 +57,7 @@ use rule stage as tokenize with:
         f"{RESULTS}/logs/tokenize/{{scale}}-{{kind}}.log",
     benchmark:
         f"{RESULTS}/logs/tokenize/{{scale}}-{{kind}}.tsv"
+    threads: EXPERIMENT.threads
     params:
         spec=spec_of("tokenize"),
     message:

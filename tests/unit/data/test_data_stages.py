@@ -17,6 +17,7 @@ from mars.data.stage import (
     tokens_of,
 )
 from mars.errors import UserError
+from mars.provenance.files import read_json
 from mars.provenance.manifest import write_manifest
 from mars.provenance.stage import Inputs, Job, JobSpec, Stage
 
@@ -40,8 +41,8 @@ def run(stage: Stage, experiment: Experiment, results: Path, output: str, **targ
         stage=stage.name, target=target, config=spec.model_dump(mode="json"), code="", packages=""
     )
     inputs = Inputs(tuple(results / file for file in stage.inputs(experiment, **target)))
-    assert stage.start(Job(plan, inputs, results / output)) is None
-    return write_manifest(results / output)
+    facts = stage.start(Job(plan, inputs, results / output))
+    return write_manifest(results / output, **(facts or {}))
 
 
 def test_generated_data_becomes_tokens(ci: Experiment, tmp_path: Path):
@@ -50,7 +51,9 @@ def test_generated_data_becomes_tokens(ci: Experiment, tmp_path: Path):
     for kind in ("instructions", "documents"):
         made = run(TOKENIZE, ci, tmp_path, f"data/tokens/small/{kind}", scale="small", kind=kind)
         assert made == tmp_path / tokens_of(ci, "large", kind), "one tokenizer, one set of tokens"
-        assert len(load_from_disk(made.parent))
+        facts = read_json(made)
+        assert len(load_from_disk(made.parent)) == facts["examples"]
+        assert facts["left_out"] == {}
     assert not list(tmp_path.rglob(".*partial"))
 
 

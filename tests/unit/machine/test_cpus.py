@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mars.machine import cpus
-from mars.machine.cpus import slow_bfloat16
+from mars.machine.cpus import slow_bfloat16, threads_of_job
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -61,3 +61,9 @@ def test_what_is_meant_for_cpus_computes_in_float32(name):
 @pytest.mark.skipif(platform.system() != "Linux", reason="the kernel's file is Linux's")
 def test_this_processor_is_read():
     assert cpus._flags(), f"{cpus.CPUINFO} has no line of flags"
+
+
+def test_threads_are_those_that_the_rule_gave():
+    for said, threads in {"8": 8, "4,2": 4, "": 1, "many": 1, "0": 1}.items():
+        assert threads_of_job({"OMP_NUM_THREADS": said}) == threads
+    assert threads_of_job({}) == 1
