@@ -220,7 +220,7 @@ def training_memory(
     activation_checkpointing: bool = False,
     chunk_logits: int = CHUNK_LOGITS,
 ) -> Memory:
-    """Peak memory of each GPU of a training in bfloat16.
+    """Peak memory of each GPU of a training in bfloat16; compiled layers save less than this.
 
     Args:
         row_tokens: of one forward: ``row_length`` times ``rows_per_forward``.
@@ -232,9 +232,9 @@ def training_memory(
     residual = BFLOAT16 if sharded else FLOAT32
     layer = saved_by_layer(decoder, residual) * row_tokens
     if activation_checkpointing:
-        layers, working = decoder.layers * residual * decoder.hidden * row_tokens, layer
+        saved, working = decoder.layers * residual * decoder.hidden * row_tokens, layer
     else:
-        layers, working = decoder.layers * layer, 0.0
+        saved, working = decoder.layers * layer, 0
     # Going back through a feed-forward layer: gradients of its four inner tensors, and both ends.
     working += (4 * BFLOAT16 * decoder.intermediate + 2 * residual * decoder.hidden) * row_tokens
     chunk = min(chunk_logits, labels * decoder.vocabulary)
@@ -244,7 +244,7 @@ def training_memory(
     return Memory(
         state=4 * FLOAT32 * decoder.parameters / (gpus if sharded else 1),
         copies=_copies(decoder, gpus, sharded),
-        activations=layers + saved_by_norm(decoder, residual) * row_tokens,
+        activations=saved + saved_by_norm(decoder, residual) * row_tokens,
         working=working,
         loss=loss,
     )
@@ -280,7 +280,8 @@ def _copies(decoder: Decoder, gpus: int, sharded: bool) -> float:
         cast = BFLOAT16 * decoder.layers * decoder.layer_matrices
         buckets = FLOAT32 * decoder.parameters if gpus > 1 else 0  # of gradients to be reduced
         return cast + buckets
-    # Gathered: the embeddings all the time, the layer in use and the next one. Gradients are whole
-    # until the last forward of a step.
+    # Gathered: the embeddings all the time, the layer in use and the next one; and the gradients of
+    # a layer and of the output embedding, on their way to the float32 shares.
     gathered = decoder.embeddings + 2 * decoder.layer_matrices
-    return BFLOAT16 * gathered + FLOAT32 * decoder.parameters
+    reduced = (BFLOAT16 + FLOAT32) * decoder.layer_matrices + BFLOAT16 * decoder.embedding
+    return BFLOAT16 * gathered + reduced
