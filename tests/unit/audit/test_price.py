@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,15 +211,35 @@ def test_the_notes_name_the_published_hours_and_the_memory(paper):
     assert "sharded" in text
 
 
-@pytest.mark.parametrize("name", ["paper", "paper-0.5B", "paper-released"])
-def test_the_whole_paper_has_a_price(name, paper):
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("paper", "`paper`"),
+        ("paper-0.5B", "`paper`, 0.5B alone"),
+        ("paper-released", "`paper`, released checkpoints"),
+    ],
+)
+def test_the_docs_have_the_hours_of_the_plan(name, title):
     overlays = [ROOT / f"config/overlays/{name}.yaml"] * (name != "paper")
     experiment = load_experiment(ROOT / "config/paper.yaml", *overlays)
     planned = [job("evaluate", model) for model in experiment.evaluated_models()]
     planned += [job("train", model) for model in experiment.trained_models()]
-    planned += [
-        job(stage, "")
-        for stage in MEASUREMENTS
-        if experiment.speed.parts()[stage.removeprefix("measure_")]
-    ]
-    assert price_table(planned, prices(experiment), HOURS)
+    timed = [one for one in MEASUREMENTS if experiment.speed.parts()[one.removeprefix("measure_")]]
+    planned += [job(stage, "") for stage in timed]
+    found = prices(experiment)
+    assert price_table(planned, found, HOURS)
+    total = sum(found.of(one).gpu_hours for one in planned)
+    timing = sum(hours(found, stage) for stage in timed)
+    text = (ROOT / "docs/running-the-paper.md").read_text()
+    (line,) = [one for one in text.splitlines() if one.startswith(f"| {title} |")]
+    assert f"| {title} | {total:.0f}, of which" in line
+    assert f"{timing:.0f} for timing" in line
+
+
+def test_the_docs_have_the_memory_that_the_tool_prints():
+    specification = importlib.util.spec_from_file_location(
+        "tool", ROOT / "tools/training_memory.py"
+    )
+    tool = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tool)
+    assert tool.table() in (ROOT / "docs/running-the-paper.md").read_text()
