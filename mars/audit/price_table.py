@@ -178,7 +178,8 @@ def _needs(trained: list[str], prices: Prices) -> list[str]:
             f"GPU memory to train {scale} (modelled): {_size(memory.total)} {', '.join(how)}, with "
             f"{tokens} tokens per forward:",
             f"  {_size(memory.state)} weights and optimiser, {_size(memory.copies)} copies, "
-            f"{_size(memory.activations + memory.working)} activations, {_size(memory.loss)} loss; "
+            f"{_size(memory.activations)} activations, "
+            f"{_size(max(memory.loss, memory.working))} loss or layer at work; "
             f"on disk meanwhile {_size(CHECKPOINTS * TRAINING_BYTES * decoder.parameters)}.",
         ]
     return lines
