@@ -32,6 +32,7 @@ from mars.config.overlays import (
     with_defaults,
     without_removed,
 )
+from mars.config.seeds import with_seeds
 from mars.decoding.methods import COMPARED_METHODS, METHODS, SETTING_METHODS
 from mars.errors import UserError
 
@@ -185,6 +186,12 @@ class Model(Strict):
         1, description="multiplies `training.epochs`; 2: the paper's compute-matched AR SFT"
     )
     training: dict[str, Any] = Field({}, description="overrides of the experiment's `training`")
+    seeds: list[NonNegativeInt] | None = Field(
+        None, description="train it once with each; null: as the experiment says"
+    )
+    seed_of: Name | None = Field(
+        None, description="written by `seeds`: the model of which this is another seed"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Model:
@@ -363,11 +370,26 @@ class Speed(Strict):
         return found
 
 
-class TrainingResources(Strict):
-    """What one training may use of the machine."""
+class DeviceUse(Strict):
+    """How a training uses its devices: memory against time, and no result beyond rounding."""
+
+    sharded: bool = Field(False, description="FSDP: the model is spread over the GPUs; else DDP")
+    activation_checkpointing: bool = Field(
+        False, description="keep only what enters a layer, compute the rest again when needed"
+    )
+    compile: bool = Field(False, description="compile the layers with `torch.compile`")
+
+
+class TrainingResources(DeviceUse):
+    """What one training may use of the machine, and how."""
 
     gpus: NonNegativeInt = Field(1, description="at most; one process on each")
-    sharded: bool = Field(False, description="FSDP: the model is spread over the GPUs; else DDP")
+
+
+class TrainingOptions(DeviceUse):
+    """What a training is told beside its spec: `mars run --option key=value`."""
+
+    checkpoint_minutes: PositiveFloat = 15
 
 
 class Resources(Strict):
@@ -375,7 +397,18 @@ class Resources(Strict):
 
     training: dict[Name, TrainingResources] = Field({}, description="by scale; default: no GPU")
     evaluation_gpus: Literal[0, 1] = Field(0, description="of one evaluation or measurement")
-    checkpoint_minutes: PositiveFloat = Field(15, description="between two saves of a training")
+    checkpoint_minutes: PositiveFloat = Field(
+        15, description="between two saves of a training; more if they would take over 5 % of it"
+    )
+
+    def of_training(self, scale: str) -> TrainingResources:
+        """What a training of this scale may use."""
+        return self.training.get(scale, TrainingResources(gpus=0))
+
+    def options(self, scale: str) -> TrainingOptions:
+        """What a training of this scale is told."""
+        use = self.of_training(scale).model_dump(exclude={"gpus"})
+        return TrainingOptions(**use, checkpoint_minutes=self.checkpoint_minutes)
 
 
 def _artefacts() -> dict[str, Any]:
@@ -400,6 +433,9 @@ class Experiment(Strict):
     data: Data = Field(description="where instructions, and generated benchmarks, come from")
     scales: dict[Name, Scale] = Field(description="the base models")
     training: Training = Field(description="for all models, unless one overrides it")
+    seeds: list[NonNegativeInt] | None = Field(
+        None, description="train every model once with each; null: once, with `training.seed`"
+    )
     models: dict[Name, Model] = Field(description="the checkpoints")
     benchmarks: dict[Name, Benchmark] = Field(description="the lm-eval tasks")
     evaluation: Evaluation = Field(description="the protocol that all evaluations share")
@@ -566,7 +602,8 @@ def _read_yaml(path: Path) -> Any:
 def parse_experiment(content: Any, origin: str) -> Experiment:
     """Check an experiment already read from YAML; ``origin`` names it in error messages."""
     try:
-        return Experiment.model_validate(without_removed(with_defaults(content, origin)))
+        whole = without_removed(with_defaults(content, origin))
+        return Experiment.model_validate(with_seeds(whole, origin))
     except ValidationError as error:
         raise UserError(f"{origin}: {_sentence(error)}") from error
 
