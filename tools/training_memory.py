@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mars.audit.price import LOSS_SHARE
 from mars.provenance.files import readable_size
-from mars.training.cost import DECODERS, training_memory
+from mars.training.cost import DECODERS, loss_chunk, training_memory
 
 ROWS = (2048, 4096, 8192)
 EIGHT: dict[str, Any] = {"gpus": 8, "sharded": True}
@@ -35,7 +34,7 @@ def table() -> str:
             training_memory(
                 DECODERS[shape],
                 row_tokens=row,
-                chunk_logits=int(LOSS_SHARE * memory) // 4,
+                chunk_logits=loss_chunk(memory),
                 **how,
             )
             for _, shape, memory, how in CASES

@@ -56,7 +56,7 @@ class GpuSpeed:
         self, shape: str, method: str, work: Work, resources: TrainingResources
     ) -> Known:
         """GPU-seconds of a training's work, padding not included."""
-        recompute = activation_checkpointing(resources)
+        recompute = resources.activation_checkpointing
         flops = training_flops(DECODERS[shape], work, activation_checkpointing=recompute)
         kind = "ar_sft" if method == "ar_sft" else "mars"
         known = trainings(self.results, shape, kind)
@@ -92,8 +92,3 @@ class GpuSpeed:
 def replayed(method: str) -> bool:
     """Whether a method's steps are CUDA graphs, which the host launches at once."""
     return TIMED[method].static or TIMED[method].method in STREAMING_METHODS
-
-
-def activation_checkpointing(resources: TrainingResources) -> bool:
-    """Whether a training computes its layers' activations twice."""
-    return bool(getattr(resources, "activation_checkpointing", False))

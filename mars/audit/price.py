@@ -18,7 +18,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from mars.audit.gpu_speed import CALIBRATED, MEASURED, MODELLED, GpuSpeed, activation_checkpointing
+from mars.audit.gpu_speed import CALIBRATED, MEASURED, MODELLED, GpuSpeed
 from mars.audit.plan import PlannedJob
 from mars.config.experiment import (
     Benchmark,
@@ -27,19 +27,25 @@ from mars.config.experiment import (
     HubData,
     LiveTau,
     Speculative,
-    TrainingResources,
     WallClock,
 )
 from mars.data.stage import tokens_of
 from mars.decoding.methods import BASELINES, METHODS, TIMED
 from mars.provenance.files import read_json
 from mars.provenance.record import read_record
-from mars.training.cost import DECODERS, Decoder, Memory, Work, document_work, training_memory
+from mars.training.cost import (
+    DECODERS,
+    Decoder,
+    Memory,
+    Work,
+    document_work,
+    loss_chunk,
+    training_memory,
+)
 
 WEIGHT_BYTES = 2  # a finished checkpoint is in bfloat16, as its base is
 TRAINING_BYTES = 12  # of a checkpoint to resume from: float32 weights and two moments of AdamW
 CHECKPOINTS = 3  # of these at a time: two that are kept, and the one being written
-LOSS_SHARE = 1 / 64  # of a GPU's memory, for the logits that the loss holds at once
 
 PAPER_BASES = {"Qwen/Qwen2.5-0.5B-Instruct": "0.5B", "Qwen/Qwen2.5-7B-Instruct": "7B"}
 PAPER_DATA = "allenai/Dolci-Instruct-SFT"
@@ -163,10 +169,6 @@ class Prices:
 
     # --- training -------------------------------------------------------------------------------
 
-    def resources(self, scale: str) -> TrainingResources:
-        """What a training of this scale may use."""
-        return self.experiment.resources.training.get(scale, TrainingResources())
-
     def examples(self, scale: str) -> Examples | None:
         """The training set: as it was tokenised here, otherwise as assumed of the paper's."""
         data = self.experiment.data
@@ -184,17 +186,17 @@ class Prices:
 
     def memory(self, scale: str) -> Memory | None:
         """Peak memory of each GPU of a training, if its rows are as long as configured."""
-        decoder, resources = self.decoder(scale), self.resources(scale)
+        decoder, resources = self.decoder(scale), self.experiment.resources.of_training(scale)
         if decoder is None:
             return None
         training = self.experiment.training
         return training_memory(
             decoder,
             row_tokens=training.row_length * training.rows_per_forward,
-            gpus=resources.gpus,
+            gpus=max(1, resources.gpus),
             sharded=resources.sharded,
-            activation_checkpointing=activation_checkpointing(resources),
-            chunk_logits=int(LOSS_SHARE * self.speed.memory) // 4,
+            activation_checkpointing=resources.activation_checkpointing,
+            chunk_logits=loss_chunk(self.speed.memory),
         )
 
     def _training(self, job: PlannedJob) -> Price | None:
@@ -203,7 +205,7 @@ class Prices:
         shape, examples = self.shape(model.scale), self.examples(model.scale)
         if shape is None or examples is None:
             return None
-        resources = self.resources(model.scale)
+        resources = self.experiment.resources.of_training(model.scale)
         work = self._work(name, examples)
         needed = self.speed.training_seconds(shape, model.method, work, resources)
         seconds, basis = needed.value * self._padding(name, work, examples), needed.basis
@@ -228,7 +230,8 @@ class Prices:
     def _padding(self, name: str, work: Work, examples: Examples) -> float:
         """Tokens forwarded over tokens: all GPUs forward equally many rows, of one length."""
         training = self.experiment.training_of(name)
-        gpus = max(1, self.resources(self.experiment.models[name].scale).gpus)
+        scale = self.experiment.models[name].scale
+        gpus = max(1, self.experiment.resources.of_training(scale).gpus)
         tokens = work.tokens / (examples.count * training.epochs) * training.batch_size
         row = training.row_length * training.rows_per_forward
         forwards = gpus * ceil(tokens / (FILLED * row * gpus))

@@ -14,7 +14,6 @@ from mars.audit.gpu_speed import (
     MEASURED,
     PEAK_FLOPS,
     UTILISATION,
-    activation_checkpointing,
 )
 from mars.audit.plan import PlannedJob
 from mars.audit.price import (
@@ -170,10 +169,10 @@ def _needs(trained: list[str], prices: Prices) -> list[str]:
         decoder, memory = prices.decoder(scale), prices.memory(scale)
         if decoder is None or memory is None:
             continue
-        resources = prices.resources(scale)
+        resources = experiment.resources.of_training(scale)
         how = [f"on each of {resources.gpus}" if resources.gpus > 1 else "on one"]
         how += ["sharded"] * resources.sharded
-        how += ["activation checkpointing"] * activation_checkpointing(resources)
+        how += ["activation checkpointing"] * resources.activation_checkpointing
         lines += [
             f"GPU memory to train {scale} (modelled): {_size(memory.total)} {', '.join(how)}, with "
             f"{tokens} tokens per forward:",

@@ -15,7 +15,9 @@ from typing import Any
 from mars.errors import UserError
 
 FLOAT32, BFLOAT16 = 4, 2  # bytes
-CHUNK_LOGITS = 2**25  # logits that the loss holds at once, unless told otherwise
+# Of mars/training/losses.py, which needs torch: logits that the loss holds at once, at least, and
+# their share of a GPU's memory.
+CHUNK_LOGITS, LOSS_SHARE = 2**25, 1 / 64
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ def training_memory(
         gpus, sharded: one process on each; FSDP where sharded, else every GPU holds everything.
         chunk_logits: logits that the loss holds at once.
     """
-    labels = row_tokens if labels is None else labels
+    labels, sharded = row_tokens if labels is None else labels, sharded and gpus > 1
     residual = BFLOAT16 if sharded else FLOAT32
     layer = saved_by_layer(decoder, residual) * row_tokens
     # Going back through a feed-forward layer: the gradients of its inner product and its output.
@@ -255,6 +257,11 @@ def training_memory(
         working=working,
         loss=loss,
     )
+
+
+def loss_chunk(memory: float) -> int:
+    """Logits that the loss holds at once on a GPU with so many bytes."""
+    return max(CHUNK_LOGITS, int(LOSS_SHARE * memory) // FLOAT32)
 
 
 def saved_by_layer(decoder: Decoder, residual: int) -> int:

@@ -25,15 +25,19 @@ from transformers import (
 from transformers.models.qwen2.modeling_qwen2 import repeat_kv
 
 from mars.errors import UserError
+from mars.training import losses
 from mars.training.block_diffusion import block_diffusion_stream
 from mars.training.cost import (
     BFLOAT16,
+    CHUNK_LOGITS,
     DECODERS,
     FLOAT32,
+    LOSS_SHARE,
     Decoder,
     Work,
     document_work,
     forward_flops,
+    loss_chunk,
     saved_by_layer,
     saved_by_norm,
     training_flops,
@@ -306,6 +310,12 @@ def test_a_row_of_8192_tokens_is_too_much_for_80_gigabytes_without_checkpointing
     assert plain.total > 80e9
     spared = training_memory(DECODERS["7B"], **seven, activation_checkpointing=True)
     assert spared.activations + spared.working < 6e9
+
+
+def test_the_loss_holds_as_many_logits_as_it_says():
+    assert (CHUNK_LOGITS, LOSS_SHARE) == (losses.CPU_CHUNK, losses.GPU_SHARE)
+    assert loss_chunk(80e9) == int(80e9 / 64) // 4
+    assert loss_chunk(1e9) == CHUNK_LOGITS
 
 
 def test_what_a_gpu_holds_of_weights_and_optimiser():
