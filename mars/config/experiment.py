@@ -295,14 +295,23 @@ class WallClock(Strict):
 
     model: Name = Field(description="a MARS model; its one-token mode is the AR baseline")
     questions: PositiveInt = Field(256, description="first N of the benchmark, or a whole batch")
+    heat_map_questions: PositiveInt | None = Field(
+        None, description="the same where a batch size has one round; null: `questions`"
+    )
     rounds: dict[int, PositiveInt] = Field(
-        description="timed rounds of each batch size, after one to warm up; Table 5: 4, 8 and 16"
+        description="timed rounds of each batch size at most, after one to warm up: from the third "
+        "on they end when every speed-up is known to 2 % (docs/speed.md); Table 5: 4, 8 and 16"
     )
     methods: list[ComparedMethod] = Field(
         description="beside transformers' `generate` and the engine's AR decoding"
     )
     cache_blocks: list[PositiveInt] = Field(description="B_cache of `block_cache`")
     authors_cache_blocks: list[PositiveInt] = Field([], description="of `block_cache-authors` (A5)")
+
+    def questions_at(self, batch: int) -> int:
+        """Questions that are decoded at a batch size, which a single batch may exceed."""
+        once = self.heat_map_questions if self.rounds[batch] == 1 else None
+        return max(once or self.questions, batch)
 
 
 class DraftAndTarget(Strict):
@@ -318,7 +327,7 @@ class Speculative(Strict):
     pairs: list[DraftAndTarget] = Field(min_length=1, description="speed-ups are over the first")
     draft_tokens: PositiveInt = Field(4, description="K, tokens drafted per target forward")
     questions: PositiveInt = Field(256, description="first N of the benchmark")
-    rounds: PositiveInt = Field(5, description="timed rounds, after one to warm up")
+    rounds: PositiveInt = Field(5, description="at most; they end as those of `wall_clock` do")
 
 
 class LiveTau(Strict):

@@ -21,7 +21,8 @@ from mars.provenance.files import write_json
 from mars.provenance.manifest import new_folder
 from mars.speed.methods import Pass, stopwatch
 from mars.speed.questions import Questions
-from mars.speed.timing import circumstances, ratios, spread, take_turns, weights_of
+from mars.speed.rounds import ratios, spread, take_turns
+from mars.speed.timing import circumstances, weights_of
 
 if TYPE_CHECKING:
     from mars.config.experiment import DraftAndTarget

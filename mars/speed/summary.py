@@ -40,7 +40,7 @@ def _place(record: dict[str, Any]) -> tuple:
 
 
 def table(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row per cell; medians, and the quartiles of the throughput."""
+    """One row per cell; means over rounds, and the 95 % interval of the throughput."""
     return pd.DataFrame([_row(record) for record in records])
 
 
@@ -49,16 +49,18 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     if "skipped" in record:
         return {**row, "skipped": record["skipped"]}
     rate, equal = record["tokens_per_second"], record["equal_to_greedy"]
-    medians = ("decode_tokens_per_second", "prefill_seconds", "decode_seconds")
+    lower, upper = rate["interval"] or (None, None)
+    parts = ("decode_tokens_per_second", "prefill_seconds", "decode_seconds")
     return {
         **row,
-        "tokens_per_second": rate["median"],
-        "quarter": rate["quartiles"][0],
-        "three_quarters": rate["quartiles"][1],
-        **{key: record[key]["median"] for key in medians},
+        "rounds": len(rate["values"]),
+        "tokens_per_second": rate["mean"],
+        "lower": lower,
+        "upper": upper,
+        **{key: record[key]["mean"] for key in parts},
         "tokens_per_forward": record["tokens_per_forward"],
         **{
-            f"{kind}_{name}": record[kind].get(name, {}).get("median")
+            f"{kind}_{name}": record[kind].get(name, {}).get("mean")
             for kind in ("speedup_over", "efficiency_over")
             for name in ("hf", "autoregressive")
         },
@@ -96,8 +98,8 @@ def _circumstances(records: list[dict[str, Any]]) -> list[str]:
         *(f"```\n{command}\n```" for command in commands),
         f"**{first['label']}** on {device}; {packages}, Python {versions['python']}; "
         f"load average {min(loads):.1f} to {max(loads):.1f}. {first['sequences']} prompts, at "
-        f"most {first['spec']['max_new_tokens']} new tokens; medians of "
-        f"{first['spec']['repeats']} rounds, in brackets the quartiles.",
+        f"most {first['spec']['max_new_tokens']} new tokens; means over at most "
+        f"{first['spec']['repeats']} rounds, in brackets their 95 % intervals.",
     ]
 
 
@@ -113,7 +115,8 @@ COLUMNS = {
     "method": "{method}",
     "tau": "{tau}",
     "B_cache": "{cache_block}",
-    "tokens/s": "{tokens_per_second:.0f} [{quarter:.0f}, {three_quarters:.0f}]",
+    "rounds": "{rounds}",
+    "tokens/s": "{tokens_per_second:.0f}{interval}",
     "decoding only": "{decode_tokens_per_second:.0f}",
     "prefill s": "{prefill_seconds:.2f}",
     "decode s": "{decode_seconds:.2f}",
@@ -130,10 +133,12 @@ def _line(row: dict[str, Any]) -> list[str]:
     values = {key: _Blank() if value is None else value for key, value in row.items()}
     forms = list(COLUMNS.values())
     if "skipped" in row:
-        forms = [*forms[:4], "skipped: {skipped}", *[""] * 9]
-    elif row["must_be_equal"] and row["equal_to_greedy"] < row["sequences"]:
+        forms = [*forms[:4], "", "skipped: {skipped}", *[""] * 9]
+    elif row["lower"] is not None:
+        values["interval"] = f" [{row['lower']:.0f}, {row['upper']:.0f}]"
+    if row.get("must_be_equal") and row["equal_to_greedy"] < row["sequences"]:
         values["remark"] = " (should be all)"
-    return [form.format(**{"remark": "", **values}) for form in forms]
+    return [form.format(**{"remark": "", "interval": "", **values}) for form in forms]
 
 
 def _caches(records: list[dict[str, Any]]) -> str:
@@ -150,9 +155,10 @@ def _caches(records: list[dict[str, Any]]) -> str:
                 if name.startswith(f"{method} tau={cell['tau']} ")
             }
             if ratios:
-                block, ratio = min(ratios.items(), key=lambda item: item[1]["median"])
-                low, high = ratio["quartiles"]
-                over = f"{ratio['median']:.2f} [{low:.2f}, {high:.2f}]"
+                block, ratio = min(ratios.items(), key=lambda item: item[1]["mean"])
+                over = f"{ratio['mean']:.2f}"
+                if ratio["interval"] is not None:
+                    over += " [{:.2f}, {:.2f}]".format(*ratio["interval"])
                 tau = "" if cell["tau"] is None else str(cell["tau"])
                 lines.append([str(cell["batch"]), tau, method, block, over])
     if not lines:

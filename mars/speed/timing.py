@@ -9,7 +9,6 @@ continues with the batch size that it had reached.
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -17,10 +16,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
-import numpy as np
 import torch
 
 from mars.decoding import in_order, longest_first
@@ -30,6 +27,7 @@ from mars.evaluation.scores import Score
 from mars.provenance.files import read_jsonl, sha256_file, write_jsonl
 from mars.provenance.record import hardware, versions
 from mars.speed.methods import Condition, Pass, Skip, Workload, runner, timed_named
+from mars.speed.rounds import Round, ratios, spread, take_turns
 
 PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
 MEASUREMENTS = "measurements.jsonl"
@@ -85,7 +83,7 @@ def measure(
 
     Args:
         wanted: conditions; both baselines of each batch size are added to them.
-        repeats: rounds, after one to warm up.
+        repeats: rounds at most, after one to warm up; fewer where their intervals are narrow.
         spec: what the numbers depend on beside workload and condition (code, versions).
         circumstances: as of :func:`circumstances`, to be written into every record.
         score: puts the accuracy into every record, outside the clock.
@@ -171,41 +169,13 @@ def _runners(
     return runners, skipped
 
 
-def take_turns(
-    runners: Mapping[str, Callable[[], Pass]], repeats: int, say: Callable[[str], None]
-) -> tuple[dict[str, Pass], list[dict[str, Pass]]]:
-    """A warm-up pass of each runner, then rounds in which each takes its turn; both results."""
-    start = monotonic()
-    warm_up = {}
-    for name, run in runners.items():
-        warm_up[name] = run()
-        say(f"warm-up of {name}, {warm_up[name].seconds:.1f} s")
-    expected = monotonic() - start
-    say(f"{repeats} rounds of about {expected:.0f} s, {repeats * expected / 60:.1f} minutes")
-    gc.collect()
-    gc.freeze()  # so that the collections between passes have little to look at
-    rounds = []
-    for number in range(1, repeats + 1):
-        start = monotonic()
-        results = {}
-        for name, run in runners.items():
-            gc.collect()
-            results[name] = run()
-        rounds.append(results)
-        say(f"round {number} of {repeats}, {monotonic() - start:.0f} s")
-    gc.unfreeze()
-    return warm_up, rounds
-
-
 SPREAD = (
     *("tokens_per_second", "decode_tokens_per_second"),
     *("seconds", "prefill_seconds", "decode_seconds"),
 )
 
 
-def _result(
-    condition: Condition, warm_up: dict[str, Pass], rounds: list[dict[str, Pass]]
-) -> dict[str, Any]:
+def _result(condition: Condition, warm_up: dict[str, Pass], rounds: list[Round]) -> dict[str, Any]:
     """What was measured for one condition, without the circumstances."""
     outputs, greedy = warm_up[condition.name], warm_up["autoregressive"]
     passes = [results[condition.name] for results in rounds]
@@ -231,22 +201,6 @@ def _result(
         },
         "repeats_agree": all(one.tokens == outputs.tokens for one in passes),
         "threads": torch.get_num_threads(),
-    }
-
-
-def ratios(rounds: list[dict[str, Pass]], name: str, other: str) -> list[float]:
-    """Throughput over that of another within each round."""
-    return [turn[name].tokens_per_second / turn[other].tokens_per_second for turn in rounds]
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """Median, quartiles, extremes and the values themselves."""
-    low, quarter, median, three_quarters, high = np.percentile(values, [0, 25, 50, 75, 100])
-    return {
-        "median": float(median),
-        "quartiles": [float(quarter), float(three_quarters)],
-        "range": [float(low), float(high)],
-        "values": values,
     }
 
 

@@ -1,8 +1,9 @@
 """Tables 5 and 6 of the paper, wall clock, from the records of what was timed here.
 
 The paper's numbers stand beside ours where it has the row; rows of ours say that they are beyond
-the paper. Times are medians over rounds; their quartiles are columns of the CSV, as is the record
-that a number comes from. Standard errors of times are over rounds, of accuracies over questions.
+the paper. Times are means over rounds; their 95 % intervals, by Student's t, are columns of the
+CSV, as is the record that a number comes from. Standard errors of times are over rounds, of
+accuracies over questions.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def _over(record: TimingRecord, baseline: str) -> TimingRecord | None:
         return None
     if record["spec"]["cell"]["method"] == baseline:
         rounds = len(record["seconds"]["values"])
-        return {"median": 1.0, "quartiles": [1.0, 1.0], "values": [1.0] * rounds}
+        return {"mean": 1.0, "interval": [1.0, 1.0], "values": [1.0] * rounds}
     return record["speedup_over"].get(baseline)
 
 
@@ -147,8 +148,8 @@ def _notes5(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
         f"{_or(record['sequences'] for record in measured)} {spec.benchmark} questions, at most "
         f"{first['spec']['max_new_tokens']} new tokens, tau = {spec.tau}. {_machine(first)}",
         _spread_note(measured),
-        "A speed-up is the median over the rounds of the ratio within a round. lm-eval computes "
-        "the accuracy from the very tokens that were timed.",
+        "A speed-up is the mean over the rounds of the ratio within a round. lm-eval computes the "
+        "accuracy from the very tokens that were timed.",
     ]
     if (scale := spec.stands_for(model)) != PUBLISHED_SCALE:
         notes.append(
@@ -273,7 +274,7 @@ def _cells(
     extra: Mapping[str, str | int] | None = None,
     **row: Any,
 ) -> list[TableCell]:
-    """The cells of a row, its times with their quartiles; ``file``: the record they are from."""
+    """The cells of a row, its times with their intervals; ``file``: the record they are from."""
     ours = {quantity: _timed(measured) for quantity, measured in timed.items()}
     ours |= {quantity: (number, NONE, NONE) for quantity, number in counted.items()}
     return [
@@ -281,10 +282,10 @@ def _cells(
             quantity=quantity,
             ours=number,
             published=paper.get(quantity),
-            extra={**(extra or {}), "quarter": low, "three_quarters": high, "record": file},
+            extra={**(extra or {}), "lower": lower, "upper": upper, "record": file},
             **row,
         )
-        for quantity, (number, low, high) in ours.items()
+        for quantity, (number, lower, upper) in ours.items()
     ]
 
 
@@ -295,14 +296,14 @@ def _read_lines(folder: Path) -> list[tuple[str, TimingRecord]]:
 
 
 def _timed(measured: TimingRecord | None) -> tuple[Measured | None, float | str, float | str]:
-    """The median with the standard error of the mean over rounds, and the quartiles."""
+    """The mean with its standard error over rounds, and the ends of its interval."""
     if measured is None:
         return None, NONE, NONE
     values = measured["values"]
-    low, high = (round(value, 6) for value in measured["quartiles"])
     if len(values) < 2:
-        return Measured(measured["median"]), low, high
-    return Measured(measured["median"], mean(values).stderr, len(values)), low, high
+        return Measured(measured["mean"]), NONE, NONE
+    lower, upper = (round(end, 6) for end in measured["interval"])
+    return Measured(measured["mean"], mean(values).stderr, len(values)), lower, upper
 
 
 def _score(record: TimingRecord, key: str) -> Measured | None:
@@ -328,14 +329,19 @@ def _machine(record: TimingRecord) -> str:
 
 def _spread_note(records: list[TimingRecord]) -> str:
     taken = [record["seconds"] for record in records]
-    halves = ((high - low) / 2 for low, high in (seconds["quartiles"] for seconds in taken))
-    widths = sorted(half / one["median"] for half, one in zip(halves, taken, strict=True))
+    ends = [(one["mean"], *one["interval"]) for one in taken if one["interval"] is not None]
+    widths = sorted((upper - lower) / 2 / middle for middle, lower, upper in ends)
+    wide = (
+        f" Half the 95 % interval of the seconds is {widths[len(widths) // 2]:.1%} of the mean in "
+        f"the middle cell and {widths[-1]:.1%} in the worst."
+        if widths
+        else ""
+    )
     return (
-        f"Times are medians over the rounds ({_or(len(seconds['values']) for seconds in taken)} "
-        "per cell), in which the rows take turns after a warm-up; their error is the standard "
-        "error of the mean over the rounds. Half the interquartile range of the seconds is "
-        f"{widths[len(widths) // 2]:.1%} of the median in the middle cell and {widths[-1]:.1%} in "
-        "the worst."
+        f"Times are means over the rounds ({_or(len(seconds['values']) for seconds in taken)} per "
+        "cell), in which the rows take turns after a warm-up; ± is the standard error of the mean. "
+        "Intervals (`lower`, `upper` in the CSV) are by Student's t. Rounds end when those of all "
+        f"ratios are narrow enough, so they are nominal.{wide}"
     )
 
 

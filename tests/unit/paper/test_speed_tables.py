@@ -12,7 +12,7 @@ from mars.paper.tables.files import write
 from mars.paper.tables.wall_clock import table5, table6
 from mars.provenance.files import write_json, write_jsonl
 from mars.speed.methods import Condition
-from mars.speed.timing import spread
+from mars.speed.rounds import spread
 from tests.support.printed_tables import printed
 
 SHARED = {
@@ -100,6 +100,10 @@ def test_table_5_has_every_published_row_and_ours(sweep, plan, tmp_path):
     best = ours["MARS + block cache", "8", "speedup_over_ar"]
     assert float(best["value"]) == pytest.approx(1.6)
     assert 0 < float(best["stderr"]) < 0.1
+    # Student's t over five rounds: 2.776 standard errors, not 1.96.
+    half = 2.776 * float(best["stderr"])
+    assert float(best["lower"]) == pytest.approx(1.6 - half, abs=1e-3)
+    assert float(best["upper"]) == pytest.approx(1.6 + half, abs=1e-3)
     assert (best["n"], best["record"]) == (
         "5",
         "wall_clock/measurements.jsonl: batch=4 block_cache tau=0.95 cache_block=8",

@@ -10,8 +10,8 @@ from mars.config.experiment import DraftAndTarget
 from mars.decoding import decode
 from mars.decoding.requests import Decoded
 from mars.speed.methods import Pass
+from mars.speed.rounds import ratios
 from mars.speed.speculative import SpeculativeDecoder, _quality
-from mars.speed.timing import ratios
 
 
 def pair(draft, target):
