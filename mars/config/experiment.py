@@ -181,6 +181,11 @@ class Model(Strict):
     ar_weight: NonNegativeFloat = Field(
         1.0, description="weight of the AR (SFT) loss beside the mask loss; 0: 'w/o SFT loss'"
     )
+    right_shift: bool = Field(
+        True,
+        description="of block_diffusion: position j predicts token j + 1, as published (C1); "
+        "false: a masked position predicts its own token",
+    )
     epochs_factor: PositiveInt = Field(
         1, description="multiplies `training.epochs`; 2: the paper's compute-matched AR SFT"
     )
@@ -192,6 +197,13 @@ class Model(Strict):
             raise ValueError("`parent` is needed by every method but `base`, which has none")
         if (self.method in ("mars", "block_diffusion")) != (self.block_size is not None):
             raise ValueError("`block_size` is needed by mars and block_diffusion, and only there")
+        if not self.right_shift and self.method != "block_diffusion":
+            raise ValueError("`right_shift: false` is for block_diffusion only; remove it")
+        if not self.right_shift and self.source == "released":
+            raise ValueError(
+                "the authors trained their checkpoint with `right_shift: true`; remove the key, or "
+                "remove `source` to train this model here"
+            )
         if self.source == "released" and (self.released is None or self.method == "base"):
             raise ValueError(
                 "`source: released` is for a fine-tuned model with `released: {repository: ...}`; "

@@ -83,6 +83,7 @@ def evaluate(
         max_new_tokens=protocol.max_new_tokens,
         slots=protocol.slots,
         method=spec.method,
+        options={"right_shift": spec.right_shift} if spec.method == "block_diffusion" else {},
         on_start=lambda: startup.update(seconds=time.time() - psutil.Process().create_time()),
     )
     for name, missing in missing_cells.items():

@@ -78,6 +78,7 @@ class ModelIdentity(Spec):
     method: str
     block_size: int | None = None
     ar_weight: float = 1.0
+    right_shift: bool = True
     epochs_factor: int = 1
     inverse_t_weighting: bool = False
     released: str | None = None
@@ -154,7 +155,7 @@ def identities(experiment: Experiment, names: Iterable[str]) -> dict[str, ModelI
         taken = model.released if model.source == "released" else None
         found[name] = ModelIdentity(
             **model.model_dump(
-                include={"scale", "method", "block_size", "ar_weight", "epochs_factor"}
+                include={*ModelIdentity.model_fields} - {"inverse_t_weighting", "released"}
             ),
             inverse_t_weighting=experiment.training_of(name).inverse_t_weighting,
             released=taken.repository if taken else None,

@@ -35,6 +35,8 @@ class Row:
             absent.
         benchmarks: titles of the cells of each quantity.
         inverse_t: whether training weights sequences by 1/t.
+        right_shift: whether position j predicts token j + 1; only of block diffusion can it be
+            otherwise.
         beyond: whether the row is ours alone.
         extra: further fields of the row's cells.
     """
@@ -49,6 +51,7 @@ class Row:
     decoding: Mapping[str, Any] = field(default_factory=dict)
     benchmarks: tuple[str, ...] = (*BENCHMARKS, AVERAGE)
     inverse_t: bool = False
+    right_shift: bool = True
     beyond: bool = False
     extra: Mapping[str, str | int | float] = field(default_factory=dict)
 

@@ -19,8 +19,10 @@ from mars.config.experiment import (
 from mars.config.overlays import DEFAULT
 from mars.config.reference import BEGIN, END, json_schema, key_reference
 from mars.errors import UserError
+from mars.evaluation.stage import resolve as resolve_evaluation
 from mars.paper.artefacts import ARTEFACTS
 from mars.paper.published import STAGE_EPOCHS, table, table2
+from mars.training.stage import resolve_training
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = sorted(set((ROOT / "config").glob("*.yaml")) - {DEFAULT})
@@ -94,6 +96,7 @@ MISTAKES = [
     ("settings/tau-0.95/method", "guess", ["settings.tau-0.95.method", "'jacobi', 'block_cache'"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
     ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
+    ("models/mars-b4-small/right_shift", False, ["models.mars-b4-small", "block_diffusion only"]),
     ("models/ar-small", None, [".parent` names 'ar-small', which does not exist"]),
     (
         "training/checkpoint_minutes",
@@ -118,6 +121,23 @@ def test_a_mistake_is_one_sentence(tiny: dict, key: str, value: object, expected
     assert "\n" not in sentence
     for part in expected:
         assert part in sentence, sentence
+
+
+def test_the_released_block_diffusion_is_shifted(tiny: dict):
+    """The authors trained and sampled it so (C1); the un-shifted form has to be trained here."""
+    models = tiny["models"]
+    name = next(one for one in models if models[one]["method"] == "block_diffusion")
+    whole = parse_experiment(tiny, "tiny")
+    assert whole.models[name].right_shift
+    assert resolve_training(whole, name).right_shift
+    assert resolve_evaluation(whole, name).right_shift
+    models[name]["right_shift"] = False
+    unshifted = parse_experiment(tiny, "tiny")
+    assert not resolve_training(unshifted, name).right_shift
+    assert not resolve_evaluation(unshifted, name).right_shift
+    models[name] |= {"source": "released", "released": {"repository": "x/y"}}
+    with pytest.raises(UserError, match=f"models.{name}.*`right_shift: true`; remove the key"):
+        parse_experiment(tiny, "tiny")
 
 
 def test_null_removes_an_entry_and_what_stands_on_it(tiny: dict):
