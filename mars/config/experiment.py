@@ -222,6 +222,11 @@ class Benchmark(Strict):
     metric: str = Field(description="the score the tables show; the records keep all")
     filter: str = Field("none", description="lm-eval's filter of that score")
     num_fewshot: int = Field(0, description="worked examples in the prompt")
+    fewshot_as_multiturn: bool = Field(
+        True,
+        description="worked examples are turns of the conversation, lm-eval's default; false: they "
+        "stand in one user turn with the question (C2)",
+    )
     limit: PositiveInt | None = Field(None, description="first N questions (of each subtask)")
     subtasks: list[str] | None = Field(None, description="parts of a group; null: all")
     unsafe_code: bool = Field(False, description="allow running code that the model wrote")
