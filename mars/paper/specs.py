@@ -147,6 +147,14 @@ def paper_scales(
     }
 
 
+def _epochs_factor(experiment: Experiment, name: str) -> int:
+    """Stages that a model was trained for by its method; those of AR SFT in a row count as one."""
+    model = experiment.models[name]
+    before = model.parent if model.method == "ar_sft" else None
+    longer = before is not None and experiment.models[before].method == "ar_sft"
+    return model.epochs_factor + (_epochs_factor(experiment, before) if longer and before else 0)
+
+
 def identities(experiment: Experiment, names: Iterable[str]) -> dict[str, ModelIdentity]:
     """What these models of the experiment are."""
     found = {}
@@ -155,8 +163,9 @@ def identities(experiment: Experiment, names: Iterable[str]) -> dict[str, ModelI
         taken = model.released if model.source == "released" else None
         found[name] = ModelIdentity(
             **model.model_dump(
-                include={*ModelIdentity.model_fields} - {"inverse_t_weighting", "released"}
+                include={"scale", "method", "block_size", "ar_weight", "right_shift"}
             ),
+            epochs_factor=_epochs_factor(experiment, name),
             inverse_t_weighting=experiment.training_of(name).inverse_t_weighting,
             released=taken.repository if taken else None,
         )

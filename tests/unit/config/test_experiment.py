@@ -21,7 +21,10 @@ from mars.config.reference import BEGIN, END, json_schema, key_reference
 from mars.errors import UserError
 from mars.evaluation.stage import resolve as resolve_evaluation
 from mars.paper.artefacts import ARTEFACTS
+from mars.paper.evaluations import models_for, settings_for
 from mars.paper.published import STAGE_EPOCHS, table, table2
+from mars.paper.specs import identities
+from mars.paper.tables.findings import DIFFERENCES, FINDINGS
 from mars.training.stage import resolve_training
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -174,7 +177,8 @@ def test_paper_has_every_model_of_its_tables_once():
             model.ar_weight > 0 if model.method == "mars" else None,
             model.epochs_factor,
         )
-        for model in experiment.models.values()
+        for name, model in experiment.models.items()
+        if not experiment.training_of(name).inverse_t_weighting
     )
     published = {
         (row.scale, row.method, row.block_size, row.sft_loss, max(1, row.epochs // STAGE_EPOCHS))
@@ -187,6 +191,29 @@ def test_paper_has_every_model_of_its_tables_once():
     assert ours == Counter(published)
 
 
+def test_two_stages_of_ar_sft_in_a_row_are_the_compute_matched_row():
+    """C4: ten epochs in one schedule, or twice five."""
+    content = read_experiment(ROOT / "config/paper.yaml")
+    twice = {"scale": "0.5B", "method": "ar_sft", "parent": "ar-sft-0.5B"}
+    models = {**content["models"], "ar-sft-twice-0.5B": twice}
+    experiment = parse_experiment({**content, "models": models}, "x")
+    found = identities(experiment, ["ar-sft-0.5B", "ar-sft-2x-0.5B", "ar-sft-twice-0.5B"])
+    assert [one.epochs_factor for one in found.values()] == [1, 2, 2]
+    assert identities(experiment, ["mars-b4-0.5B"])["mars-b4-0.5B"].epochs_factor == 1
+
+
+def test_paper_has_what_is_beyond_its_tables():
+    """Each finding that can be measured has its model and its setting."""
+    experiment = load_experiment(ROOT / "config/paper.yaml")
+    spec = FINDINGS.resolve(experiment)
+    for one in DIFFERENCES:
+        for row in filter(None, (one.there and one.there(row) for row in one.rows())):
+            models, settings = models_for(row, spec), settings_for(row.decoding, spec.settings)
+            run = [s for name in models for s in experiment.evaluations_of(name) if s in settings]
+            wanted = row.scale == "0.5B" and row.block_size in (None, 4)
+            assert run or not wanted, row.label
+
+
 def test_paper_evaluates_every_cell_of_its_threshold_sweep():
     experiment = load_experiment(ROOT / "config/paper.yaml")
     titles = {item.title: name for name, item in experiment.benchmarks.items()}
@@ -197,6 +224,7 @@ def test_paper_evaluates_every_cell_of_its_threshold_sweep():
             if (model.scale, model.method) == (line["scale"], "mars")
             and model.block_size == int(line["block_size"])
             and (model.ar_weight > 0) == (line["sft_loss"] == "true")
+            and not experiment.training_of(name).inverse_t_weighting
         )
         wanted = None if float(line["tau"]) == 1 else float(line["tau"])
         (setting,) = (
