@@ -106,12 +106,15 @@ class ComparisonSpec(Spec):
         tables: the number of each table that the paper prints, by name of ours.
         same_models: by scale of the paper, whether ours started from its base model and data.
         titles: the benchmarks that an average is over.
+        same_weights: our models that are the paper's own, not trained again: the checkpoints that
+            the authors released, and base models.
     """
 
     tables: dict[str, int]
     scales: dict[str, PaperScale]
     same_models: dict[str, bool]
     titles: list[str]
+    same_weights: list[str]
 
 
 class Shown(Spec):

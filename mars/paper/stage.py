@@ -28,6 +28,9 @@ def comparison_spec(experiment: Experiment) -> ComparisonSpec:
             for size in sorted({scale.stands_for for scale in scales.values()})
         },
         titles=list(benchmark_keys(experiment.benchmarks)),
+        same_weights=[
+            name for name in experiment.models if name not in experiment.trained_models()
+        ],
     )
 
 

@@ -42,7 +42,7 @@ COMPARED = {
     **{"artefact": "table2", "scale": "0.5B", "row": "AR SFT", "benchmark": "GSM8K"},
     **{"quantity": "accuracy", "ours": "61.2345", "ours_stderr": "3.4", "published": "32.0"},
     **{"published_stderr": "4.8", "difference": "29.2345", "stderr": "5.9"},
-    **{"verdict": "not comparable", "rule": "another model"},
+    **{"verdict": "not comparable", "rule": "another model", "chance": "0.0"},
 }
 
 
