@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mars.config.experiment import Benchmark, Experiment, Setting
 from mars.evaluation.scores import Score, average, headline, mean, ratio, tokens_per_forward
 from mars.paper.published import AVERAGE, BENCHMARKS, STAGE_EPOCHS, Row
-from mars.paper.specs import Selection, TableSpec, identities, paper_scales
+from mars.paper.specs import Selection, TableSpec, identities, paper_scales, seeds_of
 from mars.paper.tables.table import Measured
 from mars.provenance.files import read_json, read_jsonl
 
@@ -43,11 +43,12 @@ PLAIN = Setting.model_validate({})  # one-token mode: a row's setting is this, b
 
 
 def models_for(row: Row, spec: Selection) -> list[str]:
-    """Our models that are what the row is."""
+    """Our models that are what the row is; of one trained from several seeds, the first."""
     return [
         name
         for name, model in spec.models.items()
-        if spec.scales[model.scale].stands_for == row.scale
+        if model.seed_of is None
+        and spec.scales[model.scale].stands_for == row.scale
         and (model.method, model.block_size) == (row.method, row.block_size)
         and row.sft_loss in (None, model.ar_weight > 0)
         and row.epochs in (0, STAGE_EPOCHS * model.epochs_factor)
@@ -94,7 +95,8 @@ def of_rows(rows: Sequence[Row], experiment: Experiment) -> TableSpec:
 
 def selection(rows: Sequence[Row], spec: TableSpec) -> TableSpec:
     """What some rows need of ``spec``; what is left out can change without effect."""
-    models = {name for row in rows for name in models_for(row, spec)}
+    first = {name for row in rows for name in models_for(row, spec)}
+    models = {name for one in first for name in seeds_of(one, spec.models)}
     decodings: list[Mapping[str, Any]] = [{}, *(row.decoding for row in rows)]
     settings = {name for one in decodings for name in settings_for(one, spec.settings)}
     titles = {title for row in rows for title in row.benchmarks}

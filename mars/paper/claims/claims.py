@@ -13,25 +13,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mars.paper import published
+from mars.paper.claims.intervals import Interval, Uncertain, bootstrap
 from mars.paper.claims.significance import (
-    FAILS,
-    HOLDS,
     MARGIN,
-    UNDECIDED,
-    Interval,
     PairedTest,
-    above,
-    below,
-    bootstrap_mean,
-    combined,
     combined_test,
     no_worse,
+    speed,
     stderr_of,
     trusted,
 )
 from mars.paper.claims.tradeoff import gap, tradeoffs
-from mars.paper.evaluations import Evaluations, ModelAndSetting, average_of, models_for
+from mars.paper.claims.verdicts import FAILS, HOLDS, UNDECIDED, above, below, combined, within
+from mars.paper.evaluations import Evaluations, ModelAndSetting, models_for
 from mars.paper.published import SCALES, STAGE_EPOCHS, Row
+from mars.paper.specs import seeds_of
 from mars.paper.tables.table import NONE, NOT_RUN
 from mars.paper.tables.tidy_csv import Line
 
@@ -77,14 +73,10 @@ class Results:
             return None
         return combined_test(comparison, self.evaluations, {pair[0]: 1, pair[1]: -1})
 
-    def speed(self, row: Row) -> Interval | None:
-        """Average tokens per forward of a row, over the benchmarks it was run on."""
+    def speed(self, row: Row) -> tuple[Interval, int, int] | None:
+        """Average tokens per forward of a row, as :func:`significance.speed` gives it."""
         run = self.run_of(row)
-        if run is None:
-            return None
-        ours = self.evaluations.measure("tokens_per_forward", run, self.evaluations.keys)
-        whole = average_of([one for one in ours.values() if one is not None])
-        return Interval.of(whole.value, whole.stderr) if whole else None
+        return None if run is None else speed(self.evaluations, run)
 
     def checkpoint(self, row: Row | None) -> Described | None:
         """What is known of the checkpoint of a row's model."""
@@ -103,11 +95,16 @@ class Results:
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict, the numbers behind it as text, and the paired tests among them."""
+    """A verdict, the numbers behind it as text, and the paired tests among them.
+
+    ``trainings``: how often the model was trained that was trained the fewest times; None where no
+    training decides. One training says nothing of the next.
+    """
 
     verdict: str
     evidence: str
     tests: Sequence[PairedTest] = ()
+    trainings: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,9 +121,15 @@ NOTHING = Judged(NOT_RUN, "this experiment has not measured it")
 
 
 def _judged(
-    verdicts: Sequence[str], parts: Iterable[str], tests: Sequence[PairedTest] = ()
+    verdicts: Sequence[str],
+    parts: Iterable[str],
+    tests: Sequence[PairedTest] = (),
+    trainings: Iterable[int] = (),
 ) -> Judged:
-    return Judged(combined(verdicts), "; ".join(parts), tests) if verdicts else NOTHING
+    if not verdicts:
+        return NOTHING
+    fewest = min([*trainings, *(test.trainings for test in tests)], default=None)
+    return Judged(combined(verdicts), "; ".join(parts), tests, fewest)
 
 
 # --- the rows that claims are about -------------------------------------------------------------
@@ -168,12 +171,13 @@ def several_tokens_at_a_small_loss(results: Results) -> Judged:
     for row in published.table4():
         before = mars(row.scale, row.block_size)
         test = results.test(f"{row.label}: tau = 0.95 minus one token", row, before)
-        speed = results.speed(row)
-        if test is not None and speed is not None:
+        counted = results.speed(row)
+        if test is not None and counted is not None:
             tests.append(test)
-            fast = trusted(test.fewest, above(speed, TOKENS_PER_FORWARD))
+            tokens, _, fewest = counted
+            fast = trusted(fewest, above(tokens, TOKENS_PER_FORWARD))
             verdicts += [fast, no_worse(test)]
-            parts.append(f"{row.label}: {_range(speed)} tokens per forward, change {test}")
+            parts.append(f"{row.label}: {_range(tokens)} tokens per forward, change {test}")
     return _judged(verdicts, parts, tests)
 
 
@@ -221,7 +225,7 @@ def block_cache_beats_ar(results: Results) -> Judged:
         for batch, line in sorted(best.items())
     )
     evidence = f"best cache block at each batch size: {'; '.join(parts)}"
-    return _judged(list(map(_faster, best.values())), [evidence])
+    return _judged(list(map(_faster, best.values())), [evidence], trainings=[1])
 
 
 def tau_is_a_live_knob(results: Results) -> Judged:
@@ -233,7 +237,7 @@ def tau_is_a_live_knob(results: Results) -> Judged:
         for policy in (fixed, adaptive)
     ]
     saved = [before - after for before, after in zip(*latencies, strict=True)]
-    interval = bootstrap_mean([saved])
+    interval = bootstrap([saved])
     rates = _busy_rate(fixed), _busy_rate(adaptive)
     if rates[0] is None or rates[1] is None:
         return Judged(UNDECIDED, "the load never kept all slots busy")
@@ -245,6 +249,7 @@ def tau_is_a_live_knob(results: Results) -> Judged:
         f"{adaptive['latency']['median']:.2f} against {fixed['latency']['median']:.2f} s, mean "
         f"latency shorter by {_range(interval)} s, "
         f"accuracy {_accuracy(adaptive)} against {_accuracy(fixed)}",
+        trainings=1,
     )
 
 
@@ -259,34 +264,40 @@ def composes_with_speculative_decoding(results: Results) -> Judged:
     lines = [one for one in results.speedups("table6", "speedup") if one["row"] in others]
     parts = (f"{line['row']}: {_range(_interval(line))}" for line in lines)
     evidence = f"speed-up over {first}: {'; '.join(parts)}"
-    return _judged(list(map(_faster, lines)), [evidence])
+    return _judged(list(map(_faster, lines)), [evidence], trainings=[1])
 
 
 def jacobi_stays_near_one(results: Results) -> Judged:
     _, jacobi, ours = map(results.speed, published.table9())
     if jacobi is None:
         return NOTHING
-    beside = f", MARS (B=4) at tau = 0.95: {_range(ours)}" if ours else ""
-    evidence = f"Jacobi on AR SFT: {_range(jacobi)} tokens per forward{beside}"
-    return Judged(below(jacobi, JACOBI), evidence)
+    tokens, trainings, fewest = jacobi
+    beside = f", MARS (B=4) at tau = 0.95: {_range(ours[0])}" if ours else ""
+    evidence = f"Jacobi on AR SFT: {_range(tokens)} tokens per forward{beside}"
+    verdict = trusted(fewest, below(tokens, JACOBI))
+    return _judged([verdict], [evidence], trainings=[trainings])
 
 
 def metric_hardly_matters(results: Results) -> Judged:
     """Accuracy of the metrics at equal speed, on the questions that all were run on."""
     run = results.run_of(mars("0.5B", 4))
-    curves = tradeoffs(str(run.model), results.evaluations) if run else {}
-    if len(curves) < 2 or "probability" not in curves:
+    if run is None:
         return NOTHING
-    probability, verdicts, parts = curves.pop("probability"), [], []
-    for metric, curve in curves.items():
-        between = gap(curve, probability)
+    models = seeds_of(str(run.model), results.evaluations.spec.models)
+    trainings = [found for name in models if (found := tradeoffs(name, results.evaluations))]
+    metrics = [name for name in (trainings[0] if trainings else {}) if name != "probability"]
+    trainings = [one for one in trainings if {"probability", *metrics} <= one.keys()]
+    verdicts, parts = [], []
+    for metric in metrics if trainings else []:
+        between = gap([(one[metric], one["probability"]) for one in trainings])
         if between is None:
             verdicts.append(UNDECIDED)
             parts.append(f"{metric}: no speed in common with probability")
         else:
-            verdicts.append(trusted(curve.fewest, below(between.distance(), MARGIN)))
+            fewest = min(one[metric].fewest for one in trainings)
+            verdicts.append(trusted(fewest, within(between, MARGIN)))
             parts.append(f"{metric} minus probability at equal speed: {between} points")
-    return _judged(verdicts, parts)
+    return _judged(verdicts, parts, trainings=[len(trainings)])
 
 
 def same_parameters_same_interface(results: Results) -> Judged:
@@ -392,7 +403,7 @@ CLAIMS = (
 
 
 def _interval(line: Line) -> Interval:
-    return Interval.of(float(line["value"]), stderr_of(line))
+    return Uncertain(float(line["value"]), stderr_of(line) or 0.0).interval()
 
 
 def _faster(line: Line) -> str:

@@ -16,13 +16,13 @@ from math import inf
 from pathlib import Path
 
 from mars.paper import published
+from mars.paper.claims.intervals import Uncertain
 from mars.paper.claims.significance import stderr_of
 from mars.paper.claims.verdicts import (
     AGREES,
     COMPATIBLE,
     DIFFERS,
     UNDECIDED,
-    Uncertain,
     chance_to_differ,
     equivalence,
 )

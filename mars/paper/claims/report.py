@@ -11,7 +11,7 @@ from mars.paper.claims.claims import CLAIMS, Results
 from mars.paper.claims.significance import FEWEST, FLOOR
 from mars.paper.tables.files import pipe_table
 from mars.paper.tables.notes import scale_notes
-from mars.paper.tables.table import NONE
+from mars.paper.tables.table import NONE, NOT_RUN
 from mars.provenance.files import read_json, write_atomic, write_json
 
 NO_CAVEAT = "These are the paper's models."
@@ -32,6 +32,7 @@ def write_claims(results: Results, output: Path) -> list[Path]:
                 "number": number,
                 "claim": claim.claim,
                 "verdict": judged.verdict,
+                "scope": _scope(judged.trainings),
                 "evidence": judged.evidence,
                 "artefact": claim.artefact,
                 "caveat": caveat,
@@ -45,11 +46,23 @@ def write_claims(results: Results, output: Path) -> list[Path]:
     return files
 
 
+def _scope(trainings: int | None) -> str:
+    """Of what a verdict speaks: of the method as far as several trainings show it, or of one."""
+    if trainings is None:
+        return ""
+    return "of this training" if trainings == 1 else f"over {trainings} trainings"
+
+
+def _spoken(claim: ClaimRecord) -> str:
+    """The verdict with what it speaks of."""
+    known = claim["verdict"] != NOT_RUN and claim["scope"]
+    return f"**{claim['verdict']}**" + (f" {claim['scope']}" if known else "")
+
+
 def _as_markdown(claims: Sequence[ClaimRecord]) -> str:
     verdicts = [["#", "Claim", "Verdict", "Evidence", "Numbers"], ["---:", *["---"] * 4]]
     verdicts += [
-        [str(c["number"]), c["claim"], f"**{c['verdict']}**", c["evidence"], c["artefact"]]
-        for c in claims
+        [str(c["number"]), c["claim"], _spoken(c), c["evidence"], c["artefact"]] for c in claims
     ]
     tests = [["Claim", "Difference", "Benchmarks", "Points", "95 %", "Gained", "Lost", "p"]]
     tests += [["---:", "---", "---", *["---:"] * 5]]
@@ -60,13 +73,15 @@ def _as_markdown(claims: Sequence[ClaimRecord]) -> str:
         claims[0]["caveat"],
         pipe_table(verdicts),
         "## Rules",
-        "Intervals are 95 % confidence intervals; differences are paired over the same questions. "
+        "Intervals are 95 % confidence intervals over questions and, where a model was trained "
+        "several times, over trainings; a verdict from one training speaks of that training. "
+        "Differences are paired over the same questions. "
         f"With fewer than {FEWEST} questions in a benchmark, a difference decides nothing. With "
         f"less than {FLOOR:g} % accuracy to lose, it cannot show that there is no loss. Both are "
         '"undecided".',
         rules,
         "## Paired tests",
-        "Points: the average over the benchmarks, with its bootstrap interval over questions. "
+        "Points: the average over the benchmarks, with its bootstrap interval. "
         "Gained and lost: questions that only the first (or only the second) run has right; p: "
         "McNemar's exact test.",
         pipe_table(tests) if len(tests) > 2 else "None.",

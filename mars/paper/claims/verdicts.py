@@ -1,39 +1,20 @@
-"""What a difference from a published number is called, given how sure it is and what matters.
+"""What an interval says of a bound: the words for published numbers, and those for claims.
 
 The words say what is known: a difference that is small because it is uncertain is no agreement.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf
-from typing import Any
+from collections.abc import Iterable
 
-from scipy import stats
+from mars.paper.claims.intervals import Interval, Uncertain
+from mars.paper.tables.table import NOT_RUN
 
 AGREES, COMPATIBLE, UNDECIDED, DIFFERS = "agrees", "compatible", "undecided", "differs"
-CONFIDENCE = 0.95
+HOLDS, FAILS = "holds", "does not hold"
 
 
-@dataclass(frozen=True)
-class Uncertain:
-    """A number and its standard error; ``freedom``: degrees of freedom of Student's t, or normal.
-
-    Times have few rounds and so few degrees of freedom; scores have many questions.
-    """
-
-    value: float
-    stderr: float
-    freedom: float = inf
-
-    @property
-    def half(self) -> float:
-        """Half its 95 % interval."""
-        return self.stderr * float(self._distribution.ppf((1 + CONFIDENCE) / 2))
-
-    @property
-    def _distribution(self) -> Any:
-        return stats.norm if self.freedom == inf else stats.t(self.freedom)
+# --- of a published number ----------------------------------------------------------------------
 
 
 def equivalence(difference: Uncertain, tolerance: float) -> str:
@@ -57,4 +38,37 @@ def chance_to_differ(difference: Uncertain, tolerance: float) -> float:
     if difference.stderr == 0:
         return 0.0
     errors = (tolerance + difference.half) / difference.stderr
-    return 2 * float(difference._distribution.sf(errors))
+    return 2 * float(difference.distribution.sf(errors))
+
+
+# --- of a claim ---------------------------------------------------------------------------------
+
+
+def above(value: Interval, bound: float) -> str:
+    """Whether a value is above a bound, with the certainty of its interval."""
+    if value.lower >= bound:
+        return HOLDS
+    return FAILS if value.upper < bound else UNDECIDED
+
+
+def below(value: Interval, bound: float) -> str:
+    """Whether a value is below a bound, with the certainty of its interval."""
+    if value.upper <= bound:
+        return HOLDS
+    return FAILS if value.lower > bound else UNDECIDED
+
+
+def within(value: Interval, margin: float) -> str:
+    """Whether a value is at most ``margin`` from 0, with the certainty of its interval."""
+    if -margin <= value.lower and value.upper <= margin:
+        return HOLDS
+    return FAILS if value.lower > margin or value.upper < -margin else UNDECIDED
+
+
+def combined(verdicts: Iterable[str]) -> str:
+    """The verdict over several parts: the worst known, and holds only if all parts hold."""
+    verdicts = list(verdicts)
+    for word in (FAILS, UNDECIDED):
+        if word in verdicts:
+            return word
+    return HOLDS if verdicts else NOT_RUN

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,21 +12,10 @@ from safetensors.torch import save_file
 
 from mars.checkpoints.describe import describe
 from mars.paper.claims.claims import CLAIMS, Results
+from mars.paper.claims.intervals import Interval
 from mars.paper.claims.report import short, write_claims
-from mars.paper.claims.significance import (
-    FAILS,
-    FEWEST,
-    FLOOR,
-    HOLDS,
-    MARGIN,
-    UNDECIDED,
-    Interval,
-    PairedTest,
-    above,
-    below,
-    combined,
-    no_worse,
-)
+from mars.paper.claims.significance import FEWEST, FLOOR, MARGIN, PairedTest, no_worse
+from mars.paper.claims.verdicts import FAILS, HOLDS, UNDECIDED, above, below, combined, within
 from mars.paper.evaluations import EvaluationKey, Evaluations, selection
 from mars.paper.stage import claimed_rows
 from mars.paper.tables.table import NOT_RUN
@@ -77,9 +67,14 @@ def test_nothing_run_is_not_run():
 # --- the words for intervals --------------------------------------------------------------------
 
 
+def between(lower, upper):
+    middle = (lower + upper) / 2
+    return Interval(middle, lower, upper, np.linspace(lower, upper, 101))
+
+
 @given(st.floats(-10, 10), st.floats(0, 5), st.floats(-10, 10))
 def test_an_interval_above_a_bound_is_not_below_it(value, half, bound):
-    interval = Interval(value, value - half, value + half)
+    interval = between(value - half, value + half)
     up, down = above(interval, bound), below(interval, bound)
     assert {HOLDS: FAILS, FAILS: HOLDS, UNDECIDED: UNDECIDED}[up] == down or bound in (
         interval.lower,
@@ -88,10 +83,8 @@ def test_an_interval_above_a_bound_is_not_below_it(value, half, bound):
 
 
 def a_test(lower, upper, fewest=FEWEST, reference=FLOOR):
-    middle = (lower + upper) / 2
-    return PairedTest(
-        "x", ["GSM8K"], fewest, fewest, reference, Interval(middle, lower, upper), 1, 1, 1.0
-    )
+    interval = between(lower, upper)
+    return PairedTest("x", ["GSM8K"], fewest, fewest, 1, reference, interval, 1, 1, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +103,13 @@ def a_test(lower, upper, fewest=FEWEST, reference=FLOOR):
 )
 def test_no_loss(test, verdict):
     assert no_worse(test) == verdict
+
+
+@given(st.floats(-10, 10), st.floats(0, 5), st.floats(0, 10))
+def test_within_a_margin_is_above_its_lower_and_below_its_upper_end(value, half, margin):
+    interval = between(value - half, value + half)
+    parts = above(interval, -margin), below(interval, margin)
+    assert within(interval, margin) == combined(parts)
 
 
 @given(st.lists(st.sampled_from([HOLDS, FAILS, UNDECIDED]), max_size=4))
@@ -134,6 +134,20 @@ def test_claim_1_one_token_mode(mars, verdict):
     (test,) = judged.tests
     assert test.difference.value == pytest.approx((mars - 100) / N * 100)
     assert f"{test.difference.value:+.1f}" in judged.evidence
+
+
+def test_a_verdict_speaks_of_the_trainings_that_it_knows():
+    """Three trainings of which one gains and two lose say less than one that gains."""
+    once = Made().answer("m2", "plain", 100).answer("m4", "plain", 120)
+    assert (once.judge(1).verdict, once.judge(1).trainings) == (HOLDS, 1)
+    for seed, right in ((1, 90), (2, 100)):
+        for name in ("m2", "m4"):
+            again = once.spec.models[name].model_copy(update={"seed_of": name})
+            once.spec.models[f"{name}-{seed}"] = again
+        once.answer(f"m2-{seed}", "plain", 100).answer(f"m4-{seed}", "plain", right)
+    several = once.judge(1)
+    assert (several.verdict, several.trainings) == (UNDECIDED, 3)
+    assert "3 trainings" in several.evidence
 
 
 def test_claim_1_is_not_decided_by_the_doubled_ar_sft():
@@ -322,6 +336,8 @@ def test_the_files_say_every_verdict_and_its_rule(tmp_path):
             assert test["questions"] == 240
             assert math.isfinite(test["difference"]["lower"])
     assert {claim["verdict"] for claim in written[4:7]} == {NOT_RUN}
+    assert {claim["scope"] for claim in written[:4]} == {"", "of this training"}
+    assert "** of this training" in text
     shown = short(tmp_path / "claims.json", 80)
     assert max(map(len, shown.splitlines())) <= 80
     for claim in written:

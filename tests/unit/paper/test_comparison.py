@@ -22,12 +22,12 @@ from mars.paper.claims.comparison import (
     verdict,
     write_comparison,
 )
+from mars.paper.claims.intervals import Uncertain
 from mars.paper.claims.verdicts import (
     AGREES,
     COMPATIBLE,
     DIFFERS,
     UNDECIDED,
-    Uncertain,
     chance_to_differ,
     equivalence,
 )

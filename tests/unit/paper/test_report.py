@@ -33,6 +33,7 @@ CLAIM = {
     "number": 1,
     "claim": "Faster & <b>better</b>",
     "verdict": "does not hold",
+    "scope": "of this training",
     "evidence": "1.2 ± 0.3 against 1.5",
     "artefact": "tables/table2",
     "caveat": "Small models.",
