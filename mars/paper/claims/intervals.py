@@ -43,6 +43,19 @@ class Interval:
         lower, upper = np.percentile(draws, [tail, 100 - tail])
         return cls(value, float(lower), float(upper), draws)
 
+    def share_below(self, bound: float) -> float:
+        """Probability that the truth is below a bound, by the draws; never quite 0."""
+        return (1 + float((self.draws < bound).sum())) / (1 + len(self.draws))
+
+    def share_above(self, bound: float) -> float:
+        """Probability that the truth is above a bound, by the draws; never quite 0."""
+        return (1 + float((self.draws > bound).sum())) / (1 + len(self.draws))
+
+    def p_value(self, truth: float) -> float:
+        """Two-sided p-value of the hypothesis that this is the truth, by the draws."""
+        tails = 1 - self.share_above(truth), 1 - self.share_below(truth)
+        return min(1.0, 2 * (min(tails) + 1 / (1 + len(self.draws))))
+
     def plain(self) -> dict[str, float]:
         """Value and ends, for JSON."""
         return {"value": self.value, "lower": self.lower, "upper": self.upper}

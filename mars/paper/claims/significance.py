@@ -8,7 +8,7 @@ of the same seed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,43 +27,66 @@ FLOOR = 5.0  # percent of accuracy below which there is too little to lose
 
 
 @dataclass(frozen=True)
+class BenchmarkTest:
+    """The same difference on one benchmark.
+
+    Attributes:
+        gained, lost: questions that only the first (only the second) run has right; None where a
+            score is not right or wrong, or there are several trainings.
+        p: that the difference is 0: of McNemar's exact test where there are such counts, else of
+            the draws.
+        p_holm: the same after Holm's correction for the benchmarks of the test.
+    """
+
+    title: str
+    questions: int
+    difference: Interval
+    gained: int | None
+    lost: int | None
+    p: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
 class PairedTest:
     """Accuracy of one run minus that of another over the same questions, in points.
 
     Attributes:
         comparison: which run minus which, in words.
-        titles: the benchmarks over which ``difference`` is the average.
-        questions: how many, over all of them.
-        fewest: questions of the benchmark that has the fewest.
         trainings: of the model that was trained the fewest times; of one, the difference is known
             of this training alone.
         reference: average accuracy of the run that the other one is compared with, in percent.
-        gained, lost: questions that only the first (only the second) run has right.
-        p: of McNemar's exact test over all questions; None where scores are not right or wrong.
+        difference: the average over the benchmarks, each of which counts the same.
     """
 
     comparison: str
-    titles: list[str]
-    questions: int
-    fewest: int
     trainings: int
     reference: float | None
     difference: Interval
-    gained: int | None
-    lost: int | None
-    p: float | None
+    benchmarks: list[BenchmarkTest]
+
+    @property
+    def questions(self) -> int:
+        """Over all benchmarks."""
+        return sum(one.questions for one in self.benchmarks)
+
+    @property
+    def fewest(self) -> int:
+        """Questions of the benchmark that has the fewest."""
+        return min(one.questions for one in self.benchmarks)
 
     def __str__(self) -> str:
-        sure = "" if self.p is None else f", McNemar p = {self.p:.2g}"
-        many = len(self.titles) > 3
-        over = f"{len(self.titles)} benchmarks" if many else ", ".join(self.titles)
+        titles = [one.title for one in self.benchmarks]
+        over = f"{len(titles)} benchmarks" if len(titles) > 3 else ", ".join(titles)
         times = "" if self.trainings == 1 else f", {self.trainings} trainings"
-        return f"{self.difference} points ({self.questions} questions of {over}{times}{sure})"
+        return f"{self.difference} points ({self.questions} questions of {over}{times})"
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {"what": values.pop("comparison"), **values, "difference": self.difference.plain()}
+        parts = [vars(one) | {"difference": one.difference.plain()} for one in self.benchmarks]
+        own = {"questions": self.questions, "difference": self.difference.plain()}
+        values = {**vars(self), **own, "benchmarks": parts}
+        return {"what": values.pop("comparison"), **values}
 
 
 def stderr_of(line: Line) -> float | None:
@@ -98,23 +121,40 @@ def combined_test(
         return None
     trainings = min(len(rows) for found in scores.values() for rows in found)
     groups = {title: _signed_sum(found, list(terms.values())) for title, found in scores.items()}
-    differences = np.concatenate([group.ravel() for group in groups.values()])
-    gained = lost = p = None
-    if len(terms) == 2 and trainings == 1 and set(differences) <= {-1.0, 0.0, 1.0}:
-        gained, lost = int((differences == 1).sum()), int((differences == -1).sum())
-        p = mcnemar(gained, lost)
     return PairedTest(
         comparison=comparison,
-        titles=list(groups),
-        questions=sum(group.shape[1] for group in groups.values()),
-        fewest=min(group.shape[1] for group in groups.values()),
         trainings=trainings,
         reference=_reference(scores, terms) if len(terms) == 2 else None,
         difference=bootstrap([100 * group for group in groups.values()]),
-        gained=gained,
-        lost=lost,
-        p=p,
+        benchmarks=_by_benchmark(groups, one_or_none=len(terms) == 2),
     )
+
+
+def _by_benchmark(groups: Mapping[str, np.ndarray], one_or_none: bool) -> list[BenchmarkTest]:
+    """The tests of each benchmark; ``one_or_none``: whether a question may count as won or lost."""
+    tests = []
+    for title, group in groups.items():
+        difference, gained, lost = bootstrap([100 * group]), None, None
+        p = difference.p_value(0.0)
+        if one_or_none and len(group) == 1 and set(group.ravel()) <= {-1.0, 0.0, 1.0}:
+            gained, lost = int((group == 1).sum()), int((group == -1).sum())
+            p = mcnemar(gained, lost)
+        tests.append(BenchmarkTest(title, group.shape[1], difference, gained, lost, p, p))
+    corrected = holm([one.p for one in tests])
+    return [replace(one, p_holm=p) for one, p in zip(tests, corrected, strict=True)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979): the smallest times n, the next times n - 1.
+
+    Below alpha, they are so with the probability of a single false rejection at most alpha.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, worst = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - rank) * p_values[index]))
+        corrected[index] = worst
+    return corrected
 
 
 def _by_training(

@@ -14,7 +14,14 @@ from mars.checkpoints.describe import describe
 from mars.paper.claims.claims import CLAIMS, Results
 from mars.paper.claims.intervals import Interval
 from mars.paper.claims.report import short, write_claims
-from mars.paper.claims.significance import FEWEST, FLOOR, MARGIN, PairedTest, no_worse
+from mars.paper.claims.significance import (
+    FEWEST,
+    FLOOR,
+    MARGIN,
+    BenchmarkTest,
+    PairedTest,
+    no_worse,
+)
 from mars.paper.claims.verdicts import FAILS, HOLDS, UNDECIDED, above, below, combined, within
 from mars.paper.evaluations import EvaluationKey, Evaluations, selection
 from mars.paper.stage import claimed_rows
@@ -84,7 +91,8 @@ def test_an_interval_above_a_bound_is_not_below_it(value, half, bound):
 
 def a_test(lower, upper, fewest=FEWEST, reference=FLOOR):
     interval = between(lower, upper)
-    return PairedTest("x", ["GSM8K"], fewest, fewest, 1, reference, interval, 1, 1, 1.0)
+    part = BenchmarkTest("GSM8K", fewest, interval, 1, 1, 1.0, 1.0)
+    return PairedTest("x", 1, reference, interval, [part])
 
 
 @pytest.mark.parametrize(
@@ -335,6 +343,9 @@ def test_the_files_say_every_verdict_and_its_rule(tmp_path):
         for test in claim["tests"]:
             assert test["questions"] == 240
             assert math.isfinite(test["difference"]["lower"])
+            assert len(test["benchmarks"]) == 6
+            for part in test["benchmarks"]:
+                assert f"| {part['title']} | 40 | {part['difference']['value']:+.1f} |" in text
     assert {claim["verdict"] for claim in written[4:7]} == {NOT_RUN}
     assert {claim["scope"] for claim in written[:4]} == {"", "of this training"}
     assert "** of this training" in text

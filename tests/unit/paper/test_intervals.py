@@ -66,6 +66,18 @@ def test_weights_draw_every_question_equally_often():
     assert weights.var() == pytest.approx(1 - 1 / 50, abs=0.05)
 
 
+@given(st.lists(st.integers(-1, 1), min_size=2, max_size=30), st.floats(-1, 1))
+def test_a_p_value_goes_with_the_interval(values, truth):
+    interval = bootstrap([values], draws=999)
+    p = interval.p_value(truth)
+    assert 0 < p <= 1
+    if p < 0.04:
+        assert not interval.lower <= truth <= interval.upper
+    if not interval.lower - 1e-9 <= truth <= interval.upper + 1e-9:
+        assert p < 0.06
+    assert interval.share_below(truth) + interval.share_above(truth) <= 1 + 2 / 1000
+
+
 # --- several trainings --------------------------------------------------------------------------
 
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mars.paper.claims.significance import combined_test, mcnemar, speed
+from mars.paper.claims.significance import combined_test, holm, mcnemar, speed
 from mars.paper.evaluations import Evaluations, ModelAndSetting
 from tests.support.synthetic_evaluations import evaluations, experiment
+from tests.support.synthetic_evaluations import samples as samples_of
 
 
 @given(gained=st.integers(0, 300), lost=st.integers(0, 300))
@@ -42,28 +43,58 @@ def test_a_paired_test_counts_the_questions_that_changed():
     records, samples = evaluations(spec, 3, n=40)
     evaluated = Evaluations(spec, records, samples)
     test = paired_test(evaluated, ("m4", "fast"), ("m4", "plain"))
-    gained = lost = 0
-    by_benchmark, before_means = [], []
-    for key in spec.benchmarks:
+    before_means = []
+    assert [one.title for one in test.benchmarks] == [*evaluated.keys]
+    for part, key in zip(test.benchmarks, spec.benchmarks, strict=True):
         after, before = (
             [row["scores"]["none"]["exact_match"] for row in samples["m4", setting, key]]
             for setting in ("fast", "plain")
         )
-        gained += sum(a > b for a, b in zip(after, before, strict=True))
-        lost += sum(a < b for a, b in zip(after, before, strict=True))
-        by_benchmark.append((sum(after) - sum(before)) / 40)
+        gained = sum(a > b for a, b in zip(after, before, strict=True))
+        lost = sum(a < b for a, b in zip(after, before, strict=True))
+        assert (part.gained, part.lost, part.questions) == (gained, lost, 40)
+        assert part.p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+        assert part.difference.value == pytest.approx(100 * (gained - lost) / 40)
+        assert part.difference.lower < part.difference.value < part.difference.upper
         before_means.append(sum(before) / 40)
-    assert (test.gained, test.lost, test.questions, test.fewest) == (gained, lost, 240, 40)
-    assert test.difference.value == pytest.approx(100 * sum(by_benchmark) / 6)
+    assert [one.p_holm for one in test.benchmarks] == holm([one.p for one in test.benchmarks])
+    assert (test.questions, test.fewest) == (240, 40)
+    parts = [one.difference.value for one in test.benchmarks]
+    assert test.difference.value == pytest.approx(sum(parts) / 6)
     assert test.reference == pytest.approx(100 * sum(before_means) / 6)
-    assert test.p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+
+
+def test_a_large_benchmark_does_not_drown_the_others():
+    """One gains and five lose: the average says so, whatever a count over all questions would."""
+    spec = experiment()
+    records, samples = evaluations(spec, 3, n=40)
+    for key in spec.benchmarks:
+        n, better = (4000, 1) if key == "mmlu-pro" else (40, 0)
+        for setting, right in (("fast", better), ("plain", 1 - better)):
+            rows = samples_of([int(right and i % 4 == 0) for i in range(n)])
+            samples["m4", setting, key] = rows
+    test = paired_test(Evaluations(spec, records, samples), ("m4", "fast"), ("m4", "plain"))
+    assert sum(one.gained - one.lost for one in test.benchmarks) > 900
+    assert test.difference.upper < 0
+    assert {one.title for one in test.benchmarks if one.difference.lower > 0} == {"MMLU-Pro"}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
+def test_holm_corrects_for_the_number_of_tests(p_values):
+    """It is the closed test of Bonferroni's: of all subsets that hold a test, the worst."""
+    corrected = holm(p_values)
+    for index, found in enumerate(corrected):
+        others = sorted(p for place, p in enumerate(p_values) if place != index)
+        subsets = [[p_values[index], *others[start:]] for start in range(len(others) + 1)]
+        closed = max(min(1.0, len(subset) * min(subset)) for subset in subsets)
+        assert found == pytest.approx(closed)
 
 
 def test_rows_are_compared_on_the_benchmarks_that_both_have():
     spec = experiment()
     evaluated = Evaluations(spec, *evaluations(spec, 3))
     test = paired_test(evaluated, ("m4", "tau0.5"), ("m4", "plain"))
-    assert test.titles == ["GSM8K", "HumanEval"]
+    assert [one.title for one in test.benchmarks] == ["GSM8K", "HumanEval"]
     assert paired_test(evaluated, ("m4", "jacobi"), ("m4", "plain")) is None
 
 
@@ -82,7 +113,8 @@ def test_a_difference_of_differences_has_no_mcnemar():
         for after, before in (("m7", "m4"), ("m8", "m5"))
     ]
     assert test.difference.value == pytest.approx(parts[0] - parts[1])
-    assert (test.gained, test.lost, test.p) == (None, None, None)
+    assert {(one.gained, one.lost) for one in test.benchmarks} == {(None, None)}
+    assert all(0 < one.p <= 1 for one in test.benchmarks)
 
 
 def seeded(spec, *names, seeds=(1, 2)):
@@ -106,7 +138,8 @@ def test_trainings_are_compared_seed_by_seed():
     differences = [one.difference.value for one in alone[1:]]
     single = evaluations_of_one(evaluated, "m4", "m2")
     assert test.difference.value == pytest.approx((single + sum(differences)) / 3)
-    assert (test.gained, test.lost, test.p) == (None, None, None)
+    assert {(one.gained, one.lost) for one in test.benchmarks} == {(None, None)}
+    assert all(0 < one.p <= 1 for one in test.benchmarks)
 
 
 def evaluations_of_one(evaluated, after, before):
