@@ -1,6 +1,6 @@
 """The ten claims of the paper, each with a verdict from our numbers.
 
-A rule stands beside its claim and was written before any run; docs/comparison.md says them in
+A rule stands beside its claim and was written before the runs; docs/comparison.md says them in
 words. Verdicts: `holds`, `does not hold`, `undecided` (the numbers allow both), `not run`. Where a
 claim is about several scales or models, one of which it does not hold decides, and it holds only
 if it holds for all that were run.
@@ -24,7 +24,17 @@ from mars.paper.claims.significance import (
     trusted,
 )
 from mars.paper.claims.tradeoff import gap, tradeoffs
-from mars.paper.claims.verdicts import FAILS, HOLDS, UNDECIDED, above, below, combined, within
+from mars.paper.claims.verdicts import (
+    FAILS,
+    HOLDS,
+    OPEN,
+    UNDECIDED,
+    Verdict,
+    above,
+    below,
+    combined,
+    within,
+)
 from mars.paper.evaluations import Evaluations, ModelAndSetting, models_for
 from mars.paper.published import SCALES, STAGE_EPOCHS, Row
 from mars.paper.specs import seeds_of
@@ -97,13 +107,17 @@ class Results:
 class Judged:
     """A verdict, the numbers behind it as text, and the paired tests among them.
 
-    ``trainings``: how often the model was trained that was trained the fewest times; None where no
-    training decides. One training says nothing of the next.
+    Attributes:
+        p: how probable numbers like these would be if the verdict were wrong, two-sided; None
+            where nothing is left to chance, or nothing was run.
+        trainings: how often the model was trained that was trained the fewest times; None where
+            no training decides. One training says nothing of the next.
     """
 
     verdict: str
     evidence: str
     tests: Sequence[PairedTest] = ()
+    p: float | None = None
     trainings: int | None = None
 
 
@@ -121,7 +135,7 @@ NOTHING = Judged(NOT_RUN, "this experiment has not measured it")
 
 
 def _judged(
-    verdicts: Sequence[str],
+    verdicts: Sequence[Verdict],
     parts: Iterable[str],
     tests: Sequence[PairedTest] = (),
     trainings: Iterable[int] = (),
@@ -129,7 +143,8 @@ def _judged(
     if not verdicts:
         return NOTHING
     fewest = min([*trainings, *(test.trainings for test in tests)], default=None)
-    return Judged(combined(verdicts), "; ".join(parts), tests, fewest)
+    word, p = combined(verdicts)
+    return Judged(word, "; ".join(parts), tests, p or None, fewest)
 
 
 # --- the rows that claims are about -------------------------------------------------------------
@@ -240,17 +255,17 @@ def tau_is_a_live_knob(results: Results) -> Judged:
     interval = bootstrap([saved])
     rates = _busy_rate(fixed), _busy_rate(adaptive)
     if rates[0] is None or rates[1] is None:
-        return Judged(UNDECIDED, "the load never kept all slots busy")
+        return Judged(UNDECIDED, "the load never kept all slots busy", p=1.0, trainings=1)
     gain = rates[1] / rates[0]
-    return Judged(
-        combined([above(interval, 0.0), HOLDS if gain > 1 else FAILS]),
+    evidence = (
         f"the same {len(saved)} requests, adaptive tau against tau = 1: {rates[1]:.1f} against "
         f"{rates[0]:.1f} tokens/s while all slots are busy ({gain:.2f} times), median latency "
         f"{adaptive['latency']['median']:.2f} against {fixed['latency']['median']:.2f} s, mean "
         f"latency shorter by {_range(interval)} s, "
-        f"accuracy {_accuracy(adaptive)} against {_accuracy(fixed)}",
-        trainings=1,
+        f"accuracy {_accuracy(adaptive)} against {_accuracy(fixed)}"
     )
+    faster = Verdict(HOLDS if gain > 1 else FAILS, 0.0)
+    return _judged([above(interval, 0.0), faster], [evidence], trainings=[1])
 
 
 def _busy_rate(policy: ServedRecord) -> float | None:
@@ -291,7 +306,7 @@ def metric_hardly_matters(results: Results) -> Judged:
     for metric in metrics if trainings else []:
         between = gap([(one[metric], one["probability"]) for one in trainings])
         if between is None:
-            verdicts.append(UNDECIDED)
+            verdicts.append(OPEN)
             parts.append(f"{metric}: no speed in common with probability")
         else:
             fewest = min(one[metric].fewest for one in trainings)
@@ -312,7 +327,8 @@ def same_parameters_same_interface(results: Results) -> Judged:
         }
         if reference is None or not others:
             continue
-        verdicts += [HOLDS if other == reference else FAILS for other in others.values()]
+        words = (HOLDS if other == reference else FAILS for other in others.values())
+        verdicts += [Verdict(word, 0.0) for word in words]
         counts = ", ".join(f"{label} {c['parameters']:,}" for label, c in others.items())
         same = all(other["config"] == reference["config"] for other in others.values())
         parts.append(
@@ -406,9 +422,9 @@ def _interval(line: Line) -> Interval:
     return Uncertain(float(line["value"]), stderr_of(line) or 0.0).interval()
 
 
-def _faster(line: Line) -> str:
+def _faster(line: Line) -> Verdict:
     """Whether a speed-up is above 1; a single round, which has no error, cannot tell."""
-    return UNDECIDED if stderr_of(line) is None else above(_interval(line), 1.0)
+    return OPEN if stderr_of(line) is None else above(_interval(line), 1.0)
 
 
 def _range(value: Interval) -> str:

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mars.paper.claims.claims import CLAIMS, Results
+from mars.paper.claims.claims import CLAIMS, Judged, Results
 from mars.paper.claims.significance import FEWEST, FLOOR
+from mars.paper.claims.verdicts import FAILS, HOLDS, holm
 from mars.paper.tables.files import pipe_table
 from mars.paper.tables.notes import scale_notes
 from mars.paper.tables.table import NONE, NOT_RUN
 from mars.provenance.files import read_json, write_atomic, write_json
 
+ALPHA = 0.05
 NO_CAVEAT = "These are the paper's models."
 
 
@@ -24,26 +26,34 @@ ClaimRecord = Mapping[str, Any]
 def write_claims(results: Results, output: Path) -> list[Path]:
     """Judge every claim and write ``claims.json`` and ``claims.md`` into the folder ``output``."""
     caveat = " ".join(scale_notes(results.evaluations.spec.scales)) or NO_CAVEAT
-    claims = []
-    for number, claim in enumerate(CLAIMS, 1):
-        judged = claim.judge(results)
-        claims.append(
-            {
-                "number": number,
-                "claim": claim.claim,
-                "verdict": judged.verdict,
-                "scope": _scope(judged.trainings),
-                "evidence": judged.evidence,
-                "artefact": claim.artefact,
-                "caveat": caveat,
-                "rule": claim.rule,
-                "tests": [test.plain() for test in judged.tests],
-            }
-        )
+    judged = [claim.judge(results) for claim in CLAIMS]
+    together = _together(judged)
+    claims = [
+        {
+            "number": number,
+            "claim": claim.claim,
+            "verdict": found.verdict,
+            "scope": _scope(found.trainings),
+            "evidence": found.evidence,
+            "artefact": claim.artefact,
+            "caveat": caveat,
+            "rule": claim.rule,
+            "p": found.p,
+            "p_holm": together.get(number),
+            "tests": [test.plain() for test in found.tests],
+        }
+        for number, (claim, found) in enumerate(zip(CLAIMS, judged, strict=True), 1)
+    ]
     files = [output / "claims.json", output / "claims.md"]
     write_json(files[0], claims)
     write_atomic(files[1], _as_markdown(claims))
     return files
+
+
+def _together(judged: Sequence[Judged]) -> dict[int, float]:
+    """p-values of the claims that chance plays a part in, corrected for their number."""
+    p_values = {number: one.p for number, one in enumerate(judged, 1) if one.p is not None}
+    return dict(zip(p_values, holm(list(p_values.values())), strict=True))
 
 
 def _scope(trainings: int | None) -> str:
@@ -60,9 +70,11 @@ def _spoken(claim: ClaimRecord) -> str:
 
 
 def _as_markdown(claims: Sequence[ClaimRecord]) -> str:
-    verdicts = [["#", "Claim", "Verdict", "Evidence", "Numbers"], ["---:", *["---"] * 4]]
+    heads = ["#", "Claim", "Verdict", "p", "p (Holm)", "Evidence", "Numbers"]
+    verdicts = [heads, ["---:", "---", "---", "---:", "---:", "---", "---"]]
     verdicts += [
-        [str(c["number"]), c["claim"], _spoken(c), c["evidence"], c["artefact"]] for c in claims
+        [str(c["number"]), c["claim"], _spoken(c), *_sureness(c), c["evidence"], c["artefact"]]
+        for c in claims
     ]
     heads = ["Claim", "Difference", "Benchmark", "Questions", "Points", "95 %"]
     tests = [[*heads, "Gained", "Lost", "p", "p (Holm)"], ["---:", "---", "---", *["---:"] * 7]]
@@ -72,6 +84,7 @@ def _as_markdown(claims: Sequence[ClaimRecord]) -> str:
         "# The claims of the paper",
         claims[0]["caveat"],
         pipe_table(verdicts),
+        _all_together(claims),
         "## Rules",
         "Intervals are 95 % confidence intervals over questions and, where a model was trained "
         "several times, over trainings; a verdict from one training speaks of that training. "
@@ -88,6 +101,28 @@ def _as_markdown(claims: Sequence[ClaimRecord]) -> str:
         pipe_table(tests) if len(tests) > 2 else "None.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _sureness(claim: ClaimRecord) -> list[str]:
+    """The p-values of a claim that is decided."""
+    decided = claim["p"] is not None and claim["verdict"] in (HOLDS, FAILS)
+    return [f"{claim[key]:.2g}" if decided else NONE for key in ("p", "p_holm")]
+
+
+def _all_together(claims: Sequence[ClaimRecord]) -> str:
+    """Which verdicts stand when all are to be right together."""
+    tested = [claim for claim in claims if claim["p"] is not None]
+    decided = [claim for claim in tested if claim["verdict"] in (HOLDS, FAILS)]
+    stand = [str(claim["number"]) for claim in decided if claim["p_holm"] <= ALPHA]
+    fall = [str(claim["number"]) for claim in decided if claim["p_holm"] > ALPHA]
+    if not decided:
+        return ""
+    text = (
+        f"p: how probable numbers like ours would be if the verdict were wrong. Each part of a "
+        f"verdict is at 95 % by itself. By Holm's method, over the {len(tested)} claims that chance plays a part "
+        f"in, these stand at 95 % all together: {', '.join(stand) or 'none'}"
+    )
+    return text + (f"; these do not: {', '.join(fall)}." if fall else ".")
 
 
 def _test(claim: ClaimRecord, test: Mapping[str, Any]) -> list[list[str]]:

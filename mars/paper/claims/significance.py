@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from mars.paper.claims.intervals import Interval, bootstrap, bootstrap_ratio
-from mars.paper.claims.verdicts import HOLDS, UNDECIDED, above
+from mars.paper.claims.verdicts import HOLDS, OPEN, Verdict, above, holm
 from mars.paper.evaluations import Evaluations, ModelAndSetting, Question
 from mars.paper.specs import seeds_of
 from mars.paper.tables.table import NONE, NOT_RUN
@@ -144,19 +144,6 @@ def _by_benchmark(groups: Mapping[str, np.ndarray], one_or_none: bool) -> list[B
     return [replace(one, p_holm=p) for one, p in zip(tests, corrected, strict=True)]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979): the smallest times n, the next times n - 1.
-
-    Below alpha, they are so with the probability of a single false rejection at most alpha.
-    """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    corrected, worst = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        worst = max(worst, min(1.0, (len(order) - rank) * p_values[index]))
-        corrected[index] = worst
-    return corrected
-
-
 def _by_training(
     evaluations: Evaluations, run: ModelAndSetting, title: str
 ) -> list[dict[Question, float]]:
@@ -228,13 +215,13 @@ def _costs(
     return (tokens + overrun * more, forwards) if forwards.sum(1).all() else None
 
 
-def no_worse(test: PairedTest) -> str:
+def no_worse(test: PairedTest) -> Verdict:
     """Whether a paired difference is no loss of more than the margin."""
     verdict = above(test.difference, -MARGIN)
     could_lose = test.reference is not None and test.reference >= FLOOR
-    return trusted(test.fewest, verdict if could_lose or verdict != HOLDS else UNDECIDED)
+    return trusted(test.fewest, verdict if could_lose or verdict.word != HOLDS else OPEN)
 
 
-def trusted(fewest: int, verdict: str) -> str:
+def trusted(fewest: int, verdict: Verdict) -> Verdict:
     """The verdict, if the smallest of its benchmarks has the questions to bear it."""
-    return verdict if fewest >= FEWEST else UNDECIDED
+    return verdict if fewest >= FEWEST else OPEN

@@ -5,7 +5,8 @@ The words say what is known: a difference that is small because it is uncertain 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from mars.paper.claims.intervals import Interval, Uncertain
 from mars.paper.tables.table import NOT_RUN
@@ -44,31 +45,66 @@ def chance_to_differ(difference: Uncertain, tolerance: float) -> float:
 # --- of a claim ---------------------------------------------------------------------------------
 
 
-def above(value: Interval, bound: float) -> str:
+class Verdict(NamedTuple):
+    """A word, and how probable data like ours would be if it were wrong.
+
+    ``p``: two-sided, so that a verdict by a 95 % interval has at most 0.05; 1 if nothing is
+    decided, 0 if nothing is left to chance.
+    """
+
+    word: str
+    p: float
+
+
+OPEN = Verdict(UNDECIDED, 1.0)
+
+
+def above(value: Interval, bound: float) -> Verdict:
     """Whether a value is above a bound, with the certainty of its interval."""
     if value.lower >= bound:
-        return HOLDS
-    return FAILS if value.upper < bound else UNDECIDED
+        return Verdict(HOLDS, _two_sided(value.share_below(bound)))
+    return Verdict(FAILS, _two_sided(value.share_above(bound))) if value.upper < bound else OPEN
 
 
-def below(value: Interval, bound: float) -> str:
+def below(value: Interval, bound: float) -> Verdict:
     """Whether a value is below a bound, with the certainty of its interval."""
     if value.upper <= bound:
-        return HOLDS
-    return FAILS if value.lower > bound else UNDECIDED
+        return Verdict(HOLDS, _two_sided(value.share_above(bound)))
+    return Verdict(FAILS, _two_sided(value.share_below(bound))) if value.lower > bound else OPEN
 
 
-def within(value: Interval, margin: float) -> str:
+def within(value: Interval, margin: float) -> Verdict:
     """Whether a value is at most ``margin`` from 0, with the certainty of its interval."""
-    if -margin <= value.lower and value.upper <= margin:
-        return HOLDS
-    return FAILS if value.lower > margin or value.upper < -margin else UNDECIDED
+    sides = above(value, -margin), below(value, margin)
+    return next((side for side in sides if side.word == FAILS), combined(sides))
 
 
-def combined(verdicts: Iterable[str]) -> str:
-    """The verdict over several parts: the worst known, and holds only if all parts hold."""
-    verdicts = list(verdicts)
-    for word in (FAILS, UNDECIDED):
-        if word in verdicts:
-            return word
-    return HOLDS if verdicts else NOT_RUN
+def combined(parts: Iterable[Verdict]) -> Verdict:
+    """The verdict over several parts: the worst known, and holds only if all parts hold.
+
+    That all hold is as sure as the least sure of them; that one fails, as sure as the surest,
+    corrected for their number.
+    """
+    parts = list(parts)
+    if failing := [part.p for part in parts if part.word == FAILS]:
+        return Verdict(FAILS, min(1.0, len(parts) * min(failing)))
+    if any(part.word == UNDECIDED for part in parts):
+        return OPEN
+    return Verdict(HOLDS, max(part.p for part in parts)) if parts else Verdict(NOT_RUN, 1.0)
+
+
+def _two_sided(share: float) -> float:
+    return min(1.0, 2 * share)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979): the smallest times n, the next times n - 1.
+
+    Rejecting what is then below alpha is wrong anywhere with a probability of at most alpha.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, worst = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - rank) * p_values[index]))
+        corrected[index] = worst
+    return corrected

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from scipy import stats
 
 from mars.checkpoints.describe import describe
 from mars.paper.claims.claims import CLAIMS, Results
-from mars.paper.claims.intervals import Interval
+from mars.paper.claims.intervals import Interval, Uncertain
 from mars.paper.claims.report import short, write_claims
 from mars.paper.claims.significance import (
     FEWEST,
@@ -22,7 +23,17 @@ from mars.paper.claims.significance import (
     PairedTest,
     no_worse,
 )
-from mars.paper.claims.verdicts import FAILS, HOLDS, UNDECIDED, above, below, combined, within
+from mars.paper.claims.verdicts import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    Verdict,
+    above,
+    below,
+    combined,
+    holm,
+    within,
+)
 from mars.paper.evaluations import EvaluationKey, Evaluations, selection
 from mars.paper.stage import claimed_rows
 from mars.paper.tables.table import NOT_RUN
@@ -83,10 +94,21 @@ def between(lower, upper):
 def test_an_interval_above_a_bound_is_not_below_it(value, half, bound):
     interval = between(value - half, value + half)
     up, down = above(interval, bound), below(interval, bound)
-    assert {HOLDS: FAILS, FAILS: HOLDS, UNDECIDED: UNDECIDED}[up] == down or bound in (
-        interval.lower,
-        interval.upper,
-    )
+    opposite = {HOLDS: FAILS, FAILS: HOLDS, UNDECIDED: UNDECIDED}
+    assert opposite[up.word] == down.word or bound in (interval.lower, interval.upper)
+    for found in (up, down):
+        assert (found.p == 1) or found.word != UNDECIDED
+
+
+@given(st.floats(-3, 3), st.floats(0.1, 2), st.floats(-3, 3))
+def test_a_verdict_has_the_p_value_of_its_interval(value, stderr, bound):
+    """Decided at 95 % is decided with p of at most 0.05, up to the number of draws."""
+    interval = Uncertain(value, stderr).interval()
+    for found in (above(interval, bound), below(interval, bound), within(interval, abs(bound))):
+        assert found.word == UNDECIDED or 0 < found.p <= 0.051
+    expected = 2 * stats.norm.sf(abs(value - bound) / stderr)
+    if expected < 0.049:
+        assert above(interval, bound).p == pytest.approx(expected, abs=1e-3)
 
 
 def a_test(lower, upper, fewest=FEWEST, reference=FLOOR):
@@ -110,23 +132,28 @@ def a_test(lower, upper, fewest=FEWEST, reference=FLOOR):
     ],
 )
 def test_no_loss(test, verdict):
-    assert no_worse(test) == verdict
+    assert no_worse(test).word == verdict
 
 
 @given(st.floats(-10, 10), st.floats(0, 5), st.floats(0, 10))
 def test_within_a_margin_is_above_its_lower_and_below_its_upper_end(value, half, margin):
     interval = between(value - half, value + half)
     parts = above(interval, -margin), below(interval, margin)
-    assert within(interval, margin) == combined(parts)
+    assert within(interval, margin).word == combined(parts).word
 
 
-@given(st.lists(st.sampled_from([HOLDS, FAILS, UNDECIDED]), max_size=4))
-def test_the_worst_part_decides(verdicts):
-    word = combined(verdicts)
-    assert word == combined(reversed(verdicts))
-    assert (word == HOLDS) == (bool(verdicts) and set(verdicts) == {HOLDS})
-    assert (word == FAILS) == (FAILS in verdicts)
-    assert (word == NOT_RUN) == (not verdicts)
+@given(st.lists(st.tuples(st.sampled_from([HOLDS, FAILS, UNDECIDED]), st.floats(0, 1)), max_size=4))
+def test_the_worst_part_decides(parts):
+    parts = [Verdict(*part) for part in parts]
+    found, words = combined(parts), {part.word for part in parts}
+    assert found == combined(reversed(parts))
+    assert (found.word == HOLDS) == (words == {HOLDS})
+    assert (found.word == FAILS) == (FAILS in words)
+    assert (found.word == NOT_RUN) == (not parts)
+    if found.word == HOLDS:
+        assert found.p == max(part.p for part in parts)
+    if found.word == FAILS:
+        assert found.p >= min(part.p for part in parts if part.word == FAILS)
 
 
 # --- claim by claim -----------------------------------------------------------------------------
@@ -349,10 +376,31 @@ def test_the_files_say_every_verdict_and_its_rule(tmp_path):
     assert {claim["verdict"] for claim in written[4:7]} == {NOT_RUN}
     assert {claim["scope"] for claim in written[:4]} == {"", "of this training"}
     assert "** of this training" in text
+    tested = [claim for claim in written if claim["p"] is not None]
+    assert {claim["number"] for claim in tested} == {1, 2, 3, 8, 9}
+    assert [claim["p_holm"] for claim in tested] == holm([claim["p"] for claim in tested])
     shown = short(tmp_path / "claims.json", 80)
     assert max(map(len, shown.splitlines())) <= 80
     for claim in written:
         assert f"{claim['number']:>2}  {claim['verdict']}" in shown
+
+
+def test_a_verdict_that_falls_to_the_number_of_claims_is_named(tmp_path):
+    """Claim 1 is decided by itself, narrowly; among five tested claims it is not."""
+    made = Made().answer("m2", "plain", 100).answer("m2", "jacobi", 100, tokens=11)
+    made.answer("m4", "plain", 100).answer("m4", "fast", 100, tokens=20)
+    for key in made.spec.benchmarks:  # ten lost and ten gained
+        for index, row in enumerate(made.samples["m4", "plain", key]):
+            row["scores"]["none"]["exact_match"] = int(10 <= index < 110)
+    write_claims(Results(Evaluations(made.spec, made.records, made.samples)), tmp_path)
+    written = read_json(tmp_path / "claims.json")
+    first, eighth = written[0], written[7]
+    assert (first["verdict"], eighth["verdict"]) == (HOLDS, HOLDS)
+    assert first["p"] <= 0.05 < first["p_holm"]
+    assert eighth["p_holm"] <= 0.05
+    text = (tmp_path / "claims.md").read_text()
+    assert "these stand at 95 % all together: 8" in text
+    assert "; these do not: 1" in text
 
 
 def test_the_claims_spec_names_what_they_compare():

@@ -38,6 +38,8 @@ CLAIM = {
     "artefact": "tables/table2",
     "caveat": "Small models.",
     "rule": "Holds unless it is slower.",
+    "p": 0.01,
+    "p_holm": 0.1,
 }
 COMPARED = {
     **{"artefact": "table2", "scale": "0.5B", "row": "AR SFT", "benchmark": "GSM8K"},

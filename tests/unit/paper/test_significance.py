@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mars.paper.claims.significance import combined_test, holm, mcnemar, speed
+from mars.paper.claims.significance import combined_test, mcnemar, speed
+from mars.paper.claims.verdicts import holm
 from mars.paper.evaluations import Evaluations, ModelAndSetting
 from tests.support.synthetic_evaluations import evaluations, experiment
 from tests.support.synthetic_evaluations import samples as samples_of
