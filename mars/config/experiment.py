@@ -313,6 +313,18 @@ class WallClock(Strict):
     )
     cache_blocks: list[PositiveInt] = Field(description="B_cache of `block_cache`")
     authors_cache_blocks: list[PositiveInt] = Field([], description="of `block_cache-authors` (A5)")
+    judged_cache_block: PositiveInt = Field(
+        32, description="B_cache that claim 5 is judged by, chosen before the run"
+    )
+
+    @model_validator(mode="after")
+    def _is_timed(self) -> WallClock:
+        if "block_cache" in self.methods and self.judged_cache_block not in self.cache_blocks:
+            raise ValueError(
+                f"`judged_cache_block` is {self.judged_cache_block}, which is not timed; choose "
+                "one of `cache_blocks`"
+            )
+        return self
 
 
 class DraftAndTarget(Strict):

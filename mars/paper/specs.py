@@ -110,6 +110,12 @@ class TableSpec(Selection):
     data: Data
 
 
+class ClaimsSpec(TableSpec):
+    """What the claims are about; ``cache_block``: the B_cache that claim 5 is judged by."""
+
+    cache_block: int | None = None
+
+
 class ComparisonSpec(Spec):
     """Which tables are compared with the paper's, and how ours may be.
 

@@ -43,6 +43,10 @@ from mars.paper.tables.tidy_csv import Line
 
 # What the rules compare with.
 TOKENS_PER_FORWARD = 1.45  # "1.5 to 1.7" to one decimal
+BASELINES = {
+    "speedup_over_ar": "AR decoding in our engine",
+    "speedup_over_hf": "`generate` of transformers",
+}
 JACOBI = 1.20  # tokens per forward that are still "near 1.07"
 
 
@@ -60,12 +64,14 @@ class Results:
         tables: lines of the tidy CSV of Tables 5 and 6, by name, where they were made.
         live_tau: record of each policy under load, where it was measured.
         checkpoints: by model.
+        cache_block: the granularity of the block cache that is judged, chosen before the run.
     """
 
     evaluations: Evaluations
     tables: Mapping[str, Sequence[Line]] = field(default_factory=dict)
     live_tau: Mapping[str, ServedRecord] = field(default_factory=dict)
     checkpoints: Mapping[str, Described] = field(default_factory=dict)
+    cache_block: int | None = None
 
     def run_of(self, row: Row | None) -> ModelAndSetting | None:
         """Our model and setting for a row, if both are there and were run."""
@@ -230,17 +236,17 @@ def block_diffusion_collapses(results: Results) -> Judged:
 
 
 def block_cache_beats_ar(results: Results) -> Judged:
-    best: dict[int, Line] = {}
-    for line in results.speedups("table5", "speedup_over_ar"):
-        if line["row"] == "MARS + block cache":
-            batch = int(float(line["batch_size"]))
-            best[batch] = max(best.get(batch, line), line, key=lambda one: float(one["value"]))
-    parts = (
-        f"batch {batch}: {_range(_interval(line))} times AR (cache block {line['cache_block']})"
-        for batch, line in sorted(best.items())
-    )
-    evidence = f"best cache block at each batch size: {'; '.join(parts)}"
-    return _judged(list(map(_faster, best.values())), [evidence], trainings=[1])
+    cache = {"row": "MARS + block cache", "cache_block": str(results.cache_block)}
+    verdicts: list[Verdict] = []
+    parts = []
+    for quantity, baseline in BASELINES.items():
+        timed = results.speedups("table5", quantity)
+        lines = [line for line in timed if cache.items() <= line.items()]
+        verdicts += map(_faster, lines)
+        if found := [f"{_range(_interval(one))} at batch {one['batch_size']}" for one in lines]:
+            parts.append(f"over {baseline} {', '.join(found)}")
+    evidence = f"speed-up with cache block {results.cache_block}: {'; '.join(parts)}"
+    return _judged(verdicts, [evidence], trainings=[1])
 
 
 def tau_is_a_live_knob(results: Results) -> Judged:
@@ -372,8 +378,9 @@ CLAIMS = (
     ),
     Claim(
         "With the block cache, MARS beats AR decoding with a KV cache in wall-clock time.",
-        "At every batch size, the interval of the speed-up with the best cache block is at least "
-        "1; does not hold if one is below.",
+        "With the cache block chosen before the run, at every batch size, over AR decoding in our "
+        "engine and over transformers' `generate`: the interval of the speed-up is at least 1; "
+        "does not hold if one is below.",
         "tables/table5",
         block_cache_beats_ar,
     ),
@@ -419,7 +426,10 @@ CLAIMS = (
 
 
 def _interval(line: Line) -> Interval:
-    return Uncertain(float(line["value"]), stderr_of(line) or 0.0).interval()
+    """Of a speed-up, by Student's t over its rounds; that of a single round has no width."""
+    error = stderr_of(line)
+    freedom = int(line["n"]) - 1 if error is not None else 1
+    return Uncertain(float(line["value"]), error or 0.0, freedom).interval()
 
 
 def _faster(line: Line) -> Verdict:

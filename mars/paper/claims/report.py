@@ -119,8 +119,8 @@ def _all_together(claims: Sequence[ClaimRecord]) -> str:
         return ""
     text = (
         f"p: how probable numbers like ours would be if the verdict were wrong. Each part of a "
-        f"verdict is at 95 % by itself. By Holm's method, over the {len(tested)} claims that chance plays a part "
-        f"in, these stand at 95 % all together: {', '.join(stand) or 'none'}"
+        f"verdict is at 95 % by itself. By Holm's method, over the {len(tested)} claims that "
+        f"chance plays a part in, these stand at 95 % all together: {', '.join(stand) or 'none'}"
     )
     return text + (f"; these do not: {', '.join(fall)}." if fall else ".")
 

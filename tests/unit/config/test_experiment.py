@@ -92,6 +92,11 @@ MISTAKES = [
         "ar-smal",
         ["speed.speculative.pairs[0].draft", "did you mean"],
     ),
+    (
+        "speed/wall_clock/judged_cache_block",
+        64,
+        ["speed.wall_clock", "`judged_cache_block` is 64, which is not timed"],
+    ),
     ("speed/wall_clock", None, ["artefacts", "table5", "speed.wall_clock"]),
     ("speed/sweep", {"model": "mars-b4-large"}, ["`speed.sweep` is now `wall_clock`; rename it"]),
     ("settings/tau-0.95/verify", True, ["`settings.tau-0.95.verify` is now `lossless`"]),

@@ -222,27 +222,61 @@ def test_claim_4_block_diffusion(diffusion, mars, verdict):
     assert made.answer("bd", "plain", diffusion).judge(4).verdict == verdict
 
 
-def line(row, quantity, value, stderr="0.01", **more):
-    return {"row": row, "quantity": quantity, "value": value, "stderr": stderr, **more}
+def line(row, quantity, value, half="0.02", rounds=5, **more):
+    """A line of a table of times, whose 95 % interval is ``half`` wide on either side."""
+    single = half in ("n/a", "not run")
+    error = half if single else str(float(half) / stats.t.ppf(0.975, rounds - 1))
+    found = {"row": row, "quantity": quantity, "value": value, "stderr": error, "n": str(rounds)}
+    return {**found, **more}
+
+
+def cached(value, batch="4", block="32", **more):
+    row = "MARS + block cache"
+    return [
+        line(row, f"speedup_over_{over}", number, batch_size=batch, cache_block=block, **more)
+        for over, number in zip(("ar", "hf"), value, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("best_at_16", "verdict"), [("1.34", HOLDS), ("0.9", FAILS), ("1.01", UNDECIDED)]
+    ("over_ar", "over_hf", "verdict"),
+    [
+        ("1.34", "2.1", HOLDS),
+        ("0.9", "1.5", FAILS),
+        ("1.5", "0.9", FAILS),
+        ("1.01", "2.1", UNDECIDED),
+    ],
 )
-def test_claim_5_block_cache(best_at_16, verdict):
-    row, quantity = "MARS + block cache", "speedup_over_ar"
+def test_claim_5_block_cache(over_ar, over_hf, verdict):
     table = [
-        line(row, quantity, "1.7", batch_size="4", cache_block="32"),
-        line(row, quantity, "0.2", batch_size="16", cache_block="4"),
-        line(row, quantity, best_at_16, batch_size="16", cache_block="8"),
-        line(row, quantity, "not run", "not run", batch_size="8", cache_block="8"),
-        line(row, "accuracy", "0.1", batch_size="4", cache_block="32"),
-        line("MARS + cursor cache", quantity, "9.9", batch_size="16", cache_block="n/a"),
+        *cached(("1.7", "2.4")),
+        *cached((over_ar, over_hf), batch="16"),
+        *cached(("not run", "not run"), batch="8", half="not run"),
+        line("MARS + block cache", "accuracy", "0.1", batch_size="4", cache_block="32"),
+        line("MARS + cursor cache", "speedup_over_ar", "9.9", batch_size="16", cache_block="n/a"),
     ]
-    judged = Made().judge(5, tables={"table5": table})
+    judged = Made().judge(5, tables={"table5": table}, cache_block=32)
     assert judged.verdict == verdict
-    assert "1.70" in judged.evidence
+    assert "cache block 32: over AR decoding in our engine 1.70 [1.68, 1.72] at batch 4" in (
+        judged.evidence
+    )
+    assert "over `generate` of transformers 2.40" in judged.evidence
     assert "9.9" not in judged.evidence
+
+
+def test_claim_5_is_judged_by_the_cache_block_that_was_chosen_not_by_the_luckiest():
+    table = [*cached(("0.9", "0.9")), *cached(("1.5", "1.5"), block="8")]
+    assert Made().judge(5, tables={"table5": table}, cache_block=32).verdict == FAILS
+    assert Made().judge(5, tables={"table5": table}, cache_block=8).verdict == HOLDS
+    assert Made().judge(5, tables={"table5": table}, cache_block=16).verdict == NOT_RUN
+
+
+def test_a_speed_up_is_judged_by_students_interval_over_rounds():
+    """Three rounds of 1.02, 1.05, 1.08: two standard errors are 0.03, Student's interval 0.07."""
+    table = cached(("1.05", "1.05"), half="0.0745", rounds=3)
+    judged = Made().judge(5, tables={"table5": table}, cache_block=32)
+    assert judged.verdict == UNDECIDED
+    assert "[0.98, 1.12]" in judged.evidence
 
 
 def policy(latency, rate, wobble=0.0):
@@ -281,9 +315,8 @@ def test_claim_7_speculative_decoding(last, verdict):
 
 
 def test_a_speed_up_of_a_single_round_decides_nothing():
-    once = line("MARS + block cache", "speedup_over_ar", "1.7", "n/a")
-    table = [{**once, "batch_size": "4", "cache_block": "32"}]
-    assert Made().judge(5, tables={"table5": table}).verdict == UNDECIDED
+    table = cached(("1.7", "1.7"), half="n/a")
+    assert Made().judge(5, tables={"table5": table}, cache_block=32).verdict == UNDECIDED
 
 
 @pytest.mark.parametrize(("tokens", "verdict"), [(21, HOLDS), (30, FAILS)])
