@@ -203,6 +203,18 @@ def test_claim_2_several_tokens(right, tokens, verdict):
     assert f"{tokens / 10:.2f}" in judged.evidence
 
 
+def test_claim_2_is_judged_by_tokens_that_count_and_shown_beside_the_authors_count():
+    """1.40 tokens per forward, and 1.50 with those accepted after the end of an answer (A2, C6)."""
+    made = Made().answer("m4", "plain", 100).answer("m4", "fast", 100, tokens=14)
+    for key in made.spec.benchmarks:
+        for row in made.samples["m4", "fast", key]:
+            row["overrun"] = 1
+    judged = made.judge(2)
+    assert judged.verdict == FAILS
+    assert "1.40 [1.40, 1.40] tokens per forward" in judged.evidence
+    assert "1.50 [1.50, 1.50] as the authors count (holds)" in judged.evidence
+
+
 @pytest.mark.parametrize(
     ("large", "large_without", "verdict"), [(100, 60, HOLDS), (60, 100, FAILS), (100, 100, HOLDS)]
 )
