@@ -291,29 +291,53 @@ def test_a_speed_up_is_judged_by_students_interval_over_rounds():
     assert "[0.98, 1.12]" in judged.evidence
 
 
-def policy(latency, rate, wobble=0.0):
-    requests = [
-        {"arrival": t, "start": t, "end": t + latency + wobble * (t % 3 - 1)} for t in range(60)
-    ]
+def served_trace(latency, rate):
     busy = {"time": 1.0, "tau": 1.0, "queue": 3, "active": 4, "tokens_per_second": rate}
     return {
-        "requests": requests,
+        "requests": [{"arrival": t, "start": t, "end": t + latency} for t in range(60)],
         "timeline": [busy, {**busy, "active": 1, "tokens_per_second": 10_000.0}],
-        "latency": {"median": latency},
-        "accuracy": 0.5,
-        "slots": 4,
     }
+
+
+def policy(latency, rate, traces=5, wobble=0.0):
+    """Traces that differ by ``wobble`` to either side of what is given on average."""
+    factors = np.linspace(1 - wobble, 1 + wobble, traces)
+    found = [served_trace(latency * factor, rate / factor) for factor in factors]
+    return {"traces": found, "slots": 4, "accuracy": 0.5}
 
 
 @pytest.mark.parametrize(
     ("latency", "rate", "verdict"),
-    [(1.0, 150.0, HOLDS), (3.0, 150.0, FAILS), (1.0, 90.0, FAILS), (2.01, 150.0, UNDECIDED)],
+    [(1.0, 150.0, HOLDS), (3.0, 150.0, FAILS), (1.0, 50.0, FAILS), (1.9, 150.0, UNDECIDED)],
 )
 def test_claim_6_live_tau(latency, rate, verdict):
-    served = {"tau-1": policy(2.0, 100.0), "adaptive": policy(latency, rate, wobble=0.3)}
+    served = {"tau-1": policy(2.0, 100.0), "adaptive": policy(latency, rate, wobble=0.2)}
     judged = Made().judge(6, live_tau=served)
     assert judged.verdict == verdict
-    assert f"{rate:.1f} against 100.0" in judged.evidence
+    assert "5 traces of 60 requests" in judged.evidence
+    assert "while all slots are busy" in judged.evidence
+
+
+@pytest.mark.parametrize("traces", [1, 4])
+def test_claim_6_takes_five_traces(traces):
+    """One trace is one observation, however many requests wait for each other in it."""
+    served = {name: policy(2.0, 100.0, traces) for name in ("tau-1", "adaptive")}
+    served["adaptive"] = policy(1.0, 150.0, traces)
+    judged = Made().judge(6, live_tau=served)
+    assert judged.verdict == UNDECIDED
+    assert f"{'one trace' if traces == 1 else '4 traces'} of 60 requests" in judged.evidence
+    assert "(a verdict takes 5)" in judged.evidence
+    assert "1.50 [" in judged.evidence
+
+
+def test_claim_6_reads_a_record_of_a_single_trace():
+    served = {
+        "tau-1": {**served_trace(2.0, 100.0), "slots": 4, "accuracy": None},
+        "adaptive": {**served_trace(1.0, 150.0), "slots": 4, "accuracy": None},
+    }
+    judged = Made().judge(6, live_tau=served)
+    assert judged.verdict == UNDECIDED
+    assert judged.evidence.startswith("one trace of 60 requests")
 
 
 @pytest.mark.parametrize(("last", "verdict"), [("1.4", HOLDS), ("0.9", FAILS)])
