@@ -85,7 +85,7 @@ def write_claims(spec: ClaimsSpec, job: Job) -> list[Path]:
     """Judge the ten claims of the paper."""
     from mars.checkpoints.describe import describe
     from mars.paper.claims import report
-    from mars.paper.claims.claims import Results
+    from mars.paper.claims.results import Results
     from mars.paper.evaluations import Evaluations
     from mars.paper.tables.tidy_csv import read_csv
     from mars.provenance.files import read_json

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mars.paper.claims.claims import CLAIMS, Judged, Results
+from mars.paper.claims.claims import CLAIMS
+from mars.paper.claims.results import Judged, Results
 from mars.paper.claims.significance import FEWEST, FLOOR
 from mars.paper.claims.verdicts import FAILS, HOLDS, holm
 from mars.paper.tables.files import pipe_table

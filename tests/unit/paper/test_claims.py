@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from scipy import stats
 
 from mars.checkpoints.describe import describe
-from mars.paper.claims.claims import CLAIMS, Results
+from mars.paper.claims.claims import CLAIMS
 from mars.paper.claims.intervals import Interval, Uncertain
 from mars.paper.claims.report import short, write_claims
+from mars.paper.claims.results import Results
 from mars.paper.claims.significance import (
     FEWEST,
     FLOOR,
