@@ -17,6 +17,8 @@ from mars.paper.tables.table import NONE, NOT_RUN
 from mars.provenance.files import read_json, write_atomic, write_json
 
 ALPHA = 0.05
+OF_ONE = "of this training"
+ONE_TRAINING = "Where a model was trained once, a verdict on its method speaks of this training."
 NO_CAVEAT = "These are the paper's models."
 
 
@@ -61,7 +63,7 @@ def _scope(trainings: int | None) -> str:
     """Of what a verdict speaks: of the method as far as several trainings show it, or of one."""
     if trainings is None:
         return ""
-    return "of this training" if trainings == 1 else f"over {trainings} trainings"
+    return OF_ONE if trainings == 1 else f"over {trainings} trainings"
 
 
 def _spoken(claim: ClaimRecord) -> str:
@@ -150,4 +152,7 @@ def short(claims: Path, width: int) -> str:
         indent = " " * len(head)
         wrapped = textwrap.wrap(claim["claim"], width - len(head))
         lines += [f"{head}{wrapped[0]}", *(f"{indent}{line}" for line in wrapped[1:])]
-    return "\n".join([*lines, "-" * width])
+    lines.append("-" * width)
+    if any(claim["scope"] == OF_ONE for claim in read_json(claims)):
+        lines += textwrap.wrap(ONE_TRAINING, width)
+    return "\n".join(lines)

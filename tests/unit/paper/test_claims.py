@@ -450,6 +450,7 @@ def test_the_files_say_every_verdict_and_its_rule(tmp_path):
     assert {claim["number"] for claim in tested} == {1, 2, 3, 8, 9}
     assert [claim["p_holm"] for claim in tested] == holm([claim["p"] for claim in tested])
     shown = short(tmp_path / "claims.json", 80)
+    assert shown.endswith("speaks of this training.")
     assert max(map(len, shown.splitlines())) <= 80
     for claim in written:
         assert f"{claim['number']:>2}  {claim['verdict']}" in shown
