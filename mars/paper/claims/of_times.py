@@ -61,9 +61,9 @@ def tau_is_a_live_knob(results: Results) -> Judged:
     return judged_by(verdicts, [evidence], trainings=[1])
 
 
-def _traces(policy: ServedRecord) -> Sequence[ServedRecord]:
-    """The traces of arrivals that a policy served; a record of one is that trace itself."""
-    return policy.get("traces") or [policy]
+def _traces(policy: ServedRecord) -> list[ServedRecord]:
+    """The traces of arrivals that a policy served: its record is the first, and has the others."""
+    return [policy, *policy.get("further_traces", ())]
 
 
 def _over_traces(values: Sequence[float]) -> Interval:
@@ -114,4 +114,7 @@ def _faster(line: Line) -> Verdict:
 
 
 def _accuracy(policy: ServedRecord) -> str:
-    return NONE if policy.get("accuracy") is None else f"{100 * policy['accuracy']:.1f} %"
+    """Over all traces, which are equally long."""
+    found = [trace.get("accuracy") for trace in _traces(policy)]
+    known = [one for one in found if one is not None]
+    return f"{100 * fmean(known):.1f} %" if known else NONE

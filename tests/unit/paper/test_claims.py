@@ -297,14 +297,15 @@ def served_trace(latency, rate):
     return {
         "requests": [{"arrival": t, "start": t, "end": t + latency} for t in range(60)],
         "timeline": [busy, {**busy, "active": 1, "tokens_per_second": 10_000.0}],
+        "accuracy": 1 / latency,
     }
 
 
 def policy(latency, rate, traces=5, wobble=0.0):
     """Traces that differ by ``wobble`` to either side of what is given on average."""
     factors = np.linspace(1 - wobble, 1 + wobble, traces)
-    found = [served_trace(latency * factor, rate / factor) for factor in factors]
-    return {"traces": found, "slots": 4, "accuracy": 0.5}
+    first, *others = [served_trace(latency * factor, rate / factor) for factor in factors]
+    return {**first, "further_traces": others, "slots": 4}
 
 
 @pytest.mark.parametrize(
@@ -317,6 +318,8 @@ def test_claim_6_live_tau(latency, rate, verdict):
     assert judged.verdict == verdict
     assert "5 traces of 60 requests" in judged.evidence
     assert "while all slots are busy" in judged.evidence
+    factors = np.linspace(0.8, 1.2, 5)
+    assert f"accuracy {np.mean(100 / latency / factors):.1f} % against 50.0 %" in judged.evidence
 
 
 @pytest.mark.parametrize("traces", [1, 4])
