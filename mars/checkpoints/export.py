@@ -90,6 +90,8 @@ def _model_card(name: str, settings: dict[str, Any], summary: dict[str, Any]) ->
         facts["block size B"] = settings["block_size"]
     if settings["method"] == "mars":
         facts["weight of the AR loss"] = settings["ar_weight"]
+    if settings["method"] == "block_diffusion":
+        facts["position j predicts token"] = "j + 1" if settings["right_shift"] else "j"
     facts["loss normalised per"] = settings["normalisation"]
     facts |= {key.replace("_", " "): value for key, value in (training | summary).items()}
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())

@@ -182,6 +182,11 @@ class Model(Strict):
     ar_weight: NonNegativeFloat = Field(
         1.0, description="weight of the AR (SFT) loss beside the mask loss; 0: 'w/o SFT loss'"
     )
+    right_shift: bool = Field(
+        True,
+        description="of block_diffusion: position j predicts token j + 1, as published (C1); "
+        "false: a masked position predicts its own token",
+    )
     epochs_factor: PositiveInt = Field(
         1, description="multiplies `training.epochs`; 2: the paper's compute-matched AR SFT"
     )
@@ -199,6 +204,13 @@ class Model(Strict):
             raise ValueError("`parent` is needed by every method but `base`, which has none")
         if (self.method in ("mars", "block_diffusion")) != (self.block_size is not None):
             raise ValueError("`block_size` is needed by mars and block_diffusion, and only there")
+        if not self.right_shift and self.method != "block_diffusion":
+            raise ValueError("`right_shift: false` is for block_diffusion only; remove it")
+        if not self.right_shift and self.source == "released":
+            raise ValueError(
+                "the authors trained their checkpoint with `right_shift: true`; remove the key, or "
+                "remove `source` to train this model here"
+            )
         if self.source == "released" and (self.released is None or self.method == "base"):
             raise ValueError(
                 "`source: released` is for a fine-tuned model with `released: {repository: ...}`; "
@@ -217,6 +229,11 @@ class Benchmark(Strict):
     metric: str = Field(description="the score the tables show; the records keep all")
     filter: str = Field("none", description="lm-eval's filter of that score")
     num_fewshot: int = Field(0, description="worked examples in the prompt")
+    fewshot_as_multiturn: bool = Field(
+        True,
+        description="worked examples are turns of the conversation, lm-eval's default; false: they "
+        "stand in one user turn with the question (C2)",
+    )
     limit: PositiveInt | None = Field(None, description="first N questions (of each subtask)")
     subtasks: list[str] | None = Field(None, description="parts of a group; null: all")
     unsafe_code: bool = Field(False, description="allow running code that the model wrote")
@@ -307,6 +324,18 @@ class WallClock(Strict):
     )
     cache_blocks: list[PositiveInt] = Field(description="B_cache of `block_cache`")
     authors_cache_blocks: list[PositiveInt] = Field([], description="of `block_cache-authors` (A5)")
+    judged_cache_block: PositiveInt = Field(
+        32, description="B_cache that claim 5 is judged by, chosen before the run"
+    )
+
+    @model_validator(mode="after")
+    def _is_timed(self) -> WallClock:
+        if "block_cache" in self.methods and self.judged_cache_block not in self.cache_blocks:
+            raise ValueError(
+                f"`judged_cache_block` is {self.judged_cache_block}, which is not timed; choose "
+                "one of `cache_blocks`"
+            )
+        return self
 
     def questions_at(self, batch: int) -> int:
         """Questions that are decoded at a batch size, which a single batch may exceed."""

@@ -1,9 +1,11 @@
 """Decoding of the block-diffusion baseline: one block after the other, by confidence inside it.
 
 The form of arXiv 2503.09573: clean tokens see their block and earlier ones, the block under way
-sees them and all of itself; a masked position predicts its own token. The sequences of a batch
-are in lockstep, each at its own block: every step forwards a row's last finished block, whose keys
-and values are final only now, and the block under way.
+sees them and all of itself. Position j predicts token j+1, so that the last finished block predicts
+the first token of the block under way; or, without ``right_shift``, its own token (C1 of
+docs/differences.md). The sequences of a batch are in lockstep, each at its own block: every step
+forwards a row's last finished block, whose keys and values are final only now, and the block under
+way.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ def decode_block_diffusion(
     block_size: int,
     eos: frozenset[int],
     mask_token_id: int | None,
+    right_shift: bool = True,
     memory_limit: int | None = None,
 ) -> list[Decoded]:
     """Continue one batch of prompts greedily, all together.
@@ -38,6 +41,7 @@ def decode_block_diffusion(
         requests: at threshold tau every forward fixes the masks whose probability reaches it, and
             at least the most confident one; None: exactly one.
         block_size: B of the training; blocks are counted from the start of the prompt.
+        right_shift: as in the training.
 
     Returns:
         Of the forwards, the prompt's is one with the first block's. ``accepted`` counts tokens
@@ -49,8 +53,9 @@ def decode_block_diffusion(
     """
     if mask_token_id is None:
         raise UserError("Block diffusion needs a mask token, which this checkpoint lacks.")
-    rule = {"eos": eos, "mask_token_id": mask_token_id, "metric": "probability"}
-    batch = _DiffusionBatch(block_size, model, requests, **rule, memory_limit=memory_limit)
+    rule: dict[str, Any] = {"eos": eos, "mask_token_id": mask_token_id, "metric": "probability"}
+    form = block_size, int(right_shift)
+    batch = _DiffusionBatch(*form, model, requests, **rule, memory_limit=memory_limit)
     with attention_of(model):
         batch.prefill()
         while batch.going:
@@ -59,11 +64,15 @@ def decode_block_diffusion(
 
 
 class _DiffusionBatch(CachedBatch):
-    """State of one batch; ``start`` is where each row's block under way begins, [rows]."""
+    """State of one batch; ``start`` is where each row's block under way begins, [rows].
 
-    def __init__(self, block_size: int, *arguments: Any, **rule: Any):
+    A token is predicted ``shift`` positions before its own. The first token of a prompt is known,
+    so it does not matter that nothing predicts it.
+    """
+
+    def __init__(self, block_size: int, shift: int, *arguments: Any, **rule: Any):
         super().__init__(*arguments, **rule, room=2 * block_size + PREFILL_TOKENS)
-        self.block_size, self.mask = block_size, rule["mask_token_id"]
+        self.block_size, self.shift, self.mask = block_size, shift, rule["mask_token_id"]
         self.start = self.prompt_lengths // block_size * block_size
         self.ends = (self.offsets // block_size + 1) * block_size - 1  # of each token's block
 
@@ -80,7 +89,8 @@ class _DiffusionBatch(CachedBatch):
         begin = (self.start - self.block_size).clamp(min=0)
         hidden = self._forward(begin, 2 * self.block_size)
         block = self.start[:, None] + self.offsets[: self.block_size]
-        logits = self.cached.logits(gather_at(hidden, block - begin[:, None]))
+        predicting = (block - begin[:, None] - self.shift).clamp(min=0)
+        logits = self.cached.logits(gather_at(hidden, predicting))
         confidence, best = logits.softmax(-1).max(-1)
         known = self.ids[rows, block]
         confidence = confidence.where(known == self.mask, -1.0)

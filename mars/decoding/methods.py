@@ -66,7 +66,7 @@ METHODS = {
         # The paper's own cache.
         Method("block_cache", options=BLOCK_CACHE, in_settings=True),
         # Of the baseline trained this way; the name is that of the training.
-        Method("block_diffusion", options=frozenset({"memory_limit"})),
+        Method("block_diffusion", options=frozenset({"right_shift", "memory_limit"})),
         # `generate` of transformers, the baseline everybody has.
         Method(
             "transformers",

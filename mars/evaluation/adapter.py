@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,7 @@ class DecodingLM(HFLM):
         max_new_tokens: budget of an answer; what tasks say does not count.
         slots: sequences decoded side by side.
         method: of :func:`mars.decoding.decode`, where the setting names none; None: by B.
+        options: of that method, which follow from how the model was trained.
         on_start: called before the first forward.
     """
 
@@ -66,13 +67,14 @@ class DecodingLM(HFLM):
         max_new_tokens: int,
         slots: int = 16,
         method: str | None = None,
+        options: Mapping[str, Any] | None = None,
         on_start: Callable[[], None] | None = None,
     ) -> None:
         if tokenizer.chat_template is None:
             raise UserError("the checkpoint's tokenizer has no chat template; benchmarks need one.")
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")
         self.block_size = block_size or 1
-        self.method = method
+        self.method, self.options = method, dict(options or {})
         self.eos_token_ids = sorted(eos_token_ids)
         self.max_new_tokens, self.slots = max_new_tokens, slots
         self.on_start = on_start
@@ -155,7 +157,8 @@ class DecodingLM(HFLM):
         if not method.has_tau:
             stated.pop("metric", None)
         chosen = {"method": name, "block_size": block_size, "threshold": setting.threshold}
-        return chosen | known | stated
+        own = self.options if name == self.method else {}
+        return chosen | own | known | stated
 
     def _encode(self, prompt: str) -> list[int]:
         """Token ids, with a BOS if the tokenizer adds one and the template has not done so."""

@@ -83,6 +83,7 @@ def evaluate(
         max_new_tokens=protocol.max_new_tokens,
         slots=protocol.slots,
         method=spec.method,
+        options={"right_shift": spec.right_shift} if spec.method == "block_diffusion" else {},
         on_start=lambda: startup.update(seconds=time.time() - psutil.Process().create_time()),
     )
     for name, missing in missing_cells.items():
@@ -115,7 +116,7 @@ def evaluate_cell(
         limit=benchmark.limit,
         bootstrap_iters=BOOTSTRAP_ITERATIONS,
         apply_chat_template=True,
-        fewshot_as_multiturn=True,
+        fewshot_as_multiturn=benchmark.fewshot_as_multiturn,
         confirm_run_unsafe_code=benchmark.unsafe_code,
     )
     seconds = time.monotonic() - started
@@ -141,6 +142,7 @@ def evaluate_cell(
         "task_version": loaded.version,
         "task_hash": loaded.task_hash,
         "num_fewshot": benchmark.num_fewshot,
+        "fewshot_as_multiturn": benchmark.fewshot_as_multiturn,
         "dataset": loaded.dataset,
         "limit": benchmark.limit,
         "documents": sum(part["documents"] for part in per_task.values()),

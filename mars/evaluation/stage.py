@@ -18,6 +18,7 @@ class EvaluationSpec(Spec):
 
     method: str | None  # of decoding, where the model's training says it
     block_size: int | None  # B that the model was trained for; None decodes autoregressively
+    right_shift: bool = True  # of block diffusion, as it was trained
     cells: dict[str, list[str]]  # the benchmarks of each setting
     benchmarks: dict[str, Benchmark]
     task_files: dict[
@@ -38,6 +39,7 @@ def resolve(experiment: Experiment, model: str) -> EvaluationSpec:
         # A model that is trained for a way of decoding has its name.
         method=entry.method if entry.method in METHODS else None,
         block_size=entry.block_size,
+        right_shift=entry.right_shift,
         cells=cells,
         benchmarks=benchmarks,
         task_files={n: _hash_of_task(t) for n, t in tasks.items() if t.suffix in (".yaml", ".yml")},
@@ -68,6 +70,9 @@ def inputs(experiment: Experiment, model: str) -> list[str]:
     return [f"checkpoints/{model}/manifest.json", *data_manifests(experiment, used)]
 
 
+SHARED_BY_CELLS = ("method", "block_size", "right_shift", "evaluation", "generated_data")
+
+
 def cell_spec(
     job: JobSpec, inputs: Mapping[str, str], setting: str, benchmark: str
 ) -> dict[str, Any]:
@@ -82,7 +87,7 @@ def cell_spec(
     config = job.config
     return {
         **{"model": job.target["model"], "code": job.code, "packages": job.packages},
-        **{key: config[key] for key in ("method", "block_size", "evaluation", "generated_data")},
+        **{key: config[key] for key in SHARED_BY_CELLS if key in config},
         "setting": config["settings"][setting],
         "benchmark": config["benchmarks"][benchmark],
         "task_file": config["task_files"].get(benchmark),

@@ -64,6 +64,7 @@ def models_for(row: Row, spec: Selection) -> list[str]:
         and row.sft_loss in (None, model.ar_weight > 0)
         and row.epochs in (0, STAGE_EPOCHS * model.epochs_factor)
         and model.inverse_t_weighting is row.inverse_t
+        and model.right_shift is row.right_shift
     ]
 
 

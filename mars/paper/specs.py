@@ -83,6 +83,7 @@ class ModelIdentity(Spec):
     method: str
     block_size: int | None = None
     ar_weight: float = 1.0
+    right_shift: bool = True
     epochs_factor: int = 1
     inverse_t_weighting: bool = False
     released: str | None = None
@@ -109,6 +110,12 @@ class TableSpec(Selection):
     data: Data
 
 
+class ClaimsSpec(TableSpec):
+    """What the claims are about; ``cache_block``: the B_cache that claim 5 is judged by."""
+
+    cache_block: int | None = None
+
+
 class ComparisonSpec(Spec):
     """Which tables are compared with the paper's, and how ours may be.
 
@@ -116,12 +123,15 @@ class ComparisonSpec(Spec):
         tables: the number of each table that the paper prints, by name of ours.
         same_models: by scale of the paper, whether ours started from its base model and data.
         titles: the benchmarks that an average is over.
+        same_weights: our models that are the paper's own, not trained again: the checkpoints that
+            the authors released, and base models.
     """
 
     tables: dict[str, int]
     scales: dict[str, PaperScale]
     same_models: dict[str, bool]
     titles: list[str]
+    same_weights: list[str]
 
 
 class Shown(Spec):
@@ -157,6 +167,14 @@ def paper_scales(
     }
 
 
+def _epochs_factor(experiment: Experiment, name: str) -> int:
+    """Stages that a model was trained for by its method; those of AR SFT in a row count as one."""
+    model = experiment.models[name]
+    before = model.parent if model.method == "ar_sft" else None
+    longer = before is not None and experiment.models[before].method == "ar_sft"
+    return model.epochs_factor + (_epochs_factor(experiment, before) if longer and before else 0)
+
+
 def identities(experiment: Experiment, names: Iterable[str]) -> dict[str, ModelIdentity]:
     """What these models of the experiment are."""
     found = {}
@@ -167,9 +185,10 @@ def identities(experiment: Experiment, names: Iterable[str]) -> dict[str, ModelI
             **model.model_dump(
                 include={
                     *("scale", "method", "block_size"),
-                    *("ar_weight", "epochs_factor", "seed_of"),
+                    *("ar_weight", "right_shift", "seed_of"),
                 }
             ),
+            epochs_factor=_epochs_factor(experiment, name),
             inverse_t_weighting=experiment.training_of(name).inverse_t_weighting,
             released=taken.repository if taken else None,
         )

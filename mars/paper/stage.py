@@ -9,7 +9,7 @@ from mars.paper import published
 from mars.paper.artefacts import ARTEFACTS, artefacts_of
 from mars.paper.evaluations import benchmark_keys, of_rows
 from mars.paper.published import Row
-from mars.paper.specs import ComparisonSpec, ReportSpec, Shown, TableSpec, paper_scales
+from mars.paper.specs import ClaimsSpec, ComparisonSpec, ReportSpec, Shown, paper_scales
 from mars.paper.tables.notes import is_of_the_paper
 from mars.provenance.stage import Job, Stage
 
@@ -28,6 +28,9 @@ def comparison_spec(experiment: Experiment) -> ComparisonSpec:
             for size in sorted({scale.stands_for for scale in scales.values()})
         },
         titles=list(benchmark_keys(experiment.benchmarks)),
+        same_weights=[
+            name for name in experiment.models if name not in experiment.trained_models()
+        ],
     )
 
 
@@ -58,11 +61,15 @@ def claimed_rows() -> list[Row]:
     return [*table2, *published.table3(), *published.table4(), *published.table9()]
 
 
-def claims_spec(experiment: Experiment) -> TableSpec:
+def claims_spec(experiment: Experiment) -> ClaimsSpec:
     """What the rows of the claims need, and every threshold: the metrics are compared over all."""
     spec = of_rows(claimed_rows(), experiment)
     thresholds = {n: one for n, one in experiment.settings.items() if one.threshold is not None}
-    return spec.model_copy(update={"settings": {**spec.settings, **thresholds}})
+    timed = experiment.speed.wall_clock if experiment.speed else None
+    return ClaimsSpec(
+        **{**dict(spec), "settings": {**spec.settings, **thresholds}},
+        cache_block=timed.judged_cache_block if timed else None,
+    )
 
 
 def claims_inputs(experiment: Experiment) -> list[str]:
@@ -74,11 +81,11 @@ def claims_inputs(experiment: Experiment) -> list[str]:
     return [*(f"{folder}/manifest.json" for folder in folders), *tables]
 
 
-def write_claims(spec: TableSpec, job: Job) -> list[Path]:
+def write_claims(spec: ClaimsSpec, job: Job) -> list[Path]:
     """Judge the ten claims of the paper."""
     from mars.checkpoints.describe import describe
     from mars.paper.claims import report
-    from mars.paper.claims.claims import Results
+    from mars.paper.claims.results import Results
     from mars.paper.evaluations import Evaluations
     from mars.paper.tables.tidy_csv import read_csv
     from mars.provenance.files import read_json
@@ -91,11 +98,12 @@ def write_claims(spec: TableSpec, job: Job) -> list[Path]:
         tables={file.stem: read_csv(file) for file in inputs.of("tables")},
         live_tau={file.stem: read_json(file) for file in policies},
         checkpoints={n: describe(folder) for n, folder in inputs.folders("checkpoints").items()},
+        cache_block=spec.cache_block,
     )
     return report.write_claims(results, job.output)
 
 
-CLAIMS = Stage("claims", TableSpec, claims_spec, write_claims, claims_inputs)
+CLAIMS = Stage("claims", ClaimsSpec, claims_spec, write_claims, claims_inputs)
 
 # --- the page -----------------------------------------------------------------------------------
 

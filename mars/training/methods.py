@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,10 +38,17 @@ def layout(spec: TrainSpec, mask_token_id: int | None, eos_token_id: int) -> Lay
         if spec.training.eos_to_block:
             document = pad_to_block(document, prompt, block_size, eos_token_id)
         rate = generator.uniform(SMALLEST_RATE, 1)
-        blocks = {"block_size": block_size, "mask_token_id": mask_token_id}
+        blocks: dict[str, Any] = {"block_size": block_size, "mask_token_id": mask_token_id}
         if method == "block_diffusion":
             masked = generator.random(len(document) - prompt) < rate
-            return block_diffusion_stream(document, prompt, rate=rate, masked=masked, **blocks)
+            return block_diffusion_stream(
+                document,
+                prompt,
+                rate=rate,
+                masked=masked,
+                right_shift=spec.right_shift,
+                **blocks,
+            )
         stream = mars_stream(document, prompt, **blocks)
         weighted = spec.training.inverse_t_weighting
         return replace(stream, mask_terms=stream.mask_terms / rate) if weighted else stream

@@ -17,6 +17,7 @@ class TrainSpec(Spec):
     method: Literal["pretrain", "ar_sft", "mars", "block_diffusion"]
     block_size: int | None = None  # B, of mars and block_diffusion
     ar_weight: float | None = None  # of mars: of the AR loss beside the mask loss
+    right_shift: bool = True  # of block_diffusion: position j predicts token j + 1 (C1)
     architecture: Architecture | None = None  # of the new model, for pretrain
     training: Training
 
@@ -45,6 +46,7 @@ def resolve_training(experiment: Experiment, model: str) -> TrainSpec:
         method=entry.method,
         block_size=entry.block_size,
         ar_weight=entry.ar_weight if entry.method == "mars" else None,
+        right_shift=entry.right_shift,
         training=experiment.training_of(model),
     )
 

@@ -25,6 +25,7 @@ RUNS: dict[str, dict] = {
     "mars": {"method": "mars"},
     "mars, w/o SFT loss": {"method": "mars", "ar_weight": 0.0},
     "block_diffusion": {"method": "block_diffusion"},
+    "block_diffusion, not shifted": {"method": "block_diffusion", "right_shift": False},
 }
 
 Losses = dict[str, list[float]]

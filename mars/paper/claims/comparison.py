@@ -1,6 +1,7 @@
 """Every published number beside ours, with a verdict by rules fixed before any run.
 
-The rules are the constants and :func:`verdict` below; docs/comparison.md says them in words.
+The rules are the constants and :func:`verdict` below, and the words of ``verdicts``;
+docs/comparison.md says them at length.
 """
 
 from __future__ import annotations
@@ -11,10 +12,20 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from math import inf
 from pathlib import Path
 
 from mars.paper import published
-from mars.paper.claims.significance import Z, stderr_of
+from mars.paper.claims.intervals import Uncertain
+from mars.paper.claims.significance import stderr_of
+from mars.paper.claims.verdicts import (
+    AGREES,
+    COMPATIBLE,
+    DIFFERS,
+    UNDECIDED,
+    chance_to_differ,
+    equivalence,
+)
 from mars.paper.evaluations import Evaluations
 from mars.paper.published import AVERAGE, QUESTIONS
 from mars.paper.specs import ComparisonSpec, Selection
@@ -25,8 +36,8 @@ from mars.paper.tables.table import NONE, NOT_RUN, TableCell, quantity_title
 from mars.paper.tables.tidy_csv import Line, as_csv, csv_text, full_row_name, read_csv
 from mars.provenance.files import write_atomic
 
-VERDICTS = ("agrees", "within noise", "differs", "not comparable", NOT_RUN)
-# A difference of at most this much is an agreement, however sure it is: in the quantity's unit.
+VERDICTS = (AGREES, COMPATIBLE, UNDECIDED, DIFFERS, "not comparable", NOT_RUN)
+# A difference of at most this much does not matter: in the quantity's unit.
 TOLERANCE = {
     "accuracy": 1.0,
     "delta_from_tau_1": 1.0,
@@ -36,24 +47,37 @@ TOLERANCE = {
     "speedup_over_ar": 0.05,
     "speedup": 0.05,
 }
+# How far a printed number may be from the one it was rounded from. A change may be the difference
+# of two printed numbers.
+ROUNDING = {"accuracy": 0.05, "delta_from_tau_1": 0.1, "tokens_per_forward": 0.005}
 # Quantities that a computer decides over, not a method.
 OF_THE_MACHINE = ("tokens_per_second", "seconds")
+BY_CHANCE = "of these by chance"
+OVER_ROUNDS = ("speedup_over_ar", "speedup")  # their errors are over few rounds
 RULES = {
-    "agrees": "the difference is within the tolerance for its quantity: 1 point of accuracy, "
-    "0.05 tokens per forward, 0.05 of a speed-up",
-    "within noise": "the difference is larger than that but at most 1.96 standard errors",
-    "differs": "the difference is larger than both",
+    AGREES: "the 95 % interval of the difference lies within the tolerance for its quantity: 1 "
+    "point of accuracy, 0.05 tokens per forward, 0.05 of a speed-up",
+    COMPATIBLE: "the interval reaches beyond the tolerance and contains 0",
+    UNDECIDED: "the interval does not contain 0 and lies partly within the tolerance",
+    DIFFERS: "the interval lies wholly outside the tolerance",
+    "rounds to it": "the paper's own checkpoint answered the same questions, and our number rounds "
+    "to the printed one",
+    "does not round to it": "the paper's own checkpoint answered the same questions, so our number "
+    "should round to the printed one, and does not",
     "models": "the models are not the paper's, so absolute numbers cannot be compared, only the "
     "direction of the claims",
     "machine": "the number depends on the computer",
-    "no error": "the standard error of the difference is unknown, so it may or may not be noise",
+    "no error": "the standard error of the difference is unknown",
     NOT_RUN: "this experiment has no result for the cell",
 }
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One published number beside ours; errors are None where they are not known."""
+    """One published number beside ours; errors are None where they are not known.
+
+    ``chance``: probability that it would be said to differ if it did not.
+    """
 
     artefact: str
     scale: str
@@ -68,30 +92,46 @@ class Compared:
     stderr: float | None
     verdict: str
     rule: str
+    chance: float
 
 
 def verdict(
-    quantity: str, difference: float | None, stderr: float | None, same_models: bool
-) -> tuple[str, str]:
-    """What to say of a difference from the paper, and the key of the rule that says so.
+    quantity: str,
+    difference: float | None,
+    stderr: float | None,
+    same_models: bool,
+    *,
+    same_answers: bool = False,
+    n: int | None = None,
+) -> tuple[str, str, float]:
+    """What to say of a difference from the paper, the key of the rule that says so, and by chance.
 
     Args:
         difference: ours minus the paper's; None if ours was not run.
         stderr: its standard error; None where it is not known.
         same_models: whether our model of the row started from the paper's base model.
+        same_answers: whether it is the paper's very model, on all of the paper's questions: then
+            nothing is left to chance, and only the rounding of the printed number to tolerate.
+        n: rounds behind a speed-up.
+
+    Returns:
+        The last is the probability of *differs* if in truth there were no difference.
     """
     if difference is None:
-        return NOT_RUN, NOT_RUN
+        return NOT_RUN, NOT_RUN, 0.0
     if not same_models:
-        return "not comparable", "models"
+        return "not comparable", "models", 0.0
     if quantity in OF_THE_MACHINE:
-        return "not comparable", "machine"
-    if abs(difference) <= TOLERANCE[quantity]:
-        return "agrees", "agrees"
+        return "not comparable", "machine", 0.0
+    if same_answers and quantity in ROUNDING:
+        rounds = abs(difference) <= ROUNDING[quantity] + 1e-9
+        return (AGREES, "rounds to it", 0.0) if rounds else (DIFFERS, "does not round to it", 0.0)
     if stderr is None:
-        return "not comparable", "no error"
-    word = "within noise" if abs(difference) <= Z * stderr else "differs"
-    return word, word
+        return "not comparable", "no error", 0.0
+    freedom = n - 1 if n is not None and quantity in OVER_ROUNDS else inf
+    uncertain, tolerance = Uncertain(difference, stderr, freedom), TOLERANCE[quantity]
+    word = equivalence(uncertain, tolerance)
+    return word, word, chance_to_differ(uncertain, tolerance)
 
 
 def compare(lines: Iterable[Line], artefact: str, spec: ComparisonSpec) -> list[Compared]:
@@ -116,10 +156,23 @@ def _compared(
     errors = [error for error in (ours_stderr, paper_stderr) if error is not None]
     known = difference is not None and ours_stderr is not None
     stderr = math.hypot(*errors) if known else None
-    same_models = spec.same_models.get(cell["scale"], False)
-    judged = verdict(quantity, difference, stderr, same_models)
+    n = int(cell["n"]) if cell.get("n", NONE).isdecimal() else None
+    judged = verdict(
+        quantity,
+        difference,
+        stderr,
+        spec.same_models.get(cell["scale"], False),
+        same_answers=cell.get("model") in spec.same_weights and n == _questions(title, spec.titles),
+        n=n,
+    )
     named = (artefact, cell["scale"], full_row_name(cell), title, quantity)
     return Compared(*named, ours, ours_stderr, paper, paper_stderr, difference, stderr, *judged)
+
+
+def _questions(title: str, titles: Iterable[str]) -> int | None:
+    """Questions of a real benchmark, or of all that an average is over."""
+    names = list(titles) if title == AVERAGE else [title]
+    return sum(QUESTIONS[name] for name in names) if QUESTIONS.keys() >= set(names) else None
 
 
 def published_stderr(
@@ -209,9 +262,13 @@ def _values(line: Compared) -> list[str | float]:
 
 def _as_markdown(lines: list[Compared], notes: list[str]) -> str:
     counts = Counter((line.artefact, line.verdict) for line in lines)
-    summary = [["Artefact", *VERDICTS], ["---", *["---:"] * len(VERDICTS)]]
+    heads = [*VERDICTS[: VERDICTS.index(DIFFERS) + 1], BY_CHANCE]
+    heads += VERDICTS[len(heads) - 1 :]
+    summary = [["Artefact", *heads], ["---", *["---:"] * len(heads)]]
     for name in dict.fromkeys(line.artefact for line in lines):
-        summary.append([name, *(str(counts[name, word]) for word in VERDICTS)])
+        chance = math.fsum(line.chance for line in lines if line.artefact == name)
+        numbers = {word: str(counts[name, word]) for word in VERDICTS}
+        summary.append([name, *(numbers.get(head, f"{chance:.1f}") for head in heads)])
     named = ["Artefact", "Scale", "Row", "Benchmark", "Quantity"]
     cells = [[*named, "Ours", "Paper", "Difference", "Verdict"]]
     cells += [["---"] * len(named) + ["---:"] * 3 + ["---"]]
@@ -220,13 +277,21 @@ def _as_markdown(lines: list[Compared], notes: list[str]) -> str:
         "# Our numbers and the published ones",
         "\n".join(f"- {note}" for note in notes),
         pipe_table(summary),
+        f'The column "{BY_CHANCE}" has how many cells would be said to differ, on average, if '
+        "every number of ours were the paper's but for chance.",
         "The rules, fixed before any run (docs/comparison.md):",
-        "\n".join(f"- *{key}*: {text}." for key, text in RULES.items()),
+        "\n".join(f"- *{_word(key)}*: {text}." for key, text in RULES.items()),
         "## Cells that were run",
         "± one standard error; for a published accuracy, binomial over the real benchmark.",
         pipe_table(cells) if len(cells) > 2 else "None.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _word(rule: str) -> str:
+    """The verdict that a rule gives."""
+    words = {"rounds to it": AGREES, "does not round to it": DIFFERS}
+    return rule if rule in VERDICTS else words.get(rule, "not comparable")
 
 
 def _shown(line: Compared) -> list[str]:

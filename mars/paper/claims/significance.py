@@ -1,54 +1,50 @@
-"""Paired tests: two ways of answering the same questions, how sure their difference is, verdicts.
+"""Paired tests: two ways of answering the same questions, and how sure their difference is.
 
-Questions are the units. Benchmarks are independent of each other and each counts the same in an
-average, whatever its number of questions, so questions are resampled within their benchmark.
+Benchmarks are independent of each other, and each counts the same in an average, whatever its
+number of questions. Where a model was trained several times, each training is compared with that
+of the same seed.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
-from mars.paper.evaluations import Evaluations, ModelAndSetting
+from mars.paper.claims.intervals import Interval, bootstrap, bootstrap_ratio
+from mars.paper.claims.verdicts import HOLDS, OPEN, Verdict, above, holm
+from mars.paper.evaluations import Evaluations, ModelAndSetting, Question
+from mars.paper.specs import seeds_of
 from mars.paper.tables.table import NONE, NOT_RUN
 from mars.paper.tables.tidy_csv import Line
 
-DRAWS = 10_000
-SEED = 0
-CONFIDENCE = 0.95
-Z = 1.96  # standard errors on either side of a value that make the same interval
-HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 MARGIN = 2.0  # points: about two standard errors of a difference of two published averages
 FEWEST = 30  # questions per benchmark below which an interval is not to be trusted
 FLOOR = 5.0  # percent of accuracy below which there is too little to lose
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value and its 95 % confidence interval."""
+class BenchmarkTest:
+    """The same difference on one benchmark.
 
-    value: float
-    lower: float
-    upper: float
+    Attributes:
+        gained, lost: questions that only the first (only the second) run has right; None where a
+            score is not right or wrong, or there are several trainings.
+        p: that the difference is 0: of McNemar's exact test where there are such counts, else of
+            the draws.
+        p_holm: the same after Holm's correction for the benchmarks of the test.
+    """
 
-    @classmethod
-    def of(cls, value: float, stderr: float | None) -> Interval:
-        """The interval of a value with a known standard error; without one it has no width."""
-        half = Z * (stderr or 0.0)
-        return cls(value, value - half, value + half)
-
-    def distance(self) -> Interval:
-        """How far the value is from 0."""
-        ends = sorted((abs(self.lower), abs(self.upper)))
-        nearest = 0.0 if self.lower <= 0 <= self.upper else ends[0]
-        return Interval(abs(self.value), nearest, ends[1])
-
-    def __str__(self) -> str:
-        return f"{self.value:+.1f} [{self.lower:+.1f}, {self.upper:+.1f}]"
+    title: str
+    questions: int
+    difference: Interval
+    gained: int | None
+    lost: int | None
+    p: float
+    p_holm: float
 
 
 @dataclass(frozen=True)
@@ -57,33 +53,39 @@ class PairedTest:
 
     Attributes:
         comparison: which run minus which, in words.
-        titles: the benchmarks over which ``difference`` is the average.
-        questions: how many, over all of them.
-        fewest: questions of the benchmark that has the fewest.
+        trainings: of the model that was trained the fewest times; of one, the difference is known
+            of this training alone.
         reference: average accuracy of the run that the other one is compared with, in percent.
-        gained, lost: questions that only the first (only the second) run has right.
-        p: of McNemar's exact test over all questions; None where scores are not right or wrong.
+        difference: the average over the benchmarks, each of which counts the same.
     """
 
     comparison: str
-    titles: list[str]
-    questions: int
-    fewest: int
+    trainings: int
     reference: float | None
     difference: Interval
-    gained: int | None
-    lost: int | None
-    p: float | None
+    benchmarks: list[BenchmarkTest]
+
+    @property
+    def questions(self) -> int:
+        """Over all benchmarks."""
+        return sum(one.questions for one in self.benchmarks)
+
+    @property
+    def fewest(self) -> int:
+        """Questions of the benchmark that has the fewest."""
+        return min(one.questions for one in self.benchmarks)
 
     def __str__(self) -> str:
-        sure = "" if self.p is None else f", McNemar p = {self.p:.2g}"
-        many = len(self.titles) > 3
-        over = f"{len(self.titles)} benchmarks" if many else ", ".join(self.titles)
-        return f"{self.difference} points ({self.questions} questions of {over}{sure})"
+        titles = [one.title for one in self.benchmarks]
+        over = f"{len(titles)} benchmarks" if len(titles) > 3 else ", ".join(titles)
+        times = "" if self.trainings == 1 else f", {self.trainings} trainings"
+        return f"{self.difference} points ({self.questions} questions of {over}{times})"
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        values = asdict(self)
+        parts = [vars(one) | {"difference": one.difference.plain()} for one in self.benchmarks]
+        own = {"questions": self.questions, "difference": self.difference.plain()}
+        values = {**vars(self), **own, "benchmarks": parts}
         return {"what": values.pop("comparison"), **values}
 
 
@@ -95,54 +97,9 @@ def stderr_of(line: Line) -> float | None:
 def mcnemar(gained: int, lost: int) -> float:
     """Exact two-sided p-value of McNemar's test.
 
-    Under the null hypothesis each discordant question falls on either side with probability 1/2:
-    twice the binomial probability of a split at least as uneven, at most 1.
+    Under the null hypothesis each discordant question falls on either side with probability 1/2.
     """
-    discordant = gained + lost
-    term = total = 1
-    for index in range(min(gained, lost)):
-        term = term * (discordant - index) // (index + 1)
-        total += term
-    return min(1.0, 2 * total / 2**discordant)
-
-
-def bootstrap_mean(
-    groups: Sequence[Sequence[float]], draws: int = DRAWS, seed: int = SEED
-) -> Interval:
-    """Mean over the groups of their means, with its percentile bootstrap interval.
-
-    Drawing n of n values with replacement decides how often each distinct value is drawn, and these
-    counts are multinomial; so a group costs its distinct values, not its size.
-
-    Args:
-        groups: values of independent groups, e.g. the per-question differences of each benchmark.
-
-    Raises:
-        ValueError: no group, or an empty one.
-    """
-    if not groups or not all(map(len, groups)):
-        raise ValueError("a bootstrap needs values in every group")
-    random = np.random.default_rng(seed)
-    means = np.zeros(draws)
-    for group in groups:
-        values, counts = np.unique(np.asarray(group, dtype=float), return_counts=True)
-        drawn = random.multinomial(len(group), counts / len(group), size=draws)
-        means += drawn @ values / len(group)
-    value = sum(sum(group) / len(group) for group in groups) / len(groups)
-    return interval_of(value, means / len(groups))
-
-
-def bootstrap_weights(questions: int, draws: int = DRAWS, seed: int = SEED) -> np.ndarray:
-    """How often each question is drawn: shape (draws, questions), rows sum to ``questions``."""
-    random = np.random.default_rng(seed)
-    return random.multinomial(questions, np.full(questions, 1 / questions), size=draws)
-
-
-def interval_of(value: float, draws: np.ndarray) -> Interval:
-    """A value with the percentile interval of its bootstrap draws."""
-    tail = 100 * (1 - CONFIDENCE) / 2
-    lower, upper = np.percentile(draws, [tail, 100 - tail])
-    return Interval(value, float(lower), float(upper))
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def combined_test(
@@ -153,85 +110,118 @@ def combined_test(
     Returns:
         None where the rows share no benchmark with a score per question.
     """
-    groups = _signed_sums(evaluations, terms)
-    if not groups:
+    scores = {
+        title: found
+        for title in evaluations.keys
+        if (found := [_by_training(evaluations, run, title) for run in terms])
+        and all(found)
+        and all(one.keys() == found[0][0].keys() for rows in found for one in rows)
+    }
+    if not scores:
         return None
-    differences = [value for group in groups.values() for value in group]
-    gained = lost = p = None
-    if len(terms) == 2 and set(differences) <= {-1.0, 0.0, 1.0}:
-        gained, lost = differences.count(1.0), differences.count(-1.0)
-        p = mcnemar(gained, lost)
+    trainings = min(len(rows) for found in scores.values() for rows in found)
+    groups = {title: _signed_sum(found, list(terms.values())) for title, found in scores.items()}
     return PairedTest(
         comparison=comparison,
-        titles=list(groups),
-        questions=len(differences),
-        fewest=min(map(len, groups.values())),
-        reference=_reference(evaluations, terms, list(groups)) if len(terms) == 2 else None,
-        difference=bootstrap_mean([[100 * value for value in group] for group in groups.values()]),
-        gained=gained,
-        lost=lost,
-        p=p,
+        trainings=trainings,
+        reference=_reference(scores, terms) if len(terms) == 2 else None,
+        difference=bootstrap([100 * group for group in groups.values()]),
+        benchmarks=_by_benchmark(groups, one_or_none=len(terms) == 2),
+    )
+
+
+def _by_benchmark(groups: Mapping[str, np.ndarray], one_or_none: bool) -> list[BenchmarkTest]:
+    """The tests of each benchmark; ``one_or_none``: whether a question may count as won or lost."""
+    tests = []
+    for title, group in groups.items():
+        difference, gained, lost = bootstrap([100 * group]), None, None
+        p = difference.p_value(0.0)
+        if one_or_none and len(group) == 1 and set(group.ravel()) <= {-1.0, 0.0, 1.0}:
+            gained, lost = int((group == 1).sum()), int((group == -1).sum())
+            p = mcnemar(gained, lost)
+        tests.append(BenchmarkTest(title, group.shape[1], difference, gained, lost, p, p))
+    corrected = holm([one.p for one in tests])
+    return [replace(one, p_holm=p) for one, p in zip(tests, corrected, strict=True)]
+
+
+def _by_training(
+    evaluations: Evaluations, run: ModelAndSetting, title: str
+) -> list[dict[Question, float]]:
+    """The scores of each training of a model; nothing of one without a score per question."""
+    names = seeds_of(str(run.model), evaluations.spec.models)
+    keys = (evaluations.key(run._replace(model=name), title) for name in names)
+    return [scores for key in keys if (scores := evaluations.question_scores(key))]
+
+
+def _signed_sum(found: Sequence[list[dict[Question, float]]], signs: Sequence[int]) -> np.ndarray:
+    """Signed sum of the rows' scores, [trainings, questions]; a single training serves for all."""
+    number = min((len(rows) for rows in found if len(rows) > 1), default=1)
+    return sum(
+        (
+            sign * np.array([[one[q] for q in found[0][0]] for one in rows[:number]])
+            for rows, sign in zip(found, signs, strict=True)
+        ),
+        start=np.zeros((number, len(found[0][0]))),
     )
 
 
 def _reference(
-    evaluations: Evaluations, terms: Mapping[ModelAndSetting, int], titles: Sequence[str]
+    scores: Mapping[str, Sequence[list[dict[Question, float]]]],
+    terms: Mapping[ModelAndSetting, int],
 ) -> float:
     """Average accuracy of the row that is taken off."""
-    (run,) = (run for run, sign in terms.items() if sign < 0)
-    scores = [evaluations.question_scores(evaluations.key(run, title)) for title in titles]
-    return sum(100 * sum(one.values()) / len(one) for one in scores) / len(scores)
+    (place,) = (place for place, sign in enumerate(terms.values()) if sign < 0)
+    means = [
+        np.mean([list(one.values()) for one in found[place]]).item() for found in scores.values()
+    ]
+    return 100 * sum(means) / len(means)
 
 
-def _signed_sums(
-    evaluations: Evaluations, terms: Mapping[ModelAndSetting, int]
-) -> dict[str, list[float]]:
-    """By benchmark title, the signed sum of the rows' scores of each question."""
-    groups = {}
-    for title in evaluations.keys:
-        keys = (evaluations.key(run, title) for run in terms)
-        scores = [evaluations.question_scores(key) for key in keys]
-        if scores[0] and all(one.keys() == scores[0].keys() for one in scores):
-            groups[title] = [
-                math.fsum(sign * one[q] for sign, one in zip(terms.values(), scores, strict=True))
-                for q in scores[0]
-            ]
-    return groups
+def speed(
+    evaluations: Evaluations, run: ModelAndSetting, overrun: bool = False
+) -> tuple[Interval, int, int] | None:
+    """Average tokens per forward of a row over the benchmarks it was run on.
+
+    Args:
+        overrun: count the tokens accepted beyond an answer's end too, as the authors' code does
+            (docs/differences.md, A2).
+
+    Returns:
+        The interval over trainings and questions, the number of trainings, and the questions of
+        the benchmark that has the fewest; None where answers were not counted.
+    """
+    found = [_costs(evaluations, run, title, overrun) for title in evaluations.keys]
+    groups = [one for one in found if one is not None]
+    if not groups:
+        return None
+    number = min(len(tokens) for tokens, _ in groups)
+    groups = [(tokens[:number], forwards[:number]) for tokens, forwards in groups]
+    return bootstrap_ratio(groups), number, min(tokens.shape[1] for tokens, _ in groups)
 
 
-# --- what an interval says of a bound: it holds, it does not, or the numbers allow both ----------
+def _costs(
+    evaluations: Evaluations, run: ModelAndSetting, title: str, overrun: bool
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Tokens and forwards of the answers, [trainings, questions]."""
+    names = seeds_of(str(run.model), evaluations.spec.models)
+    keys = (evaluations.key(run._replace(model=name), title) for name in names)
+    trainings = [rows for key in keys if (rows := evaluations.answers.get(key))]
+    if not trainings or len({len(rows) for rows in trainings}) > 1:
+        return None
+    columns = ("tokens", "forwards", "overrun")
+    tokens, forwards, more = (
+        np.array([[row.get(column, 0) for row in rows] for rows in trainings]) for column in columns
+    )
+    return (tokens + overrun * more, forwards) if forwards.sum(1).all() else None
 
 
-def combined(verdicts: Iterable[str]) -> str:
-    """The verdict over several parts: the worst known, and holds only if all parts hold."""
-    verdicts = list(verdicts)
-    for word in (FAILS, UNDECIDED):
-        if word in verdicts:
-            return word
-    return HOLDS if verdicts else NOT_RUN
-
-
-def above(value: Interval, bound: float) -> str:
-    """Whether a value is above a bound, with the certainty of its interval."""
-    if value.lower >= bound:
-        return HOLDS
-    return FAILS if value.upper < bound else UNDECIDED
-
-
-def below(value: Interval, bound: float) -> str:
-    """Whether a value is below a bound, with the certainty of its interval."""
-    if value.upper <= bound:
-        return HOLDS
-    return FAILS if value.lower > bound else UNDECIDED
-
-
-def no_worse(test: PairedTest) -> str:
+def no_worse(test: PairedTest) -> Verdict:
     """Whether a paired difference is no loss of more than the margin."""
     verdict = above(test.difference, -MARGIN)
     could_lose = test.reference is not None and test.reference >= FLOOR
-    return trusted(test.fewest, verdict if could_lose or verdict != HOLDS else UNDECIDED)
+    return trusted(test.fewest, verdict if could_lose or verdict.word != HOLDS else OPEN)
 
 
-def trusted(fewest: int, verdict: str) -> str:
+def trusted(fewest: int, verdict: Verdict) -> Verdict:
     """The verdict, if the smallest of its benchmarks has the questions to bear it."""
-    return verdict if fewest >= FEWEST else UNDECIDED
+    return verdict if fewest >= FEWEST else OPEN

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mars.paper.claims.significance import Interval, bootstrap_weights, interval_of
+from mars.paper.claims.intervals import FEWER_DRAWS, Interval, bootstrap_weights, two_way
 from mars.paper.evaluations import EvaluationKey, Evaluations, Question, is_swept
 
-DRAWS = 2000
 GRID = 21  # speeds at which two curves are compared
 
 
@@ -53,18 +53,28 @@ def tradeoffs(model: str, evaluations: Evaluations) -> dict[str, Curve]:
     }
 
 
-def gap(curve: Curve, reference: Curve) -> Interval | None:
-    """Mean difference of accuracy over the speeds that both curves reach, in points.
+def gap(pairs: Sequence[tuple[Curve, Curve]]) -> Interval | None:
+    """Mean difference of accuracy over the speeds that two curves both reach, in points.
+
+    Args:
+        pairs: of each training of a model, a curve and the one it is compared with.
 
     Returns:
-        None where they reach no speed in common, as measured or in most draws.
+        The mean over trainings, its interval over them and over questions. None where a training's
+        curves reach no speed in common, as measured or in most draws.
     """
-    drawings = (curve.accuracy, curve.speed, reference.accuracy, reference.speed)
-    gaps = [_gap(*points) for points in zip(*drawings, strict=True)]
-    drawn = np.array([one for one in gaps[1:] if one is not None])
-    if gaps[0] is None or len(drawn) < len(gaps) / 2:
+    gaps = np.array([_gaps(curve, reference) for curve, reference in pairs])
+    values, draws = gaps[:, 0], gaps[:, 1:]
+    complete = np.isfinite(draws).all(axis=0)
+    if not np.isfinite(values).all() or complete.mean() < 0.5:
         return None
-    return interval_of(gaps[0], drawn)
+    return two_way(values, draws[:, complete])
+
+
+def _gaps(curve: Curve, reference: Curve) -> list[float]:
+    """The difference as measured and in each draw; NaN without a speed in common."""
+    drawings = (curve.accuracy, curve.speed, reference.accuracy, reference.speed)
+    return [_gap(*points) for points in zip(*drawings, strict=True)]
 
 
 def _answers(
@@ -88,7 +98,7 @@ def _resampled(answers: list[dict[Question, tuple[float, float, float]]]) -> Cur
     """One benchmark's part of a curve over all settings."""
     table = np.array([[one[question] for one in answers] for question in answers[0]])
     scores, tokens, forwards = np.moveaxis(table, -1, 0)  # each (questions, settings)
-    weights = np.vstack([np.ones(len(table)), bootstrap_weights(len(table), DRAWS)])
+    weights = np.vstack([np.ones(len(table)), bootstrap_weights(len(table), FEWER_DRAWS)])
     accuracy, speed = (
         100 * (weights @ scores) / len(table),
         (weights @ tokens) / (weights @ forwards),
@@ -98,11 +108,11 @@ def _resampled(answers: list[dict[Question, tuple[float, float, float]]]) -> Cur
 
 def _gap(
     accuracy: np.ndarray, speed: np.ndarray, other_accuracy: np.ndarray, other_speed: np.ndarray
-) -> float | None:
+) -> float:
     low = max(speed.min(), other_speed.min())
     high = min(speed.max(), other_speed.max())
     if not low < high:
-        return None
+        return np.nan
     grid = np.linspace(low, high, GRID)
     order, other = np.argsort(speed), np.argsort(other_speed)
     ours = np.interp(grid, speed[order], accuracy[order])

@@ -117,7 +117,7 @@ def _answer_again(
         samples={chosen["task"]: [chosen["document"]]},
         bootstrap_iters=0,
         apply_chat_template=True,
-        fewshot_as_multiturn=True,
+        fewshot_as_multiturn=spec.task.fewshot_as_multiturn,
     )
     assert results is not None
     entry = results["samples"][chosen["task"]][0]

@@ -10,7 +10,7 @@ import base64
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ SCREEN = 0.65  # width on the page of a pixel of an image: type as large as the 
 SUFFIXES = ("pdf", "png", "svg", "html", "csv", "json", "md", "tex")
 # Of claims and of comparisons: a sign beside the word, for eyes that miss colours.
 SIGNS = {
-    **{"holds": "✓", "agrees": "✓", "within noise": "≈", "undecided": "?", "does not hold": "✗"},
+    **{"holds": "✓", "agrees": "✓", "compatible": "≈", "undecided": "?", "does not hold": "✗"},
     **{"differs": "✗", "not comparable": "–", NOT_RUN: "○"},
 }
 
@@ -93,6 +93,7 @@ def write_page(spec: ReportSpec, results: Path) -> Path:
         claims=read_json(claims) if claims.is_file() else [],
         comparison=compared,
         counts=Counter((row["artefact"], row["verdict"]) for row in compared),
+        chances=_sums((row["artefact"], float(row["chance"])) for row in compared),
         tables=[section for section in sections if section.shown.kind == "table"],
         figures=[section for section in sections if section.shown.kind == "figure"],
         jobs=jobs,
@@ -189,6 +190,14 @@ def _inline(svg: str, title: str) -> Markup:
     for pattern, replacement in changes:
         svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
     return Markup('<div class="drawing">{}</div>').format(Markup(svg))
+
+
+def _sums(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The sum of the numbers of each name."""
+    sums: dict[str, float] = {}
+    for name, number in pairs:
+        sums[name] = sums.get(name, 0.0) + number
+    return sums
 
 
 def _number(text: str) -> float | None:

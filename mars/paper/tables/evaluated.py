@@ -65,7 +65,7 @@ def variant(row: Row, difference: str, **changes: Any) -> Row:
     return replace(row, label=label, scores=scores, decoding=decoding, beyond=True, **changes)
 
 
-# The variants. The labels A1, A5 and B2 are those of docs/differences.md.
+# The variants. The labels (A1, ..., C5) are those of docs/differences.md.
 def with_penalty(row: Row) -> Row:
     """A1: autoregressive decoding with the repetition penalty of the base model's configuration."""
     decoding = {"method": "transformers", "repetition_penalty": lambda value: value > 1}
@@ -81,6 +81,16 @@ def with_authors_window(row: Row) -> Row:
 def with_inverse_t(row: Row) -> Row:
     """B2: training that weights each sequence by 1/t."""
     return variant(row, "1/t weighting", inverse_t=True)
+
+
+def without_right_shift(row: Row) -> Row:
+    """C1: block diffusion in which a masked position predicts its own token."""
+    return variant(row, "logits not shifted", right_shift=False)
+
+
+def with_all_guesses(row: Row) -> Row:
+    """C5: Jacobi decoding that guesses every token that may remain."""
+    return variant(row, "all tokens guessed", decoding={"block_size": published.guesses_all})
 
 
 def lossless(row: Row) -> Row:
@@ -107,6 +117,14 @@ def any_row(row: Row) -> bool:
 def without_sft_loss(row: Row) -> bool:
     """Whether this is MARS trained by the mask loss alone."""
     return row.sft_loss is False
+
+
+def is_jacobi(row: Row) -> bool:
+    return row.decoding.get("method") == "jacobi"
+
+
+def is_block_diffusion(row: Row) -> bool:
+    return row.method == "block_diffusion"
 
 
 def is_ar(row: Row) -> bool:

@@ -204,7 +204,8 @@ def _stage(model: ModelIdentity) -> str:
         epochs = STAGE_EPOCHS * model.epochs_factor
         return "AR SFT" if epochs == STAGE_EPOCHS else f"AR SFT ({epochs} ep)"
     if model.method == "block_diffusion":
-        return f"Block Diffusion (B={model.block_size})"
+        shift = "" if model.right_shift else ", logits not shifted"
+        return f"Block Diffusion (B={model.block_size}){shift}"
     loss = "" if model.ar_weight > 0 else " w/o SFT loss"
     weighting = ", 1/t weighting" if model.inverse_t_weighting else ""
     return f"MARS{loss} (B={model.block_size}){weighting}"

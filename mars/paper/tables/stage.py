@@ -38,7 +38,10 @@ EVALUATED: dict[str, EvaluatedTable] = {
             "table2",
             "One-token mode: accuracy (%), one token per forward.",
             published.table2,
-            beyond=((evaluated.is_ar, evaluated.with_penalty),),
+            beyond=(
+                (evaluated.is_ar, evaluated.with_penalty),
+                (evaluated.is_block_diffusion, evaluated.without_right_shift),
+            ),
         ),
         EvaluatedTable(
             "table3",

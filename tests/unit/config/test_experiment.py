@@ -19,8 +19,13 @@ from mars.config.experiment import (
 from mars.config.overlays import DEFAULT
 from mars.config.reference import BEGIN, END, json_schema, key_reference
 from mars.errors import UserError
+from mars.evaluation.stage import resolve as resolve_evaluation
 from mars.paper.artefacts import ARTEFACTS
+from mars.paper.evaluations import models_for, settings_for
 from mars.paper.published import STAGE_EPOCHS, table, table2
+from mars.paper.specs import identities
+from mars.paper.tables.findings import DIFFERENCES, FINDINGS
+from mars.training.stage import resolve_training
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = sorted(set((ROOT / "config").glob("*.yaml")) - {DEFAULT})
@@ -87,6 +92,11 @@ MISTAKES = [
         "ar-smal",
         ["speed.speculative.pairs[0].draft", "did you mean"],
     ),
+    (
+        "speed/wall_clock/judged_cache_block",
+        64,
+        ["speed.wall_clock", "`judged_cache_block` is 64, which is not timed"],
+    ),
     ("speed/wall_clock", None, ["artefacts", "table5", "speed.wall_clock"]),
     ("speed/sweep", {"model": "mars-b4-large"}, ["`speed.sweep` is now `wall_clock`; rename it"]),
     ("settings/tau-0.95/verify", True, ["`settings.tau-0.95.verify` is now `lossless`"]),
@@ -94,6 +104,7 @@ MISTAKES = [
     ("settings/tau-0.95/method", "guess", ["settings.tau-0.95.method", "'jacobi', 'block_cache'"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
     ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
+    ("models/mars-b4-small/right_shift", False, ["models.mars-b4-small", "block_diffusion only"]),
     ("models/ar-small", None, [".parent` names 'ar-small', which does not exist"]),
     (
         "training/checkpoint_minutes",
@@ -118,6 +129,23 @@ def test_a_mistake_is_one_sentence(tiny: dict, key: str, value: object, expected
     assert "\n" not in sentence
     for part in expected:
         assert part in sentence, sentence
+
+
+def test_the_released_block_diffusion_is_shifted(tiny: dict):
+    """The authors trained and sampled it so (C1); the un-shifted form has to be trained here."""
+    models = tiny["models"]
+    name = next(one for one in models if models[one]["method"] == "block_diffusion")
+    whole = parse_experiment(tiny, "tiny")
+    assert whole.models[name].right_shift
+    assert resolve_training(whole, name).right_shift
+    assert resolve_evaluation(whole, name).right_shift
+    models[name]["right_shift"] = False
+    unshifted = parse_experiment(tiny, "tiny")
+    assert not resolve_training(unshifted, name).right_shift
+    assert not resolve_evaluation(unshifted, name).right_shift
+    models[name] |= {"source": "released", "released": {"repository": "x/y"}}
+    with pytest.raises(UserError, match=f"models.{name}.*`right_shift: true`; remove the key"):
+        parse_experiment(tiny, "tiny")
 
 
 def test_null_removes_an_entry_and_what_stands_on_it(tiny: dict):
@@ -154,7 +182,8 @@ def test_paper_has_every_model_of_its_tables_once():
             model.ar_weight > 0 if model.method == "mars" else None,
             model.epochs_factor,
         )
-        for model in experiment.models.values()
+        for name, model in experiment.models.items()
+        if not experiment.training_of(name).inverse_t_weighting
     )
     published = {
         (row.scale, row.method, row.block_size, row.sft_loss, max(1, row.epochs // STAGE_EPOCHS))
@@ -167,6 +196,29 @@ def test_paper_has_every_model_of_its_tables_once():
     assert ours == Counter(published)
 
 
+def test_two_stages_of_ar_sft_in_a_row_are_the_compute_matched_row():
+    """C4: ten epochs in one schedule, or twice five."""
+    content = read_experiment(ROOT / "config/paper.yaml")
+    twice = {"scale": "0.5B", "method": "ar_sft", "parent": "ar-sft-0.5B"}
+    models = {**content["models"], "ar-sft-twice-0.5B": twice}
+    experiment = parse_experiment({**content, "models": models}, "x")
+    found = identities(experiment, ["ar-sft-0.5B", "ar-sft-2x-0.5B", "ar-sft-twice-0.5B"])
+    assert [one.epochs_factor for one in found.values()] == [1, 2, 2]
+    assert identities(experiment, ["mars-b4-0.5B"])["mars-b4-0.5B"].epochs_factor == 1
+
+
+def test_paper_has_what_is_beyond_its_tables():
+    """Each finding that can be measured has its model and its setting."""
+    experiment = load_experiment(ROOT / "config/paper.yaml")
+    spec = FINDINGS.resolve(experiment)
+    for one in DIFFERENCES:
+        for row in filter(None, (one.there and one.there(row) for row in one.rows())):
+            models, settings = models_for(row, spec), settings_for(row.decoding, spec.settings)
+            run = [s for name in models for s in experiment.evaluations_of(name) if s in settings]
+            wanted = row.scale == "0.5B" and row.block_size in (None, 4)
+            assert run or not wanted, row.label
+
+
 def test_paper_evaluates_every_cell_of_its_threshold_sweep():
     experiment = load_experiment(ROOT / "config/paper.yaml")
     titles = {item.title: name for name, item in experiment.benchmarks.items()}
@@ -177,6 +229,7 @@ def test_paper_evaluates_every_cell_of_its_threshold_sweep():
             if (model.scale, model.method) == (line["scale"], "mars")
             and model.block_size == int(line["block_size"])
             and (model.ar_weight > 0) == (line["sft_loss"] == "true")
+            and not experiment.training_of(name).inverse_t_weighting
         )
         wanted = None if float(line["tau"]) == 1 else float(line["tau"])
         (setting,) = (

@@ -32,7 +32,7 @@ def plain_jacobi(model, prompt, block_size, budget, capacity):
             return text[len(prompt) : known], accepted
 
 
-@pytest.mark.parametrize("block_size", [1, 2, 4, 9])
+@pytest.mark.parametrize("block_size", [1, 2, 4, 9, 31])  # 31: all that may remain (C5)
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
 def test_jacobi_is_greedy_and_counts_like_the_plain_iteration(architecture, block_size):
     model, some = random_model(architecture), prompts(7)

@@ -83,6 +83,30 @@ def test_autoregressive_answers_are_those_of_lm_evals_own_model(model, tokenizer
     assert (answers != whole) == stopping
 
 
+@pytest.mark.parametrize("right_shift", [True, False])
+def test_block_diffusion_decodes_in_the_form_it_was_trained_in(model, tokenizer, right_shift):
+    options = {"right_shift": right_shift}
+    lm = lm_of(model, tokenizer, method="block_diffusion", options=options)
+    lm.setting = Setting(threshold=0.0)
+    lm.generate_until(requests_of(PROMPTS))
+    assert lm.decoding["right_shift"] is right_shift
+    for index, prompt in enumerate(PROMPTS):
+        (alone,) = decode(
+            model,
+            [tokenizer.encode(prompt)],
+            block_size=4,
+            threshold=0.0,
+            max_new_tokens=20,
+            eos_token_id=tokenizer.eos_token_id,
+            mask_token_id=tokenizer.mask_token_id,
+            method="block_diffusion",
+            right_shift=right_shift,
+        )
+        assert lm.generations["t", index].tokens == len(alone.tokens)
+    lm.setting = Setting(method="jacobi", block_size=8)
+    assert "right_shift" not in lm.decoding
+
+
 GREEDY = {"do_sample": False, "max_gen_toks": 20}
 
 

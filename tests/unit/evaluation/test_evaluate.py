@@ -10,6 +10,7 @@ from mars.config.experiment import Evaluation, Setting
 from mars.decoding.cursor import Engine
 from mars.errors import UserError
 from mars.evaluation import evaluate as module
+from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.evaluate import evaluate
 from mars.evaluation.scores import headline
 from mars.evaluation.stage import EvaluationSpec
@@ -95,6 +96,35 @@ def test_every_benchmark_gives_a_whole_record_and_asks_no_network(
     bbh = read_json(out / "one-token" / "bbh.json")
     assert len(bbh["subtasks"]) == 4
     assert sum(part["documents"] for part in bbh["subtasks"].values()) == bbh["documents"]
+
+
+def test_worked_examples_are_turns_or_stand_in_one(
+    checkpoint, hub, benchmarks, tmp_path, monkeypatch
+):
+    """Where there are none, the prompts are the same; the record says how they stood (C2)."""
+    asked = []
+    original = DecodingLM.generate_until
+
+    def watched(lm, requests, *arguments):
+        asked.append([request.args[0] for request in requests])
+        return original(lm, requests, *arguments)
+
+    monkeypatch.setattr(DecodingLM, "generate_until", watched)
+    setting = {"one-token": SETTINGS["one-token"]}
+    for name in ("bbh", "gsm8k"):
+        turns = benchmarks[name]
+        asked.clear()
+        for multiturn in (True, False):
+            changed = turns.model_copy(update={"fewshot_as_multiturn": multiturn})
+            out = call(checkpoint, hub, tmp_path / f"{multiturn}", {name: changed}, setting)
+            assert read_json(out / f"one-token/{name}.json")["fewshot_as_multiturn"] is multiturn
+        several, one = asked
+        if turns.num_fewshot == 0:
+            assert several == one
+            continue
+        assert len(several) == len(one) > 0
+        for prompts, shots in ((several, turns.num_fewshot), (one, 0)):
+            assert {prompt.count("<|im_start|>user") for prompt in prompts} == {1 + shots}
 
 
 def test_a_second_run_does_nothing_and_a_new_setting_only_itself(

@@ -49,6 +49,22 @@ def test_a_cell_depends_on_its_own_setting_and_benchmark_only():
         cell_spec(job, {"a": "1"}, setting, "no such benchmark")
 
 
+def test_a_cell_of_block_diffusion_depends_on_its_form():
+    job = job_of(CI, "block-diffusion-b4-small")
+    setting, (benchmark, *_) = next(iter(job.config["cells"].items()))
+    before = deepcopy(cell_spec(job, {}, setting, benchmark))
+    job.config["right_shift"] = False
+    assert cell_spec(job, {}, setting, benchmark) != before
+
+
+def test_a_spec_from_before_a_key_gives_the_cell_of_its_time():
+    """The audit makes the cell of a committed record again, from a spec of any age."""
+    job = job_of(CI, "mars-b4-small")
+    setting, (benchmark, *_) = next(iter(job.config["cells"].items()))
+    del job.config["right_shift"]
+    assert "right_shift" not in cell_spec(job, {}, setting, benchmark)
+
+
 def test_a_change_of_a_tasks_file_is_seen(tmp_path):
     task = tmp_path / "own.yaml"
     task.write_text("task: own")

@@ -34,16 +34,19 @@ CLAIM = {
     "number": 1,
     "claim": "Faster & <b>better</b>",
     "verdict": "does not hold",
+    "scope": "of this training",
     "evidence": "1.2 ± 0.3 against 1.5",
     "artefact": "tables/table2",
     "caveat": "Small models.",
     "rule": "Holds unless it is slower.",
+    "p": 0.01,
+    "p_holm": 0.1,
 }
 COMPARED = {
     **{"artefact": "table2", "scale": "0.5B", "row": "AR SFT", "benchmark": "GSM8K"},
     **{"quantity": "accuracy", "ours": "61.2345", "ours_stderr": "3.4", "published": "32.0"},
     **{"published_stderr": "4.8", "difference": "29.2345", "stderr": "5.9"},
-    **{"verdict": "not comparable", "rule": "another model"},
+    **{"verdict": "not comparable", "rule": "another model", "chance": "0.0"},
 }
 
 

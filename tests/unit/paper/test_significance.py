@@ -1,23 +1,17 @@
 """The paired tests against scipy and brute force."""
 
 import itertools
-import random
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mars.paper.claims.significance import (
-    Interval,
-    bootstrap_mean,
-    bootstrap_weights,
-    combined_test,
-    mcnemar,
-)
+from mars.paper.claims.significance import combined_test, mcnemar, speed
+from mars.paper.claims.verdicts import holm
 from mars.paper.evaluations import Evaluations, ModelAndSetting
 from tests.support.synthetic_evaluations import evaluations, experiment
+from tests.support.synthetic_evaluations import samples as samples_of
 
 
 @given(gained=st.integers(0, 300), lost=st.integers(0, 300))
@@ -41,56 +35,6 @@ def test_mcnemar_of_many_questions_does_not_overflow():
     assert mcnemar(6000, 5800) == pytest.approx(stats.binomtest(6000, 11800, 0.5).pvalue)
 
 
-def test_the_bootstrap_is_that_of_scipy():
-    draw = random.Random(1)
-    values = [draw.choice((-1.0, 0.0, 0.0, 1.0)) for _ in range(150)]
-    theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    ours = bootstrap_mean([values], draws=20_000)
-    assert ours.value == pytest.approx(np.mean(values))
-    assert ours.lower == pytest.approx(theirs.low, abs=0.012)
-    assert ours.upper == pytest.approx(theirs.high, abs=0.012)
-
-
-def test_the_bootstrap_of_an_average_resamples_within_each_benchmark():
-    """Against drawing the questions themselves, one by one."""
-    draw = random.Random(2)
-    groups = [[draw.choice((-1, 0, 1)) for _ in range(size)] for size in (20, 60)]
-    means = [
-        sum(sum(draw.choices(group, k=len(group))) / len(group) for group in groups) / 2
-        for _ in range(4000)
-    ]
-    ours = bootstrap_mean(groups)
-    assert ours.value == pytest.approx(sum(sum(g) / len(g) for g in groups) / 2)
-    assert ours.lower == pytest.approx(np.percentile(means, 2.5), abs=0.02)
-    assert ours.upper == pytest.approx(np.percentile(means, 97.5), abs=0.02)
-
-
-@given(st.lists(st.lists(st.integers(-1, 1), min_size=1, max_size=30), min_size=1, max_size=4))
-def test_a_bootstrap_interval_is_seeded_and_turns_with_its_sign(groups):
-    interval = bootstrap_mean(groups, draws=200)
-    assert interval == bootstrap_mean(groups, draws=200)
-    values = [value for group in groups for value in group]
-    assert min(values) <= interval.lower <= interval.upper <= max(values)
-    if len(set(values)) == 1:
-        assert interval == Interval(values[0], values[0], values[0])
-
-
-def test_a_bootstrap_of_nothing_is_refused():
-    for groups in ([], [[1.0], []]):
-        with pytest.raises(ValueError, match="every group"):
-            bootstrap_mean(groups)
-
-
-def test_weights_draw_every_question_equally_often():
-    weights = bootstrap_weights(50, draws=4000)
-    assert weights.shape == (4000, 50)
-    assert (weights.sum(axis=1) == 50).all()
-    assert weights.mean(axis=0) == pytest.approx(1, abs=0.1)
-    assert weights.var() == pytest.approx(1 - 1 / 50, abs=0.05)
-
-
 def paired_test(evaluated, after, before):
     return combined_test("x", evaluated, {ModelAndSetting(*after): 1, ModelAndSetting(*before): -1})
 
@@ -100,28 +44,58 @@ def test_a_paired_test_counts_the_questions_that_changed():
     records, samples = evaluations(spec, 3, n=40)
     evaluated = Evaluations(spec, records, samples)
     test = paired_test(evaluated, ("m4", "fast"), ("m4", "plain"))
-    gained = lost = 0
-    by_benchmark, before_means = [], []
-    for key in spec.benchmarks:
+    before_means = []
+    assert [one.title for one in test.benchmarks] == [*evaluated.keys]
+    for part, key in zip(test.benchmarks, spec.benchmarks, strict=True):
         after, before = (
             [row["scores"]["none"]["exact_match"] for row in samples["m4", setting, key]]
             for setting in ("fast", "plain")
         )
-        gained += sum(a > b for a, b in zip(after, before, strict=True))
-        lost += sum(a < b for a, b in zip(after, before, strict=True))
-        by_benchmark.append((sum(after) - sum(before)) / 40)
+        gained = sum(a > b for a, b in zip(after, before, strict=True))
+        lost = sum(a < b for a, b in zip(after, before, strict=True))
+        assert (part.gained, part.lost, part.questions) == (gained, lost, 40)
+        assert part.p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+        assert part.difference.value == pytest.approx(100 * (gained - lost) / 40)
+        assert part.difference.lower < part.difference.value < part.difference.upper
         before_means.append(sum(before) / 40)
-    assert (test.gained, test.lost, test.questions, test.fewest) == (gained, lost, 240, 40)
-    assert test.difference.value == pytest.approx(100 * sum(by_benchmark) / 6)
+    assert [one.p_holm for one in test.benchmarks] == holm([one.p for one in test.benchmarks])
+    assert (test.questions, test.fewest) == (240, 40)
+    parts = [one.difference.value for one in test.benchmarks]
+    assert test.difference.value == pytest.approx(sum(parts) / 6)
     assert test.reference == pytest.approx(100 * sum(before_means) / 6)
-    assert test.p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+
+
+def test_a_large_benchmark_does_not_drown_the_others():
+    """One gains and five lose: the average says so, whatever a count over all questions would."""
+    spec = experiment()
+    records, samples = evaluations(spec, 3, n=40)
+    for key in spec.benchmarks:
+        n, better = (4000, 1) if key == "mmlu-pro" else (40, 0)
+        for setting, right in (("fast", better), ("plain", 1 - better)):
+            rows = samples_of([int(right and i % 4 == 0) for i in range(n)])
+            samples["m4", setting, key] = rows
+    test = paired_test(Evaluations(spec, records, samples), ("m4", "fast"), ("m4", "plain"))
+    assert sum(one.gained - one.lost for one in test.benchmarks) > 900
+    assert test.difference.upper < 0
+    assert {one.title for one in test.benchmarks if one.difference.lower > 0} == {"MMLU-Pro"}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10))
+def test_holm_corrects_for_the_number_of_tests(p_values):
+    """It is the closed test of Bonferroni's: of all subsets that hold a test, the worst."""
+    corrected = holm(p_values)
+    for index, found in enumerate(corrected):
+        others = sorted(p for place, p in enumerate(p_values) if place != index)
+        subsets = [[p_values[index], *others[start:]] for start in range(len(others) + 1)]
+        closed = max(min(1.0, len(subset) * min(subset)) for subset in subsets)
+        assert found == pytest.approx(closed)
 
 
 def test_rows_are_compared_on_the_benchmarks_that_both_have():
     spec = experiment()
     evaluated = Evaluations(spec, *evaluations(spec, 3))
     test = paired_test(evaluated, ("m4", "tau0.5"), ("m4", "plain"))
-    assert test.titles == ["GSM8K", "HumanEval"]
+    assert [one.title for one in test.benchmarks] == ["GSM8K", "HumanEval"]
     assert paired_test(evaluated, ("m4", "jacobi"), ("m4", "plain")) is None
 
 
@@ -140,14 +114,68 @@ def test_a_difference_of_differences_has_no_mcnemar():
         for after, before in (("m7", "m4"), ("m8", "m5"))
     ]
     assert test.difference.value == pytest.approx(parts[0] - parts[1])
-    assert (test.gained, test.lost, test.p) == (None, None, None)
+    assert {(one.gained, one.lost) for one in test.benchmarks} == {(None, None)}
+    assert all(0 < one.p <= 1 for one in test.benchmarks)
 
 
-@given(st.floats(-50, 50), st.floats(0, 50), st.floats(0, 50))
-def test_the_distance_of_an_interval_from_zero(value, below, above):
-    interval = Interval(value, value - below, value + above)
-    points = np.linspace(interval.lower, interval.upper, 101)
-    distance = interval.distance()
-    assert distance.upper == pytest.approx(abs(points).max())
-    assert distance.lower <= abs(points).min() + 1e-9
-    assert distance.lower == 0 or distance.lower == pytest.approx(abs(points).min())
+def seeded(spec, *names, seeds=(1, 2)):
+    """The experiment with further trainings of some models, and evaluations of all."""
+    for name in names:
+        for seed in seeds:
+            one = spec.models[name].model_copy(update={"seed_of": name})
+            spec.models[f"{name}-seed{seed}"] = one
+    return Evaluations(spec, *evaluations(spec, 5, n=40))
+
+
+def test_trainings_are_compared_seed_by_seed():
+    spec = experiment()
+    evaluated = seeded(spec, "m2", "m4")
+    test = paired_test(evaluated, ("m4", "plain"), ("m2", "plain"))
+    assert (test.trainings, test.questions, test.fewest) == (3, 240, 40)
+    alone = [
+        paired_test(evaluated, (f"m4{seed}", "plain"), (f"m2{seed}", "plain"))
+        for seed in ("", "-seed1", "-seed2")
+    ]
+    differences = [one.difference.value for one in alone[1:]]
+    single = evaluations_of_one(evaluated, "m4", "m2")
+    assert test.difference.value == pytest.approx((single + sum(differences)) / 3)
+    assert {(one.gained, one.lost) for one in test.benchmarks} == {(None, None)}
+    assert all(0 < one.p <= 1 for one in test.benchmarks)
+
+
+def evaluations_of_one(evaluated, after, before):
+    """Difference of the first trainings alone, in points, written out."""
+    means = []
+    for key in evaluated.spec.benchmarks:
+        scores = [
+            [row["scores"]["none"]["exact_match"] for row in evaluated.answers[name, "plain", key]]
+            for name in (after, before)
+        ]
+        means.append(100 * (sum(scores[0]) - sum(scores[1])) / len(scores[0]))
+    return sum(means) / len(means)
+
+
+def test_a_model_trained_once_is_compared_with_every_training_but_speaks_of_one():
+    spec = experiment()
+    evaluated = seeded(spec, "m4")
+    test = paired_test(evaluated, ("m4", "plain"), ("m2", "plain"))
+    assert test.trainings == 1
+    parts = [evaluations_of_one(evaluated, f"m4{seed}", "m2") for seed in ("", "-seed1", "-seed2")]
+    assert test.difference.value == pytest.approx(sum(parts) / 3)
+
+
+def test_tokens_per_forward_are_those_of_the_answers():
+    spec = experiment()
+    evaluated = seeded(spec, "m4")
+    for overrun in (False, True):
+        found, trainings, fewest = speed(evaluated, ModelAndSetting("m4", "fast"), overrun)
+        assert (trainings, fewest) == (3, 40)
+        ratios = []
+        for key in spec.benchmarks:
+            for name in ("m4", "m4-seed1", "m4-seed2"):
+                rows = evaluated.answers[name, "fast", key]
+                tokens = sum(row["tokens"] + overrun * row["overrun"] for row in rows)
+                ratios.append(tokens / sum(row["forwards"] for row in rows))
+        assert found.value == pytest.approx(sum(ratios) / len(ratios))
+        assert found.lower < found.value < found.upper
+    assert speed(evaluated, ModelAndSetting("m1", "fast")) is None

@@ -29,6 +29,7 @@ from tests.support.synthetic_evaluations import (
     record,
     speed,
 )
+from tests.support.synthetic_evaluations import model as model_of
 from tests.support.synthetic_evaluations import setting as setting_of
 
 MARS = "MARS-0.5B (B=4)"
@@ -108,8 +109,9 @@ def test_every_cell_of_every_table_re_derives_from_the_questions(tmp_path, seed,
         8: 5 * 7 * 2 * 2,
         9: 4 * 2 * 7,
         # Here, there and the difference of A1; A2 of 3 models, counted both ways; A5, accuracy and
-        # speed of 2 models here, of one there, and the difference; B2 here of 2 models, there of 1.
-        "findings": 3 * 7 + 3 * 2 * 7 + (2 * 2 * 7 + 3 * 2) + (3 * 7 + 7),
+        # speed of 2 models here, of one there, and the difference; B2 here of 2 models, there of 1;
+        # C5 here, accuracy and speed.
+        "findings": 3 * 7 + 3 * 2 * 7 + (2 * 2 * 7 + 3 * 2) + (3 * 7 + 7) + 2 * 7,
     }
 
 
@@ -162,6 +164,18 @@ def test_rows_stand_for_the_models_that_they_describe(tmp_path):
         assert rows.items() <= shown.items()
         run = {(c["scale"], c["row"]) for c in lines if c["value"] != NOT_RUN}
         assert number == 8 or run == set(rows)
+
+
+def test_unshifted_block_diffusion_is_a_row_beyond_the_paper(tmp_path):
+    spec = experiment()
+    diffusion = {"method": "block_diffusion", "block_size": 4}
+    spec.models["bd"] = model_of("small", **diffusion)
+    spec.models["bd-plain"] = model_of("small", **diffusion, right_shift=False)
+    write(2, spec, evaluations(spec, 0)[0], tmp_path)
+    shown = {c["row"]: c["model"] for c in cells(tmp_path, 2).values()}
+    published = "Block Diffusion (B=4)"
+    assert shown[published] == "bd"
+    assert shown[f"{published}, logits not shifted{BEYOND}"] == "bd-plain"
 
 
 def test_of_two_settings_that_fit_a_row_the_one_run_counts(tmp_path):
