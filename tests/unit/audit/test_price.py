@@ -204,7 +204,7 @@ def test_the_table_adds_up_and_says_what_each_line_rests_on(paper, tmp_path):
 def test_the_notes_name_the_published_hours_and_the_memory(paper):
     planned = [job("train", model) for model in paper.trained_models()]
     text = "\n".join(price_table(planned, prices(paper), HOURS))
-    total = 15 * 3 + 33 * 7 + 100 + 202 * 3
+    total = 15 * 3 + 33 * 8 + 100 + 202 * 3
     assert f"{total} H200-hours" in text
     for scale in HOURS:
         assert f"GPU memory to train {scale}" in text
