@@ -291,8 +291,8 @@ def _steps(speed: Speed, name: str) -> float:
     if isinstance(part, Speculative):
         return len(part.pairs) * (part.rounds + 1) * part.questions * speed.max_new_tokens
     assert isinstance(part, LiveTau)
-    policies = 3  # tau of 1, a low tau, tau by the load
-    return policies * part.requests * speed.max_new_tokens / part.slots / part.quiet_load
+    runs = 3 * part.traces  # tau of 1, a low tau, tau by the load
+    return runs * part.requests * speed.max_new_tokens / part.slots / part.quiet_load
 
 
 def _parameters(experiment: Experiment, scale: str) -> int | None:
