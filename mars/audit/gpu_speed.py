@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mars.audit.gpu_results import GpuResult, decodings, trainings
 from mars.config.experiment import TrainingResources
-from mars.decoding.methods import STREAMING_METHODS, TIMED
+from mars.decoding.methods import METHODS, TIMED
 from mars.training.cost import BFLOAT16, DECODERS, Work, training_flops
 
 PEAK_FLOPS = 989e12  # dense bfloat16 per second; H100 and H200 SXM, from the data sheet
@@ -91,4 +91,4 @@ class GpuSpeed:
 
 def replayed(method: str) -> bool:
     """Whether a method's steps are CUDA graphs, which the host launches at once."""
-    return TIMED[method].static or TIMED[method].method in STREAMING_METHODS
+    return TIMED[method].static or "compiled" in METHODS[TIMED[method].method].options

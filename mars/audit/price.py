@@ -278,7 +278,7 @@ class Prices:
             return self._decoded("hf", target, 1, passes * part.questions, 1)
         if isinstance(part, LiveTau):
             # Three policies: tau of 1, a low tau, tau by the load, which slots sit out when quiet.
-            requests = 3 * part.requests / part.quiet_load
+            requests = 3 * part.traces * part.requests / part.quiet_load
             shape = self._shape_of(part.model)
             return self._decoded("autoregressive", shape, part.slots, requests, 1)
         return None

@@ -369,7 +369,8 @@ class LiveTau(Strict):
     quiet_load: PositiveFloat = Field(0.4, description="rate at both ends; 1: what tau = 1 serves")
     peak_load: PositiveFloat = Field(1.6, description="rate in the middle")
     low: Fraction = Field(0.6, description="tau of the low policy, lowest of the adaptive one")
-    seed: int = Field(0, description="of the arrivals")
+    traces: PositiveInt = Field(1, description="sequences of arrivals, each for every policy")
+    seed: int = Field(0, description="of the first trace; the others have the numbers after it")
 
 
 class Speed(Strict):

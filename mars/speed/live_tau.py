@@ -212,49 +212,74 @@ class _Desk:
 
 
 def measure_live_tau(spec: LiveTauSpec, job: Job) -> None:
-    """Serve the trace under each policy: ``tau-1.json``, ``tau-low.json``, ``adaptive.json``.
+    """Serve every trace under each policy: ``tau-1.json``, ``tau-low.json``, ``adaptive.json``.
 
-    The highest tau of the adaptive policy is the spec's. The capacity is measured first.
+    The highest tau of the adaptive policy is the spec's. What the first policy would otherwise pay
+    for is done before: all CUDA graphs are captured, and the capacity is measured, both taus once
+    to warm up. The policies take turns at being the first.
+
+    A record has what :func:`summary` says of the first trace, its timeline and its settings. Under
+    ``further_traces`` it has the same of each of the others.
     """
     section, budget = spec.section, spec.max_new_tokens
     low, slots = section.low, section.slots
     questions, workload = questions_for(spec, section.questions, job)
     prompts, engine = workload.prompts, workload.engine(slots)
+    engine.warm_up(min(map(len, prompts)))
     for warm_up in (low, None):
         capacity(engine, prompts, warm_up, budget)
     measured = {
         "tau-1": capacity(engine, prompts, None, budget),
         "tau-low": capacity(engine, prompts, low, budget),
     }
-    load = section.model_dump(include={"requests", "quiet_load", "peak_load", "seed"})
-    arrivals = trace(questions=len(prompts), capacity=measured["tau-1"], **load)
+    load = section.model_dump(include={"requests", "quiet_load", "peak_load"})
     facts = circumstances(job.spec.job)
     policies = {
         "tau-1": fixed(None),
         "tau-low": fixed(low),
         "adaptive": adaptive(high=spec.tau, low=low, slots=slots),
     }
-    with new_folder(job.output) as output:
-        for name, policy in policies.items():
-            print(f"{name}: {section.requests} requests in {arrivals[-1].time:.1f} s", flush=True)
-            served, timeline = serve(engine, prompts, arrivals, policy, max_new_tokens=budget)
-            record = {
-                "policy": name,
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in policies}
+    for number in range(section.traces):
+        settings = {**load, "seed": section.seed + number}
+        arrivals = trace(questions=len(prompts), capacity=measured["tau-1"], **settings)
+        for turn, name in enumerate(rotated(list(policies), number)):
+            print(
+                f"trace {number + 1} of {section.traces}, {name}: "
+                f"{section.requests} requests in {arrivals[-1].time:.1f} s",
+                flush=True,
+            )
+            served, timeline = serve(
+                engine, prompts, arrivals, policies[name], max_new_tokens=budget
+            )
+            run = {
                 **summary(served, correctness(questions, served)),
                 "timeline": timeline,
-                "tau": {"high": spec.tau, "low": low},
-                "trace": {**load, "questions": len(prompts)},
-                "capacity_requests_per_second": measured,
-                "slots": slots,
-                "block_size": workload.block_size,
-                "max_new_tokens": budget,
-                "benchmark": spec.benchmark.task,
-                "model": workload.label,
-                **workload.identity,
-                "threads": torch.get_num_threads(),
-                **facts,
+                "trace": {**settings, "questions": len(prompts), "turn": turn},
             }
+            runs[name].append(run)
+    shared = {
+        "tau": {"high": spec.tau, "low": low},
+        "capacity_requests_per_second": measured,
+        "slots": slots,
+        "block_size": workload.block_size,
+        "max_new_tokens": budget,
+        "benchmark": spec.benchmark.task,
+        "model": workload.label,
+        **workload.identity,
+        "threads": torch.get_num_threads(),
+        **facts,
+    }
+    with new_folder(job.output) as output:
+        for name, (first, *others) in runs.items():
+            record = {"policy": name, **first, "further_traces": others, **shared}
             write_json(output / f"{name}.json", record)
+
+
+def rotated(names: Sequence[str], turns: int) -> list[str]:
+    """The names with another one at the front each turn."""
+    first = turns % len(names)
+    return [*names[first:], *names[:first]]
 
 
 def capacity(

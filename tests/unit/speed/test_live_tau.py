@@ -1,11 +1,16 @@
 """The live tau with a clock that tests compute: every step of the engine takes one second."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
+from mars.config.experiment import LiveTau
 from mars.decoding import decode
+from mars.decoding.cache import CachedModel
 from mars.decoding.cursor import Engine
+from mars.provenance.files import read_json
+from mars.speed import live_tau
 from mars.speed.live_tau import (
     Arrival,
     Served,
@@ -16,6 +21,7 @@ from mars.speed.live_tau import (
     summary,
     trace,
 )
+from tests.support.fixed_steps import Eagerly
 
 
 class Clock:
@@ -157,3 +163,50 @@ def test_every_request_gets_its_own_score():
     assert record["accuracy"] == pytest.approx(4 / 6)
     assert [request["correct"] for request in record["requests"]] == scores
     assert record["throughput"] == pytest.approx(6.0)
+
+
+class EverythingIsRight:
+    """Scores every answer 1."""
+
+    def __init__(self, workload):
+        self.count = len(workload.prompts)
+
+    def __len__(self):
+        return self.count
+
+    def scores(self, answers):
+        return [1.0] * len(answers)
+
+
+def test_policies_take_turns_and_none_pays_for_graphs(workload, tmp_path, monkeypatch):
+    section = LiveTau(model="m", requests=8, slots=2, quiet_load=5, peak_load=9, traces=3, seed=5)
+    benchmark = SimpleNamespace(task="sums")
+    spec = SimpleNamespace(section=section, max_new_tokens=8, tau=0.9, benchmark=benchmark)
+    job = SimpleNamespace(output=tmp_path / "live", spec=SimpleNamespace(job="job"))
+    questions = EverythingIsRight(workload), workload
+    monkeypatch.setattr(live_tau, "questions_for", lambda *_: questions)
+    monkeypatch.setattr(live_tau, "circumstances", lambda job: {})
+    graphs, captured = Eagerly(), []
+    monkeypatch.setattr(CachedModel, "graphs", lambda self: graphs)
+
+    def watched(*arguments, serve=live_tau.serve, **options):
+        captured.append(set(graphs.keys))
+        return serve(*arguments, **options)
+
+    monkeypatch.setattr(live_tau, "serve", watched)
+    live_tau.measure_live_tau(spec, job)
+    assert captured == [graphs.keys] * 9  # nothing is left to capture once the clock runs
+    records = {
+        name: read_json(tmp_path / "live" / f"{name}.json")
+        for name in ("tau-1", "tau-low", "adaptive")
+    }
+    for record in records.values():
+        runs = [record, *record["further_traces"]]
+        assert [run["trace"]["seed"] for run in runs] == [5, 6, 7]
+        assert sorted(run["trace"]["turn"] for run in runs) == [0, 1, 2]
+        assert all(len(run["requests"]) == 8 and run["timeline"] for run in runs)
+        assert len({run["requests"][0]["arrival"] for run in runs}) == 3
+    for runs in zip(*([one, *one["further_traces"]] for one in records.values()), strict=True):
+        arrivals = [[request["arrival"] for request in run["requests"]] for run in runs]
+        assert arrivals[0] == arrivals[1] == arrivals[2]
+        assert sorted(run["trace"]["turn"] for run in runs) == [0, 1, 2]
