@@ -58,10 +58,11 @@ def test_the_model_is_about_a_factor_of_two_or_less_from_the_papers_times(batch)
     for line in published.table(5):
         if int(line["batch_size"]) != batch:
             continue
+        # What the authors' code launches step by step is timed by methods of ours that do the same.
         method, forwarded, per_forward = {
             "AR (KV cache)": ("hf", 1.0, 1.0),
             "MARS (no cache)": ("window", QUESTION_TOKENS + ANSWER_TOKENS / 2 + 4, PER_FORWARD),
-            "MARS + block cache": ("block_cache", float(line["cache_block"] or 0), PER_FORWARD),
+            "MARS + block cache": ("window", float(line["cache_block"] or 0), PER_FORWARD),
         }[line["method"]]
         rate = MODEL.tokens_per_second(
             "7B", method, batch, forwarded=forwarded, per_forward=per_forward
@@ -78,10 +79,8 @@ def test_answers_are_as_long_as_in_the_papers_table():
 
 
 def test_steps_of_engines_are_replayed_and_others_launched():
-    assert [name for name in ("cursor", "autoregressive", "hf-static") if replayed(name)] == [
-        *("cursor", "autoregressive", "hf-static")
-    ]
-    assert not any(map(replayed, ("hf", "window", "block_cache")))
+    assert all(map(replayed, ("cursor", "autoregressive", "block_cache", "hf-static")))
+    assert not any(map(replayed, ("hf", "window")))
     fast, slow = (
         MODEL.tokens_per_second("7B", method, 4, forwarded=1, per_forward=1).value
         for method in ("autoregressive", "hf")

@@ -13,6 +13,7 @@ def test_the_authors_window_has_granularities_of_its_own():
         methods=["block_cache", "block_cache-authors", "cursor"],
         cache_blocks=[1, 2],
         authors_cache_blocks=[8],
+        judged_cache_block=2,
     )
     found = conditions_of(section, 4, 0.95)
     assert found == [
