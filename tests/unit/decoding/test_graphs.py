@@ -46,10 +46,10 @@ def test_a_key_runs_and_is_captured_once_and_is_then_replayed(graphs: Graphs[str
     first = [int(graphs.run(key, compute)) for key in ("one", "other")]
     assert first == [1, 1]  # what ran, not what was captured, which has not run
     once = ["capture into the memory"]
-    assert LOG == [
+    assert [
         *("compute one", *once, "compute one", "captured"),
         *("compute other", *once, "compute other", "captured"),
-    ]
+    ] == LOG
     LOG.clear()
     again = [int(graphs.run(key, compute)) for key in ("other", "one", "one")]
     assert again == [2, 2, 2]  # the tensor that a replay fills
