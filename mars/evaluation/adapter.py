@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from mars.decoding import decode
 from mars.decoding.methods import METHODS, default_method
 from mars.decoding.requests import Decoded
 from mars.errors import UserError
+from mars.evaluation.stop_strings import StopStrings, holds
 
 if TYPE_CHECKING:
     from mars.config.experiment import Setting
@@ -118,7 +121,10 @@ class DecodingLM(HFLM):
                         "the device has too little memory to decode a single sequence; use another "
                         "device, or a smaller `evaluation.max_new_tokens`."
                     ) from error
-            torch.cuda.empty_cache()  # the error, and with it the engine's memory, is gone here
+            # The error is gone here, and with it the engine; what compiling left behind may still
+            # hold its cache.
+            gc.collect()
+            torch.cuda.empty_cache()
             self.slots //= 2
             self.notes["memory"] = f"ran out; these answers were decoded {self.slots} side by side"
             print(f"Out of memory: decoding again, {self.slots} side by side.", flush=True)
@@ -137,7 +143,7 @@ class DecodingLM(HFLM):
                 eos_token_id=self.eos_token_ids,
                 mask_token_id=self.tokenizer.mask_token_id,
                 slots=self.slots,
-                stop=[self._holds(strings) for strings in stops],
+                stop=[StopStrings(self.tok_decode, some) if some else None for some in stops],
                 progress=lambda _: bar.update(),
             )
 
@@ -166,16 +172,11 @@ class DecodingLM(HFLM):
         has_bos = bos is not None and prompt.startswith(bos)
         return self.tokenizer.encode(prompt, add_special_tokens=not has_bos)
 
-    def _holds(self, strings: Sequence[str]) -> Callable[[list[int]], bool] | None:
-        if not strings:
-            return None
-        return lambda tokens: any(s in self.tok_decode(tokens) for s in strings)
-
     def _generation(self, answer: Decoded, strings: list[str], truncated: bool) -> Generation:
-        holds = self._holds(strings)
         tokens, finish, overrun = len(answer.tokens), answer.finish, answer.overrun
-        if holds is not None and holds(answer.tokens):
-            tokens, finish, overrun = shortest_prefix(answer.tokens, holds), "stop", 0
+        found = partial(holds, self.tok_decode, strings)
+        if found(answer.tokens):
+            tokens, finish, overrun = shortest_prefix(answer.tokens, found), "stop", 0
         text = cut(self.tok_decode(answer.tokens), strings)
         forwards = forwards_until(answer.accepted, tokens)
         return Generation(text, tokens, forwards, finish, overrun, truncated)
@@ -188,10 +189,10 @@ def cut(text: str, stop_strings: Iterable[str]) -> str:
     return text
 
 
-def shortest_prefix(tokens: list[int], holds: Callable[[list[int]], bool]) -> int:
-    """Length of the shortest prefix for which ``holds``, which then holds for all longer ones."""
+def shortest_prefix(tokens: list[int], found: Callable[[list[int]], bool]) -> int:
+    """Length of the shortest prefix for which ``found``, which is then so for all longer ones."""
     lengths = range(1, len(tokens))
-    return 1 + bisect_left(lengths, True, key=lambda length: holds(tokens[:length]))
+    return 1 + bisect_left(lengths, True, key=lambda length: found(tokens[:length]))
 
 
 def forwards_until(accepted: Sequence[int], tokens: int) -> int:
