@@ -2,7 +2,7 @@
 
 ``FakeTensorMode`` of a CUDA build of torch knows the shape, type and device of every tensor and
 computes nothing. On top of it, :class:`FakeGpu` watches every operation and raises
-:class:`DeviceFault`, with the line that did it, for:
+:class:`DeviceError`, with the line that did it, for:
 
 * a value read by the host (``.item()``, ``bool(tensor)``, ``.cpu()``, ``nonzero``...) other than
   the intended reads of :mod:`tests.cuda_trace.reads`, which get prepared answers;
@@ -21,7 +21,7 @@ import linecache
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -35,7 +35,6 @@ from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensor,
-    FakeTensorDeviceMismatchError,
     FakeTensorMode,
 )
 from torch.utils._mode_utils import no_dispatch
@@ -61,7 +60,7 @@ PRODUCTS = {
 }
 
 
-class DeviceFault(AssertionError):
+class DeviceError(AssertionError):
     """What a GPU would be slowed down or broken by."""
 
 
@@ -93,6 +92,27 @@ class Tape:
     lines: list[str] = field(default_factory=list)
     held: list[Any] = field(default_factory=list)  # storages, so that none has another's identity
     made: int = 0
+
+
+@contextmanager
+def replaced(stand_ins: dict[str, Any]) -> Iterator[None]:
+    """Within, each dotted name stands for something else."""
+    with ExitStack() as stack:
+        for name, stand_in in stand_ins.items():
+            stack.enter_context(mock.patch(name, stand_in))
+        yield
+
+
+def driver() -> AbstractContextManager[None]:
+    """Within, the driver that is not there answers what the project and torch ask it."""
+    return replaced(
+        {
+            "torch.cuda.mem_get_info": lambda device=None: (MEMORY, MEMORY),
+            # Without a GPU, autocast switches itself off.
+            "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
+            "torch.cuda.is_bf16_supported": lambda including_emulation=True: True,
+        }
+    )
 
 
 class FakeGraph:
@@ -130,20 +150,12 @@ class FakeGpu(TorchDispatchMode):
             "torch.cuda.graph": self._capture,
             "torch.cuda.graph_pool_handle": lambda: (0, 0),
             "torch.cuda.synchronize": self._synchronize,
-            "torch.cuda.mem_get_info": lambda device=None: (MEMORY, MEMORY),
-            # Without a GPU, autocast switches itself off.
-            "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
-            "torch.cuda.is_bf16_supported": lambda including_emulation=True: True,
             # The compiler steps aside for a watcher; test_compiled.py traces with it.
             "mars.decoding.cache.CompiledBackbone": lambda decoder: decoder,
             "mars.decoding.gpu.Graphs.run": _comparing(self, Graphs.run),
             "torch._subclasses.fake_tensor.FakeTensor.tolist": _reading(self, FakeTensor.tolist),
         }
-        with ExitStack() as stack:
-            for name, stand_in in stand_ins.items():
-                stack.enter_context(mock.patch(name, stand_in))
-            stack.enter_context(self.fakes)
-            stack.enter_context(self)
+        with driver(), replaced(stand_ins), self.fakes, self:
             yield self
 
     # Operations
@@ -163,8 +175,6 @@ class FakeGpu(TorchDispatchMode):
             output = func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             return self.read(tensors[0], func)
-        except FakeTensorDeviceMismatchError as error:
-            fault(f"{func}: {error}")
         results = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, Tensor)]
         if any(map(on_gpu, tensors)) and not all(map(on_gpu, results)):
             self.read(tensors[0], func)
@@ -260,7 +270,7 @@ class FakeGpu(TorchDispatchMode):
         for number, (before, now) in enumerate(pairs):
             if before != now:
                 line = (captured if now is None else again).lines[number]
-                raise DeviceFault(f"{line}: a replay would not do this, but what was captured")
+                raise DeviceError(f"{line}: a replay would not do this, but what was captured")
 
 
 def _comparing(gpu: FakeGpu, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -287,7 +297,7 @@ def _reading(gpu: FakeGpu, tolist: Callable[[Tensor], Any]) -> Callable[[Tensor]
 
 
 def fault(what: str) -> NoReturn:
-    raise DeviceFault(f"{where()}: {what}")
+    raise DeviceError(f"{where()}: {what}")
 
 
 def on_gpu(tensor: Tensor) -> bool:

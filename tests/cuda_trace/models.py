@@ -1,11 +1,16 @@
-"""Qwen2.5-0.5B on the GPU that is not there."""
+"""Qwen2.5-0.5B on the GPU that is not there, and rows to train it on."""
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+import numpy as np
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tests.cuda_trace.fake_gpu import DEVICE
+from mars.training.dual_stream import mars_stream
+from mars.training.packing import Rows, pack
+from tests.cuda_trace.fake_gpu import DEVICE, FakeGpu
 
 MASK, EOS = 7, 3
 
@@ -30,3 +35,20 @@ def qwen(dtype: torch.dtype = torch.bfloat16, layers: int = 24) -> Qwen2ForCausa
             return Qwen2ForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(usual)
+
+
+def packed_rows(gpu: FakeGpu) -> Rows:
+    """Two rows of MARS examples, fake and on the host as they come from packing."""
+    streams = [
+        mars_stream(np.arange(10, 110 + index), 30, block_size=4, mask_token_id=MASK)
+        for index in range(4)
+    ]
+    rows = pack(
+        streams,
+        row_length=512,
+        rows_per_forward=2,
+        normalisation="sequence",
+        ar_weight=1.0,
+        fixed_shape=True,
+    )[0]
+    return Rows(**{f.name: gpu.fakes.from_tensor(getattr(rows, f.name)) for f in fields(rows)})

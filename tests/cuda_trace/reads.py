@@ -76,14 +76,14 @@ def accepted(tensor: Tensor, names: Any) -> Any:
     room = [names.self.cache_block - count for count in names.self.known]
     most = [min(names.predictions, left) if names.authors_window else names.predictions
             for left in room]  # fmt: skip
-    return [
-        chance.randint(1, most[row]) if row in names.behind else 0 for row in range(len(most))
-    ]
+    return [chance.randint(1, most[row]) if row in names.behind else 0 for row in range(len(most))]
 
 
 BATCH, BLOCK = "mars/decoding/batch.py", "mars/decoding/block_cache.py"
 LENGTHS = [
-    Read(BATCH, "CachedBatch.hidden", "int(start.max()) + width", lambda _, names: max(known(names)))
+    Read(
+        BATCH, "CachedBatch.hidden", "int(start.max()) + width", lambda _, names: max(known(names))
+    )
 ]
 BLOCK_CACHE = [
     *LENGTHS,
