@@ -27,6 +27,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from mars.training.dual_stream import autoregressive_stream, mars_stream
+from mars.training.losses import chunk_logits
 from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import pack
 
@@ -140,6 +141,7 @@ def main() -> None:
 
     def packed(method: str) -> None:
         model.set_attn_implementation("flex_attention" if device == "cuda" else DENSE)
+        wrapped = PackedModel(model, 1.0, chunk_logits(torch.device(device)))
         streams = [
             autoregressive_stream(tokens, prompt)
             if method == "ar"
@@ -155,7 +157,7 @@ def main() -> None:
             fixed_shape=device == "cuda",
         ):
             with autocast():
-                loss, _ = PackedModel(model, 1.0)(rows.to(device))
+                loss, _ = wrapped(rows.to(device))
             loss.backward()
 
     def autocast() -> torch.autocast:

@@ -52,11 +52,10 @@ def schema(
 def with_gpus(
     count: Annotated[int, typer.Argument(help="GPUs, at most; 0: leave them as they are")],
     verb: Annotated[list[str], typer.Argument(help="e.g. train, with its options")],
-    sharded: Annotated[bool, typer.Option(help="train with FSDP instead of DDP")] = False,
 ) -> None:
     """Run another verb with GPUs that no other job has; training starts a process on each."""
 
-    run_with_gpus(verb, count, sharded)
+    run_with_gpus(verb, count)
     app(verb)  # there is no GPU to be given
 
 

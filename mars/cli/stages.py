@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from mars.cli.common import Configs, app
-from mars.config.experiment import load_experiment
+from mars.config.experiment import TrainingOptions, load_experiment
 from mars.errors import UserError
 from mars.provenance.record import run_recorded
 from mars.provenance.stage import Inputs, Job, JobSpec
@@ -37,15 +37,34 @@ def run(
     inputs: Annotated[
         list[Path] | None, typer.Argument(help="manifests, records and tables, in any order")
     ] = None,
-    checkpoint_minutes: Annotated[float, typer.Option(help="of a training, between saves")] = 15,
+    option: Annotated[
+        list[str] | None, typer.Option(help="of a training, e.g. sharded=true; changes no result")
+    ] = None,
 ) -> None:
     """Run one job of the workflow, as its spec says."""
     planned = read_spec(spec)
     stage = stage_named(planned.stage)
     if stage.online and "MARS_HUB_MIRROR" not in os.environ:
         os.environ.pop("HF_HUB_OFFLINE", None)
-    job = Job(planned, Inputs(tuple(inputs or ())), output.parent, checkpoint_minutes)
+    options = read_options(option or [])
+    job = Job(planned, Inputs(tuple(inputs or ())), output.parent, options)
     run_recorded(stage, job, record)
+
+
+def read_options(given: list[str]) -> TrainingOptions:
+    """The options given as ``key=value``; the defaults for the others.
+
+    Raises:
+        UserError: no such option, or no such value.
+    """
+    try:
+        return TrainingOptions.model_validate(dict(item.partition("=")[::2] for item in given))
+    except ValidationError as error:
+        known = ", ".join(TrainingOptions.model_fields)
+        raise UserError(
+            f"--option {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg'].lower()}; "
+            f"options are {known}, each with =value."
+        ) from error
 
 
 def read_spec(text: str) -> JobSpec:

@@ -354,11 +354,26 @@ class Speed(Strict):
         return found
 
 
-class TrainingResources(Strict):
-    """What one training may use of the machine."""
+class DeviceUse(Strict):
+    """How a training uses its devices: memory against time, and no result beyond rounding."""
+
+    sharded: bool = Field(False, description="FSDP: the model is spread over the GPUs; else DDP")
+    activation_checkpointing: bool = Field(
+        False, description="keep only what enters a layer, compute the rest again when needed"
+    )
+    compile: bool = Field(False, description="compile the layers with `torch.compile`")
+
+
+class TrainingResources(DeviceUse):
+    """What one training may use of the machine, and how."""
 
     gpus: NonNegativeInt = Field(1, description="at most; one process on each")
-    sharded: bool = Field(False, description="FSDP: the model is spread over the GPUs; else DDP")
+
+
+class TrainingOptions(DeviceUse):
+    """What a training is told beside its spec: `mars run --option key=value`."""
+
+    checkpoint_minutes: PositiveFloat = 15
 
 
 class Resources(Strict):
@@ -366,7 +381,18 @@ class Resources(Strict):
 
     training: dict[Name, TrainingResources] = Field({}, description="by scale; default: no GPU")
     evaluation_gpus: Literal[0, 1] = Field(0, description="of one evaluation or measurement")
-    checkpoint_minutes: PositiveFloat = Field(15, description="between two saves of a training")
+    checkpoint_minutes: PositiveFloat = Field(
+        15, description="between two saves of a training; more if they would take over 5 % of it"
+    )
+
+    def of_training(self, scale: str) -> TrainingResources:
+        """What a training of this scale may use."""
+        return self.training.get(scale, TrainingResources(gpus=0))
+
+    def options(self, scale: str) -> TrainingOptions:
+        """What a training of this scale is told."""
+        use = self.of_training(scale).model_dump(exclude={"gpus"})
+        return TrainingOptions(**use, checkpoint_minutes=self.checkpoint_minutes)
 
 
 def _artefacts() -> dict[str, Any]:

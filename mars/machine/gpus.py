@@ -24,7 +24,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mars.errors import UserError
-from mars.provenance.fingerprint import project
 
 POLL_SECONDS = 0.2
 NO_DEVICE = {"", "-1", "NoDevFiles"}  # how CUDA_VISIBLE_DEVICES says that there is none
@@ -82,17 +81,13 @@ def _lock(folder: Path, device: str) -> bool:
     return True
 
 
-def launch_command(verb: Sequence[str], gpus: int, sharded: bool) -> list[str]:
-    """How to start ``mars <verb>``: on several GPUs, which only trainings ask for, a process each.
-
-    ``sharded`` spreads the model over them (FSDP) instead of a copy on each (DDP).
-    """
+def launch_command(verb: Sequence[str], gpus: int) -> list[str]:
+    """How to start ``mars <verb>``: on several GPUs, as only trainings ask for, a process each."""
     mars = ["-m", "mars", *verb]
     if gpus < 2:
         return [sys.executable, *mars]
-    file = project() / "config/accelerate" / ("fsdp.yaml" if sharded else "ddp.yaml")
-    options = [f"--config_file={file}", f"--num_processes={gpus}", "--main_process_port=0"]
-    return [sys.executable, "-m", "accelerate.commands.launch", *options, *mars]
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"]
+    return [sys.executable, "-m", *launcher, *mars]
 
 
 def end_with_parent() -> None:
@@ -105,7 +100,7 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
-def run_with_gpus(verb: Sequence[str], count: int, sharded: bool = False) -> None:
+def run_with_gpus(verb: Sequence[str], count: int) -> None:
     """Turn into ``mars <verb>`` with ``count`` GPUs, fewer if there are fewer.
 
     Returns without any GPU, or for a count of 0: the verb then runs as it would by itself.
@@ -118,5 +113,5 @@ def run_with_gpus(verb: Sequence[str], count: int, sharded: bool = False) -> Non
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
     environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # nvidia-smi's order
     print(f"GPUs: {', '.join(devices)}", file=sys.stderr, flush=True)
-    command = launch_command(verb, count, sharded)
+    command = launch_command(verb, count)
     os.execve(command[0], command, environment)

@@ -8,14 +8,14 @@ command line, the record and the plan all come from it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from mars.config.experiment import Experiment
+from mars.config.experiment import Experiment, TrainingOptions
 from mars.errors import UserError
 from mars.provenance.accepted import accepted_as
 from mars.provenance.files import canonical_json, sha256_file, sha256_text
@@ -140,14 +140,13 @@ class Job:
     Attributes:
         output: the folder to make, or the folder for the files.
         spec: the whole spec; stages read their own, typed one.
-        checkpoint_minutes: of a training, between two saves; no part of the spec, since it changes
-            no result.
+        options: of a training; no part of the spec, since they change no result.
     """
 
     spec: JobSpec
     inputs: Inputs
     output: Path
-    checkpoint_minutes: float = 15
+    options: TrainingOptions = field(default_factory=TrainingOptions)
 
     @property
     def key(self) -> str:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import torch
 
-CHUNK_LOGITS = 2**25  # logits held at once: 128 MiB in float32
+CPU_CHUNK = 2**25  # logits held at once: 128 MiB in float32
+GPU_SHARE = 1 / 64  # of a GPU's memory, for the logits of a chunk; what is made of them is as much
+
+
+def chunk_logits(device: torch.device) -> int:
+    """How many logits to hold at once: a fixed number on a CPU, by its memory on a GPU.
+
+    Not by what is free at the moment: the size of the chunks decides the order of sums.
+    """
+    if device.type != "cuda":
+        return CPU_CHUNK
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return max(CPU_CHUNK, int(GPU_SHARE * memory) // torch.float32.itemsize)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -52,7 +64,7 @@ def weighted_cross_entropy(
     targets: torch.Tensor,
     label_weights: torch.Tensor,
     *,
-    chunk_logits: int = CHUNK_LOGITS,
+    chunk_logits: int = CPU_CHUNK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum over labels of weight times cross-entropy, softmax and sums in float32 or better.
 

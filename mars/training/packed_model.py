@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from mars.training.losses import weighted_cross_entropy
+from mars.training.losses import CPU_CHUNK, weighted_cross_entropy
 from mars.training.packing import Rows
 
 DENSE = "mars_dense"
@@ -21,10 +21,13 @@ class PackedModel(nn.Module):
     gradients are complete when its output is differentiated.
     """
 
-    def __init__(self, model: PreTrainedModel, ar_weight: float) -> None:
+    def __init__(
+        self, model: PreTrainedModel, ar_weight: float, chunk_logits: int = CPU_CHUNK
+    ) -> None:
         super().__init__()
         self.model = model
         self.ar_weight = ar_weight
+        self.chunk_logits = chunk_logits
 
     def forward(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of the rows (equation 5), and (2,) AR loss and mask loss apart, detached.
@@ -43,9 +46,10 @@ class PackedModel(nn.Module):
             self.model.get_output_embeddings().weight,
             rows.targets,
             self.ar_weight * rows.ar_weights + rows.mask_weights,
+            chunk_logits=self.chunk_logits,
         )
         shares = torch.stack([rows.ar_weights, rows.mask_weights]).to(losses.dtype)
-        return loss, shares @ losses
+        return loss, (shares * losses).sum(1)  # autocast would make a product of matrices coarse
 
     def _mask(self, rows: Rows):  # type: ignore[no-untyped-def]
         """The attention mask in the form that the model's attention implementation reads."""

@@ -75,7 +75,7 @@ def run(spec: TrainSpec, job: Job) -> dict[str, Any]:
         dataset=job.inputs.folder("tokens"),
         work=job.work,
         output=job.output,
-        checkpoint_minutes=job.checkpoint_minutes,
+        options=job.options,
     )
 
 

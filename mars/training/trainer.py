@@ -1,6 +1,6 @@
 """The training loop: packed batches, AdamW, cosine schedule, checkpoints, export.
 
-One process or several (``accelerate launch``): every process computes the same packing of the
+One process or several (``torchrun``): every process computes the same packing of the
 whole optimiser step and takes its share of the forward passes, so that the number of processes
 changes nothing but the order of floating-point sums.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import resource
-import shutil
 import statistics
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from datasets import load_from_disk
+from torch._dynamo.exc import TorchDynamoException
 from tqdm import tqdm
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -38,18 +41,24 @@ from transformers import (
 )
 
 from mars.checkpoints.export import export
+from mars.config.experiment import TrainingOptions
 from mars.errors import UserError
 from mars.machine.cpus import warn_of_slow_bfloat16
-from mars.provenance.files import read_json, write_json
+from mars.training.checkpoints import Checkpoints
 from mars.training.dual_stream import Stream, target_count
+from mars.training.layers import checkpoint_layers, compile_layers
+from mars.training.losses import chunk_logits
 from mars.training.methods import MEAN_INVERSE_RATE, Layout, layout
 from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import Rows, batches, pack, steps_of_run
+from mars.training.sharding import shard
 
 if TYPE_CHECKING:
     from mars.training.stage import TrainSpec
 
-CHECKPOINTS_KEPT = 2
+TRAINING_PER_SAVING = 20  # times as long as the last save took, at least, until the next one
+PATIENCE = timedelta(hours=2)  # of processes that wait while another loads or writes a model
+DEFAULTS = TrainingOptions()
 LOG_LINES = 2000  # at most this many lines in training.jsonl
 DIVERGED = 3.0  # times the loss of the first step, or of a uniform guess if that is more
 LOSSES_WATCHED = 16  # their median decides, since a single batch may weigh a lot (1/t weights)
@@ -104,7 +113,7 @@ def train(
     dataset: Path,
     work: Path,
     output: Path,
-    checkpoint_minutes: float = 15,
+    options: TrainingOptions = DEFAULTS,
 ) -> dict[str, Any]:
     """Train one checkpoint and export it, whole, to ``output``.
 
@@ -112,6 +121,7 @@ def train(
         parent: checkpoint to start from; for ``pretrain`` a folder with a tokenizer.
         dataset: a saved ``datasets.Dataset``: ``input_ids``, and ``prompt_length`` without loss.
         work: folder for checkpoints; a run that finds its own there resumes from the newest.
+        options: how to use the machine; they change the result no more than rounding does.
 
     Returns:
         The content of ``training_summary.json``; nothing in processes other than the main one.
@@ -121,7 +131,11 @@ def train(
     """
     accelerator = _accelerator(spec.training.precision)
     tokenizer = AutoTokenizer.from_pretrained(parent)
-    model = _load_model(spec, parent, tokenizer, accelerator.device)
+    if accelerator.num_processes == 1:  # nothing to spread the model over
+        options = options.model_copy(update={"sharded": False})
+    empty = options.sharded and not accelerator.is_main_process  # that one hands out the shares
+    with torch.device("meta") if empty else nullcontext():
+        model = _load_model(spec, parent, tokenizer, accelerator.device, empty)
     _check_tokenizer(spec.method, parent, tokenizer, model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     lay_out = layout(spec, tokenizer.mask_token_id, tokenizer.eos_token_id)
@@ -131,7 +145,7 @@ def train(
         "parent": parent.name,
         "examples": len(examples),
     }
-    run = TrainingRun(accelerator, model, examples, spec, settings, work, checkpoint_minutes)
+    run = TrainingRun(accelerator, model, examples, spec, settings, work, options)
     run.train()
     state = run.state_dict()
     summary: dict[str, Any] = {}
@@ -153,8 +167,9 @@ class TrainingRun:
     spec: TrainSpec
     settings: dict[str, Any]
     work: Path
-    checkpoint_minutes: float
+    options: TrainingOptions
     progress: Progress = field(default_factory=Progress)
+    save_seconds: float = 0.0  # what the last save took
 
     def __post_init__(self) -> None:
         training, config = self.spec.training, self.model.config
@@ -165,20 +180,35 @@ class TrainingRun:
         self.fixed_shape = config._attn_implementation == "flex_attention"
         weight = MEAN_INVERSE_RATE if training.inverse_t_weighting else 1.0
         self.guess = weight * math.log(config.vocab_size)  # loss of a uniform guess
-        packed = PackedModel(self.model, self.ar_weight)
-        trained = [p for p in packed.parameters() if p.requires_grad]
+        self.model = self.prepared()
+        trained = [p for p in self.model.parameters() if p.requires_grad]
         matrices = {"params": [p for p in trained if p.ndim >= 2]}
         vectors = {"params": [p for p in trained if p.ndim < 2]}  # biases and norms
-        optimizer = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [matrices | {"weight_decay": training.weight_decay}, vectors | {"weight_decay": 0.0}],
             lr=training.learning_rate,
             betas=(0.9, training.adam_beta2),
             fused=True,
         )
-        self.model, self.optimizer = self.accelerator.prepare(packed, optimizer)
         self.scheduler = get_cosine_schedule_with_warmup(
             self.optimizer, math.ceil(training.warmup_ratio * self.steps), self.steps
         )
+        self.checkpoints = Checkpoints(
+            self.work, self.accelerator, self.model, self.optimizer, self.scheduler
+        )
+
+    def prepared(self) -> Any:
+        """The model as it is trained: on its devices, and with what `options` ask for."""
+        device = self.accelerator.device
+        packed = PackedModel(self.model, self.ar_weight, chunk_logits(device))
+        if self.options.compile:
+            compile_layers(self.model)
+        if self.options.activation_checkpointing:
+            checkpoint_layers(self.model)
+        if not self.options.sharded:
+            return self.accelerator.prepare(packed)
+        shard(packed, device, self.spec.training.precision)
+        return packed
 
     def train(self) -> None:
         """Run all steps that are not done yet."""
@@ -241,9 +271,14 @@ class TrainingRun:
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"training stopped: the device's memory ran out at step {self.progress.step + 1} "
-                f"of {self.steps}, with rows of {self.spec.training.row_length} tokens; lower "
-                "`training.row_length` or `training.rows_per_forward`, which changes no batch, or "
-                "spread the model over GPUs by `sharded` in `resources.training`."
+                f"of {self.steps}, with rows of {self.spec.training.row_length} tokens; set "
+                "`activation_checkpointing` or `sharded` in `resources.training`, or lower "
+                "`training.row_length` or `training.rows_per_forward`, which changes no batch."
+            ) from error
+        except TorchDynamoException as error:
+            raise UserError(
+                f"training stopped: its layers could not be compiled ({_beginning(error)}); set "
+                "`compile: false` in `resources.training`, or install a C++ compiler."
             ) from error
         limit = self.spec.training.max_grad_norm
         norm = accelerator.clip_grad_norm_(self.model.parameters(), limit)
@@ -259,7 +294,10 @@ class TrainingRun:
         accelerator = self.accelerator
         total = torch.zeros(3, device=accelerator.device)
         for part in rows:
-            with nullcontext() if part is rows[-1] else accelerator.no_sync(self.model):
+            # Copies exchange gradients once, after the last rows. A process that holds a share has
+            # no room for whole gradients until then.
+            waits = not self.options.sharded and part is not rows[-1]
+            with accelerator.no_sync(self.model) if waits else nullcontext():
                 loss, apart = self.model(part)
                 # Data-parallel wrappers average over processes; shares are to be summed.
                 accelerator.backward(loss * accelerator.num_processes)
@@ -270,7 +308,7 @@ class TrainingRun:
     def check(self, losses: list[float], norm: float) -> None:
         """Stop a run whose loss is not finite, or stays far above where it started."""
         progress, step = self.progress, self.progress.step + 1
-        newest = max(self.checkpoints(), default=0)
+        newest = max(self.checkpoints.steps(), default=0)
         where = f"checkpoints up to step {newest} are in {self.work}"
         if not all(map(math.isfinite, [*losses, norm])):
             raise UserError(
@@ -308,56 +346,40 @@ class TrainingRun:
         progress.pending = []
 
     def due(self, saved: float) -> bool:
-        """Whether it is time for a checkpoint; the main process decides for all."""
-        due = time.monotonic() - saved >= 60 * self.checkpoint_minutes
+        """Whether it is time for a checkpoint; the main process decides for all.
+
+        A model that takes long to write is written less often.
+        """
+        least = max(60 * self.options.checkpoint_minutes, TRAINING_PER_SAVING * self.save_seconds)
+        due = time.monotonic() - saved >= least
         if self.accelerator.num_processes == 1:
             return due
         flag = torch.tensor([due and self.accelerator.is_main_process], dtype=torch.int32)
         return bool(self.accelerator.reduce(flag.to(self.accelerator.device), "sum"))
 
-    def checkpoints(self) -> dict[int, Path]:
-        """Whole checkpoints in the work folder, by their step."""
-        return {int(path.name.split("-")[1]): path for path in self.work.glob("checkpoint-*")}
-
     def save(self) -> None:
-        """Write a checkpoint beside the others, rename it once it is whole, remove old ones."""
-        accelerator = self.accelerator
-        temporary = self.work / f".checkpoint-{self.progress.step}"
-        if accelerator.is_main_process:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(temporary))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            torch.save(self.scheduler.state_dict(), temporary / "schedule.pt")
-            state = {"settings": self.settings, "progress": asdict(self.progress)}
-            write_json(temporary / "progress.json", state)
-            final = self.work / f"checkpoint-{self.progress.step}"
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(temporary, final)
-            for _, old in sorted(self.checkpoints().items())[:-CHECKPOINTS_KEPT]:
-                shutil.rmtree(old)
-        accelerator.wait_for_everyone()
+        """Write a checkpoint, and note how long that took."""
+        started = time.monotonic()
+        note = {"settings": self.settings, "progress": asdict(self.progress)}
+        self.checkpoints.save(self.progress.step, note)
+        self.save_seconds = time.monotonic() - started
 
     def resume(self) -> None:
         """Resume from the newest checkpoint, if there is one."""
-        if not (found := self.checkpoints()):
+        if not (found := self.checkpoints.newest()):
             return
-        newest = found[max(found)]
-        state = read_json(newest / "progress.json")
-        if state["settings"] != self.settings:
+        checkpoint, note = found
+        if note["settings"] != self.settings:
             raise UserError(
                 f"{self.work} holds checkpoints of a run with other settings; delete the folder to "
                 "start afresh."
             )
-        self.accelerator.load_state(str(newest))
-        self.scheduler.load_state_dict(torch.load(newest / "schedule.pt", weights_only=True))
-        self.progress = Progress(**state["progress"])
+        self.checkpoints.load(checkpoint)
+        self.progress = Progress(**note["progress"])
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Weights of the wrapped model, gathered from all processes."""
-        state = self.accelerator.get_state_dict(self.model)
+        """All weights, under the names of the model; empty in processes other than the main one."""
+        state = self.checkpoints.whole_model()
         return {name.removeprefix("model."): value for name, value in state.items()}
 
     def summary(self) -> dict[str, Any]:
@@ -384,7 +406,10 @@ class TrainingRun:
 def _accelerator(precision: str) -> Accelerator:
     """The part of this process in the launched group."""
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    accelerator = Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
+    accelerator = Accelerator(
+        mixed_precision="bf16" if precision == "bfloat16" else "no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != launched:
         raise UserError(
@@ -414,16 +439,30 @@ def _columns(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return documents.values.to_numpy(), documents.offsets.to_numpy(), prompts
 
 
+def _beginning(error: Exception) -> str:
+    """The first two lines of a long message: what went wrong where, and why."""
+    return " ".join(str(error).strip().splitlines()[:2])
+
+
 def _load_model(
-    spec: TrainSpec, parent: Path, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    spec: TrainSpec,
+    parent: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    empty: bool,
 ) -> PreTrainedModel:
-    """The parent in float32: master weights, since bfloat16 is only the type of the computation."""
+    """The parent in float32: master weights, since bfloat16 is only the type of the computation.
+
+    ``empty``: the same model without reading any weight, for a process that gets them otherwise.
+    """
     attention = "flex_attention" if device.type == "cuda" else DENSE
     architecture = spec.architecture
     if architecture is None:
-        return AutoModelForCausalLM.from_pretrained(
-            parent, dtype=torch.float32, attn_implementation=attention
-        )
+        form = {"dtype": torch.float32, "attn_implementation": attention}
+        if empty:
+            config = AutoConfig.from_pretrained(parent)
+            return AutoModelForCausalLM.from_config(config, **form)
+        return AutoModelForCausalLM.from_pretrained(parent, **form)
     torch.manual_seed(spec.training.seed)
     model = Qwen2ForCausalLM(
         Qwen2Config(

@@ -45,7 +45,9 @@ def _run(log: Path, env: dict[str, str], call: Callable[..., None], *arguments: 
     call(*arguments)
 
 
-def run_side_by_side(folder: Path, count: int, call: Callable[..., None], *arguments: Any) -> None:
+def run_side_by_side(
+    folder: Path, count: int, call: Callable[..., None], *arguments: Any, ends_with: int = 0
+) -> None:
     """The same call in several processes that see each other, as a launcher starts them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -59,4 +61,4 @@ def run_side_by_side(folder: Path, count: int, call: Callable[..., None], *argum
         for rank in range(count)
     ]
     for worker in workers:
-        assert wait(worker, folder) == 0, end_of(worker.log)
+        assert wait(worker, folder) == ends_with, end_of(worker.log)

@@ -163,5 +163,5 @@ def test_a_job_asks_for_the_gpus_of_the_configuration_or_all_there_are(tmp_path:
             *("-n", "-p", *SNAKEFILE, *config, *gpus, "--", target), cwd=tmp_path
         )
         assert done, said
-        assert f"with-gpus --sharded {expected} run" in said
-        assert f"with-gpus  {expected} run" not in said
+        assert f"with-gpus {expected} run" in said
+        assert "--option sharded=True --option activation_checkpointing=True" in said

@@ -33,9 +33,8 @@ use rule stage as train with:
     priority: 1
     threads: EXPERIMENT.threads
     resources:
-        gpu=lambda wildcards: training_resources(wildcards).gpus,
-        launch=lambda wildcards: "--sharded" if training_resources(wildcards).sharded else "",
-        options=f"--checkpoint-minutes {EXPERIMENT.resources.checkpoint_minutes:g}",
+        gpu=gpus_of_training,
+        options=options_of_training,
     params:
         spec=spec_of("train"),
     message:

@@ -5,7 +5,7 @@ from snakemake.exceptions import WorkflowError
 
 from mars.audit import ledger
 from mars.audit.jobs import job_of, specs_of
-from mars.config.experiment import TrainingResources, load_experiment
+from mars.config.experiment import load_experiment
 from mars.errors import UserError
 from mars.paper.artefacts import ARTEFACTS, artefacts_of
 from mars.speed.stage import MEASURE
@@ -71,7 +71,12 @@ def files_of(artefact):
     return [f"{RESULTS}/{file}" for file in ARTEFACTS[artefact].files]
 
 
-def training_resources(wildcards):
-    """GPUs of a training, and whether the model is spread over them."""
-    scale = EXPERIMENT.models[wildcards.model].scale
-    return EXPERIMENT.resources.training.get(scale, TrainingResources(gpus=0))
+def gpus_of_training(wildcards):
+    """How many GPUs a training asks for."""
+    return EXPERIMENT.resources.of_training(EXPERIMENT.models[wildcards.model].scale).gpus
+
+
+def options_of_training(wildcards):
+    """How it uses them, as options of `mars run`."""
+    options = EXPERIMENT.resources.options(EXPERIMENT.models[wildcards.model].scale)
+    return " ".join(f"--option {key}={value}" for key, value in options)

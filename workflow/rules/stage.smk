@@ -9,9 +9,8 @@ rule stage:
     threads: 1
     resources:
         gpu=0,
-        launch="",
         options="",
     shell:
-        "OMP_NUM_THREADS={threads} python -m mars with-gpus {resources.launch} {resources.gpu} run"
+        "OMP_NUM_THREADS={threads} python -m mars with-gpus {resources.gpu} run"
         " --spec {params.spec:q} {resources.options} --output {output.made} --record {output.record}"
         " {input} > {log} 2>&1"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from mars.training.losses import weighted_cross_entropy
+from mars.training.dual_stream import mars_stream
+from mars.training.losses import CPU_CHUNK, chunk_logits, weighted_cross_entropy
+from mars.training.packed_model import DENSE, PackedModel
+from mars.training.packing import pack
+from tests.unit.training.test_dual_stream import MASK, make_documents, make_model
 
 
 def inputs(dtype: torch.dtype, labels: int = 37) -> tuple[torch.Tensor, ...]:
@@ -52,3 +58,30 @@ def test_evaluation_needs_no_gradient() -> None:
     with torch.no_grad():
         loss, _ = weighted_cross_entropy(hidden, weight, targets, label_weights)
     assert not loss.requires_grad
+
+
+@pytest.mark.parametrize("ar_weight", [1.0, 0.5])
+def test_ar_loss_and_mask_loss_add_up_under_autocast(ar_weight: float) -> None:
+    model = make_model(torch.float32)
+    model.set_attn_implementation(DENSE)
+    streams = [mars_stream(d, p, block_size=4, mask_token_id=MASK) for d, p in make_documents()]
+    (rows,) = pack(
+        streams,
+        row_length=64,
+        rows_per_forward=9,
+        normalisation="sequence",
+        ar_weight=ar_weight,
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, (ar, mask) = PackedModel(model, ar_weight)(rows)
+    assert float(ar_weight * ar + mask) == pytest.approx(loss.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("gibibytes", [1, 24, 80, 141])
+def test_a_gpu_takes_chunks_by_its_memory(gibibytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = gibibytes * 2**30
+    gpu = SimpleNamespace(total_memory=memory)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    bytes_of_chunk = 4 * chunk_logits(torch.device("cuda"))
+    assert bytes_of_chunk == max(4 * CPU_CHUNK, memory // 64)
+    assert chunk_logits(torch.device("cpu")) == CPU_CHUNK == 2**25

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,16 +16,17 @@ from datasets import load_from_disk
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from mars.config.experiment import Training
+from mars.config.experiment import Training, TrainingOptions
 from mars.errors import UserError
 from mars.provenance.files import read_json, read_jsonl
-from mars.training import trainer
+from mars.training import layers, trainer
+from mars.training.checkpoints import Checkpoints
 from mars.training.packed_model import PackedModel
 from mars.training.packing import Rows
 from mars.training.trainer import train
 from tests.support.small_training import make_spec
-from tests.support.training_in_process import compare_sharded_gradients, train_until_killed
 from tests.support.training_in_process import train as train_alone
+from tests.support.training_in_process import train_until_killed
 from tests.support.training_processes import Forked, run_side_by_side
 from tests.support.waiting import end_of, wait
 
@@ -148,12 +151,6 @@ def test_two_processes_equal_one(
         assert torch.allclose(weights[name], expected[name], atol=1e-5)
 
 
-def test_sharded_parameters_get_the_same_gradients(tmp_path: Path) -> None:
-    """The loss reads the output embedding outside its layer; FSDP must gather it all the same."""
-    run_side_by_side(tmp_path, 2, compare_sharded_gradients, tmp_path)
-    assert float((tmp_path / "difference").read_text()) < 1e-5
-
-
 def test_accumulation_changes_nothing(run: Callable[..., Path], settings: Settings) -> None:
     one = run("one", "ar_sft", settings(rows_per_forward=100))
     many = run("many", "ar_sft", settings(rows_per_forward=1))
@@ -178,7 +175,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     monkeypatch.setattr(trainer.TrainingRun, "due", lambda self, saved: self.progress.step == 3)
     with pytest.raises(UserError, match=r"not finite at step 5 of 9.*step 3"):
         run("run", "ar_sft", settings())
-    assert (tmp_path / "run" / "work" / "checkpoint-3" / "model.safetensors").is_file()
+    assert (tmp_path / "run" / "work" / "checkpoint-3" / "progress.json").is_file()
     assert not (tmp_path / "run" / "output").exists()
 
 
@@ -196,6 +193,42 @@ def test_memory_that_runs_out_is_one_sentence(
     monkeypatch.setattr(PackedModel, "forward", full)
     with pytest.raises(UserError, match=r"memory ran out at step 1 of 9.*lower `training.row_l"):
         run("run", "ar_sft", settings())
+
+
+def test_what_cannot_be_compiled_is_one_sentence(
+    run: Callable[..., Path], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(graph: torch.fx.GraphModule, inputs: list) -> None:
+        raise FileNotFoundError("g++")
+
+    compile_layers = partial(layers.compile_layers, backend=no_compiler)
+    monkeypatch.setattr(trainer, "compile_layers", compile_layers)
+    with pytest.raises(UserError, match=r"could not be compiled \(.*g\+\+.*`compile: false`"):
+        run("run", "ar_sft", settings(), options=TrainingOptions(compile=True))
+
+
+def test_saving_takes_a_twentieth_of_the_time(
+    run: Callable[..., Path], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which a step takes a second and a save half of one."""
+    now, saved = [0.0], []
+    step, save = trainer.TrainingRun.step, Checkpoints.save
+
+    def slow_step(self: trainer.TrainingRun, rows: list) -> object:
+        now[0] += 1
+        return step(self, rows)
+
+    def slow_save(self: Checkpoints, number: int, note: dict) -> None:
+        now[0] += 0.5
+        saved.append(number)
+        save(self, number, note)
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(trainer.TrainingRun, "step", slow_step)
+    monkeypatch.setattr(Checkpoints, "save", slow_save)
+    options = TrainingOptions(checkpoint_minutes=2 / 60)
+    run("run", "ar_sft", settings(epochs=4), options=options)
+    assert saved == [2, 12, 22, 32]
 
 
 def test_single_heavy_batches_are_no_divergence(

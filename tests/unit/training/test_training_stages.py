@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mars.config.experiment import Architecture, load_experiment
+from mars.cli.stages import read_options
+from mars.config.experiment import Architecture, TrainingOptions, load_experiment
 from mars.errors import UserError
 from mars.provenance.files import sha256_file
 from mars.provenance.manifest import write_manifest
 from mars.provenance.stage import Inputs, Job, JobSpec
+from mars.training import trainer
 from mars.training.stage import PRETRAIN, TRAIN
 from tests.support.small_training import make_settings, make_spec, write_dataset, write_tokenizer
 
@@ -63,12 +65,15 @@ def job(tmp_path: Path) -> Callable[..., Job]:
 
     def job(name: str, **options: float) -> Job:
         output = tmp_path / "checkpoints" / name
-        return Job(plan, Inputs((tokenizer, tokens)), output, **options)
+        return Job(plan, Inputs((tokenizer, tokens)), output, TrainingOptions(**options))
 
     return job
 
 
-def test_how_often_to_save_decides_what_is_saved_and_nothing_else(job: Callable[..., Job]):
+def test_how_often_to_save_decides_what_is_saved_and_nothing_else(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trainer, "TRAINING_PER_SAVING", 0)
     often, seldom = job("often", checkpoint_minutes=1e-6), job("seldom")
     for one in (often, seldom):
         assert PRETRAIN.start(one)["steps"] == 9
@@ -77,3 +82,23 @@ def test_how_often_to_save_decides_what_is_saved_and_nothing_else(job: Callable[
     weights = {sha256_file(one.output / "model.safetensors") for one in (often, seldom)}
     assert len(weights) == 1
     assert often.key == seldom.key
+
+
+def test_memory_is_saved_at_no_cost_of_bits(job: Callable[..., Job]):
+    plain, saving = job("plain"), job("saving", activation_checkpointing=True)
+    for one in (plain, saving):
+        PRETRAIN.start(one)
+    weights = {sha256_file(one.output / "model.safetensors") for one in (plain, saving)}
+    assert len(weights) == 1
+    assert plain.key == saving.key
+
+
+def test_the_command_line_carries_what_the_configuration_says():
+    resources = load_experiment(CONFIG / "paper.yaml").resources
+    assert resources.training["7B"].sharded
+    for scale in ("0.5B", "7B", "a scale that it does not name"):
+        options = resources.options(scale)
+        assert read_options([f"{key}={value}" for key, value in options]) == options
+    for wrong in ("shared=true", "compile=perhaps", "sharded", "checkpoint_minutes=0"):
+        with pytest.raises(UserError, match=f"--option {wrong.partition('=')[0]}: .*options are"):
+            read_options([wrong])
