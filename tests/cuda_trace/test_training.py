@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from mars.training.losses import CHUNK_LOGITS, _ChunkedCrossEntropy
+from mars.training.losses import CPU_CHUNK, _ChunkedCrossEntropy
 from mars.training.packed_model import PackedModel
 from tests.cuda_trace.fake_gpu import DEVICE, FakeGpu, driver
 from tests.cuda_trace.models import packed_rows, qwen
@@ -75,7 +75,7 @@ def test_the_loss_forms_its_gradients_without_waiting() -> None:
             needs_input_grad=(True,) * 5, mark_non_differentiable=lambda *_: None
         )
         weights = torch.ones(700, device=DEVICE)
-        arguments = (hidden, weight, targets, weights, CHUNK_LOGITS)
+        arguments = (hidden, weight, targets, weights, CPU_CHUNK)
         loss, losses = _ChunkedCrossEntropy.forward(context, *arguments)
         assert losses.shape == (700,)
         grads = _ChunkedCrossEntropy.backward(context, loss, losses)
