@@ -61,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     device = the_device()
-    parts = GPU_PARTS if device.type == "cuda" else CPU_PARTS
+    parts = GPU_PARTS
+    if device.type == "cpu":
+        parts = CPU_PARTS
+        torch.set_num_threads(1)  # for models this small, several only wait for each other
     if options.part:
         parts[options.part][1](Part(options.part, device, options.seconds, print_row))
         return 0

@@ -24,7 +24,7 @@ from tests.support.decoding_models import EOS, MASK, prompts, random_model
 
 CPU = torch.device("cpu")
 TAUS = (None, 0.0, 0.6, 0.9)
-BUDGET = 24
+BUDGET = 20
 RULE: dict[str, Any] = {"block_size": 4, "eos_token_id": EOS, "mask_token_id": MASK}
 AGREEMENT = 0.98  # of the tokens, in bfloat16
 REGRET = 0.25  # the most logits that a token may be below the best one of the un-cached forward
@@ -85,7 +85,7 @@ class Exactness:
     def __init__(self, part: Part) -> None:
         self.part, self.device = part, part.device
         torch.set_float32_matmul_precision("highest")
-        self.prompts = prompts(9, seed=1)
+        self.prompts = prompts(6, seed=1)
 
     def decode(self, device: torch.device, method: str, tau: Any, **options: Any) -> list[Decoded]:
         model = model_on(device, options.pop("architecture", "qwen2"))
