@@ -11,7 +11,8 @@ every repeat so that a busy machine slows them alike:
 * `plain MARS`: the published form, [noisy | clean] of twice the padded length, dense masks, logits
   everywhere.
 
-Times are processor seconds of this process; medians. On a GPU: wall-clock and peak memory.
+Times are processor seconds of this process; medians. On a GPU: wall-clock and peak memory. Beside
+the packed ways stand the operations per second that are needed (mars/training/cost.py).
 """
 
 from __future__ import annotations
@@ -26,31 +27,28 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from mars.training.cost import DECODERS, Decoder, document_work, training_flops
 from mars.training.dual_stream import autoregressive_stream, mars_stream
 from mars.training.losses import chunk_logits
 from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import pack
 
 MASK, PAD = 1, 0
-SHAPES = {
-    "tiny": {"hidden": 128, "layers": 4, "heads": 4, "kv": 2, "inner": 384, "vocabulary": 768},
-    "0.5B": {"hidden": 896, "layers": 24, "heads": 14, "kv": 2, "inner": 4864},
-    "7B": {"hidden": 3584, "layers": 28, "heads": 28, "kv": 4, "inner": 18944},
-}
+SHAPES = {"tiny": Decoder(4, 128, 384, 4, 2, 32, 768, tied=True), **DECODERS}
 Document = tuple[np.ndarray, int]
 
 
-def make_model(shape: dict[str, int]) -> Qwen2ForCausalLM:
+def make_model(shape: Decoder) -> Qwen2ForCausalLM:
     """Random weights in the given shape."""
     return Qwen2ForCausalLM(
         Qwen2Config(
-            vocab_size=shape.get("vocabulary", 151936),
-            hidden_size=shape["hidden"],
-            num_hidden_layers=shape["layers"],
-            num_attention_heads=shape["heads"],
-            num_key_value_heads=shape["kv"],
-            intermediate_size=shape["inner"],
-            tie_word_embeddings=shape["hidden"] < 2000,
+            vocab_size=shape.vocabulary,
+            hidden_size=shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            intermediate_size=shape.intermediate,
+            tie_word_embeddings=shape.tied,
         )
     )
 
@@ -104,6 +102,14 @@ def plain_mars(
     return loss
 
 
+def flops(shape: Decoder, documents: list[Document], method: str) -> float:
+    """Operations of a step."""
+    return sum(
+        training_flops(shape, document_work(method, prompt, len(tokens) - prompt))
+        for tokens, prompt in documents
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
@@ -121,9 +127,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shape = SHAPES[options.shape]
-    documents = make_documents(
-        options.examples, options.length, options.response, shape.get("vocabulary", 151936)
-    )
+    documents = make_documents(options.examples, options.length, options.response, shape.vocabulary)
     model = make_model(shape).to(device)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     documents.sort(key=lambda document: len(document[0]))
@@ -195,12 +199,18 @@ def main() -> None:
         f"{tokens} tokens, response {options.response:.0%}, B = {options.block_size}"
     )
     print(f"{'':12} seconds  spread  tokens/s  over padded AR  over packed AR")
+    needed = {"packed AR": "ar_sft", "packed MARS": "mars"}
     for name, median in medians.items():
         spread = (max(seconds[name]) - min(seconds[name])) / median
         print(
             f"{name:12} {median:7.3f} {spread:7.0%} {tokens / median:9,.0f}"
             f" {median / medians['padded AR']:15.2f} {median / medians['packed AR']:15.2f}"
             + (f"  {memory[name]:.1f} GiB" if name in memory else "")
+            + (
+                f"  {flops(shape, documents, needed[name]) / median / 1e12:.3g} TFLOP/s"
+                if name in needed
+                else ""
+            )
         )
 
 

@@ -7,7 +7,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -184,9 +184,24 @@ class Tables:
     def _derive(self, cell: CellLine) -> tuple[Any, list[str]]:
         """A cell's number from the evaluation records, and which these are.
 
-        The number is None for a quantity that is not one score of a record (then the chain of
-        hashes alone vouches for it).
+        The number is the mean over the seeds of the model; None for a quantity that is not one
+        score of a record (then the chain of hashes alone vouches for it).
         """
+        against, _, setting = cell.against.partition("/")
+        others = self._seeds(against)
+        derived = []
+        for number, name in enumerate(self._seeds(cell.model)):
+            other = f"{others[min(number, len(others) - 1)]}/{setting}"
+            derived.append(self._derive_one(replace(cell, model=name, against=other)))
+        values = [value for value, _ in derived]
+        sources = [file for _, files in derived for file in files]
+        return None if None in values else math.fsum(values) / len(values), sources
+
+    def _seeds(self, model: str) -> list[str]:
+        models = self.records.experiment.models
+        return [model, *(name for name, one in models.items() if one.seed_of == model)]
+
+    def _derive_one(self, cell: CellLine) -> tuple[Any, list[str]]:
         file = self._evaluation(cell.model, cell.setting, cell.benchmark)
         record = self._read.get(file)
         if cell.quantity == "tokens_per_forward":

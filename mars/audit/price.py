@@ -1,23 +1,24 @@
-"""What a run on GPUs would cost: GPU-hours, wall time, disk and download, before anything is spent.
+"""What the jobs of the paper's experiments would cost on GPUs, before anything is spent.
 
-Every number says what it rests on:
+Every figure says what it rests on:
 
-* measured: the records of this experiment, where its training ran on a GPU;
-* published: H200-hours of the paper's Table 7, of the authors' code, whose batches are padded; ours
-  are packed, so these hours are rather too many;
-* estimated: the assumptions below, which nobody has measured.
+* measured: the record of this very job, where its training ran on a GPU;
+* calibrated: the model, with the speed of a GPU that was measured (``results/gpu``);
+* modelled: the arithmetic of :mod:`mars.training.cost` and the assumptions of
+  :mod:`mars.audit.gpu_speed` and of this module.
 
-The model is crude on purpose: it is to tell a day from a month, and a disk that is too small. It
-knows the paper's models and data; other experiments are planned by their records alone.
+It knows the paper's models and data; other experiments are planned by their records alone.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
 from typing import Any
 
+from mars.audit.gpu_speed import CALIBRATED, MEASURED, MODELLED, GpuSpeed
 from mars.audit.plan import PlannedJob
 from mars.config.experiment import (
     Benchmark,
@@ -26,33 +27,40 @@ from mars.config.experiment import (
     HubData,
     LiveTau,
     Speculative,
-    Speed,
     WallClock,
 )
-from mars.provenance.files import readable_size
+from mars.data.stage import tokens_of
+from mars.decoding.methods import BASELINES, METHODS, TIMED
+from mars.provenance.files import read_json
 from mars.provenance.record import read_record
+from mars.training.cost import (
+    DECODERS,
+    Decoder,
+    Memory,
+    Work,
+    document_work,
+    loss_chunk,
+    training_memory,
+)
 
-# Parameters of the paper's base models (from the config.json of each).
-PARAMETERS = {
-    "Qwen/Qwen2.5-0.5B-Instruct": 494_032_768,
-    "Qwen/Qwen2.5-7B-Instruct": 7_615_616_512,
-}
 WEIGHT_BYTES = 2  # a finished checkpoint is in bfloat16, as its base is
 TRAINING_BYTES = 12  # of a checkpoint to resume from: float32 weights and two moments of AdamW
 CHECKPOINTS = 3  # of these at a time: two that are kept, and the one being written
-DEVICE_BYTES = 16  # on the GPUs while training: the same and the gradients, without activations
 
-# The paper's setting, for which its hours hold.
-PAPER_BASES = {"0.5B": "Qwen/Qwen2.5-0.5B-Instruct", "7B": "Qwen/Qwen2.5-7B-Instruct"}
+PAPER_BASES = {"Qwen/Qwen2.5-0.5B-Instruct": "0.5B", "Qwen/Qwen2.5-7B-Instruct": "7B"}
 PAPER_DATA = "allenai/Dolci-Instruct-SFT"
-PAPER_EPOCHS = 5
 
-# Assumed: new tokens per second of an H200 that decodes many sequences side by side, and every
-# answer as long as it may be.
-TOKENS_PER_SECOND = {"0.5B": 8000, "7B": 2500}
-# Assumed: one step of a batch whose speed is measured, one token each. 256 questions then take 1310
-# seconds over the batch size; AR at 7B, in the paper's Table 5: 1100 (batch 4) to 1470 (batch 16).
-STEP_SECONDS = 0.02
+# Assumed until the data set is tokenised here. The paper counts about 2 million examples. Its 100
+# H200-hours of AR SFT at 7B are 340 tokens per example if its code reached the utilisation that we
+# assume, padding included; the data card's 7.1 GB for 2.15 million conversations, some 800 tokens
+# each before they are cut at 512, point to the same.
+EXAMPLES, EXAMPLE_BYTES, TOKEN_BYTES = 2_000_000, 3300, 4
+PROMPT_TOKENS, RESPONSE_TOKENS = 120, 200
+# Of packed rows: how full first-fit makes them and how even they are over GPUs, both simulated with
+# such documents, and the eighth of a row to which their lengths are rounded up.
+FILLED, EVEN, ROUNDED = 0.97, 0.99, 1 / 8
+BENCHMARK_BYTES = 20_000_000  # at most, of any of the six benchmarks
+
 # Questions of lm-eval's tasks, and the parts among which a limit holds.
 QUESTIONS = {
     "ifeval": (541, 1),
@@ -64,9 +72,10 @@ QUESTIONS = {
 }
 SAMPLE_BYTES = 3000  # of one answer in the records
 
-# Assumed: examples of an instruction set without a limit, and bytes of one as downloaded.
-EXAMPLES, EXAMPLE_BYTES, TOKEN_BYTES = 2_000_000, 3000, 4
-BENCHMARK_BYTES = 20_000_000  # at most, of any of the six benchmarks
+# Of GSM8K under the clock: tokens of an answer (Table 5: tokens per second times seconds over 256
+# questions) and of its prompt, tokens per forward of MARS at tau = 0.95 (claimed: 1.5 to 1.7).
+ANSWER_TOKENS, QUESTION_TOKENS, PER_FORWARD = 155, 110, 1.5
+ROUNDS = 3  # of a measurement, if three are precise enough; the limit otherwise
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Price:
         disk: bytes that stay.
         scratch: further bytes while it runs.
         download: bytes from the hub.
-        basis: what ``gpu_hours`` rest on; bytes are always estimated.
+        basis: what ``gpu_hours`` rest on; bytes are always modelled.
     """
 
     gpu_hours: float = 0.0
@@ -87,7 +96,7 @@ class Price:
     disk: float = 0.0
     scratch: float = 0.0
     download: float = 0.0
-    basis: str = "estimated"
+    basis: str = MODELLED
 
     def wall_hours(self, gpus: int) -> float:
         """Hours on so many GPUs, if they share the work without loss."""
@@ -96,178 +105,251 @@ class Price:
 
 FREE = Price(basis="-")  # minutes of a CPU
 
-Hours = Mapping[str, Mapping[str, float]]
-"""The paper's H200-hours, by scale and then ``ar_sft`` and ``mars``."""
+
+@dataclass(frozen=True)
+class Examples:
+    """The training set: how many examples, mean tokens of each, and what that rests on."""
+
+    count: float
+    prompt: float
+    response: float
+    basis: str
 
 
-def price(job: PlannedJob, experiment: Experiment, published: Hours) -> Price | None:
-    """What one job would cost; None if nothing here can tell."""
-    match job.stage:
-        case "train":
-            return _training(job, experiment, published)
-        case "pretrain":
-            return None
-        case "evaluate":
-            return _evaluation(job.target["model"], experiment)
-        case "import_base" | "import_released":
-            parameters = _parameters(experiment, experiment.models[job.target["model"]].scale)
-            size = parameters and WEIGHT_BYTES * parameters
-            return Price(disk=size, download=size) if size else None
-        case "fetch_dataset":
-            data = experiment.data
-            trained_on = isinstance(data, HubData) and job.target["repository"] == data.dataset
-            size = EXAMPLES * EXAMPLE_BYTES if trained_on else BENCHMARK_BYTES
-            return Price(disk=size, download=size)
-        case "tokenize":
-            limit = experiment.data.limit if isinstance(experiment.data, HubData) else None
-            length = experiment.training.max_length
-            return Price(disk=(limit or EXAMPLES) * length * TOKEN_BYTES)
-        case measured if measured.startswith("measure_") and experiment.speed is not None:
-            steps = _steps(experiment.speed, measured.removeprefix("measure_"))
-            return Price(gpu_hours=steps * STEP_SECONDS / 3600)
-    return FREE
+@dataclass(frozen=True)
+class Prices:
+    """The prices of an experiment's jobs.
 
-
-def price_table(
-    planned: Iterable[PlannedJob], experiment: Experiment, published: Hours
-) -> list[str]:
-    """A table of the stages that would run, by where their hours are from; offline.
-
-    Nothing is returned if the price of any job is not known.
+    Attributes:
+        results: the folder of the experiment's results.
+        rounds: that a measurement takes within its limit.
     """
-    groups: dict[tuple[str, str], list[Price]] = defaultdict(list)
-    for job in planned:
-        if job.runs:
-            one = price(job, experiment, published)
-            if one is None:
-                return []
-            groups["other" if one is FREE else job.stage, one.basis].append(one)
-    everything = [one for members in groups.values() for one in members]
-    rows: list[tuple[str, ...]] = [HEAD]
-    times = {key: [_wall(members, gpus) for gpus in (1, 8)] for key, members in groups.items()}
-    for stage, basis in sorted(groups, key=lambda key: ORDER.index(key[0])):
-        rows.append((stage, *_row(groups[stage, basis], times[stage, basis]), basis))
-    totals = [sum(column) for column in zip(*times.values(), strict=True)]
-    rows.append(("all", *_row(everything, totals), ""))
-    scratch = max((one.scratch for one in everything), default=0.0)
-    return [*_aligned(rows), "", *_notes(scratch, experiment)]
 
+    experiment: Experiment
+    speed: GpuSpeed
+    results: Path
+    rounds: int = ROUNDS
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if 0 < index < len(row) - 1 else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    def of(self, job: PlannedJob) -> Price | None:
+        """What one job would cost; None if nothing here can tell."""
+        experiment = self.experiment
+        match job.stage:
+            case "train":
+                return self._training(job)
+            case "pretrain":
+                return None
+            case "evaluate":
+                return self._evaluation(job.target["model"])
+            case "import_base" | "import_released":
+                decoder = self.decoder(experiment.models[job.target["model"]].scale)
+                size = decoder and WEIGHT_BYTES * decoder.parameters
+                return Price(disk=size, download=size) if size else None
+            case "fetch_dataset":
+                data = experiment.data
+                trained_on = isinstance(data, HubData) and job.target["repository"] == data.dataset
+                size = EXAMPLES * EXAMPLE_BYTES if trained_on else BENCHMARK_BYTES
+                return Price(disk=size, download=size)
+            case "tokenize":
+                limit = experiment.data.limit if isinstance(experiment.data, HubData) else None
+                length = experiment.training.max_length
+                return Price(disk=(limit or EXAMPLES) * length * TOKEN_BYTES)
+            case measured if measured.startswith("measure_"):
+                return self._measurement(measured.removeprefix("measure_"))
+        return FREE
 
+    def decoder(self, scale: str) -> Decoder | None:
+        """The shape of a scale's base model, if it is one of the paper's."""
+        shape = self.shape(scale)
+        return DECODERS[shape] if shape else None
 
-def _notes(scratch: float, experiment: Experiment) -> list[str]:
-    rates = ", ".join(f"{rate} ({scale})" for scale, rate in TOKENS_PER_SECOND.items())
-    notes = [
-        "published: H200-hours from the paper's Table 7, for the authors' code, which pads;",
-        "           ours are packed, so these hours are probably too many",
-        f"estimated: evaluation at {rates} new tokens per second and GPU, all answers as long as",
-        f"           may be; steps of {STEP_SECONDS} s where speed is measured; other trainings in",
-        "           proportion to the published ones; disk, download",
-        "measured:  records of this experiment, on the GPUs that they name",
-        "Wall time: stages one after the other, GPUs share the work without loss.",
-    ]
-    if scratch:
-        notes.append(f"While the largest model is trained: {_size(scratch)} more disk (estimated).")
-    sizes = {name: _parameters(experiment, name) for name in experiment.resources.training}
-    memory = [f"{_size(DEVICE_BYTES * n)} ({name})" for name, n in sizes.items() if n]
-    if scratch and memory:
-        notes.append(
-            "GPU memory of a training over its GPUs, without activations (estimated): "
-            f"{', '.join(memory)}."
+    def shape(self, scale: str) -> str | None:
+        """``0.5B`` or ``7B`` if a scale starts from the paper's base model of that size."""
+        base = self.experiment.scales[scale].base
+        return PAPER_BASES.get(base.repository) if isinstance(base, HubBase) else None
+
+    # --- training -------------------------------------------------------------------------------
+
+    def examples(self, scale: str) -> Examples | None:
+        """The training set: as it was tokenised here, otherwise as assumed of the paper's."""
+        data = self.experiment.data
+        if not isinstance(data, HubData):
+            return None
+        manifest = self.results / tokens_of(self.experiment, scale, "instructions")
+        if (summary := manifest.with_name("summary.json")).is_file():
+            made = read_json(summary)
+            prompt = made["prompt_tokens"] / made["examples"]
+            response = made["tokens"] / made["examples"] - prompt
+            return Examples(made["examples"], prompt, response, MEASURED)
+        if data.dataset != PAPER_DATA:
+            return None
+        return Examples(data.limit or EXAMPLES, PROMPT_TOKENS, RESPONSE_TOKENS, MODELLED)
+
+    def memory(self, scale: str) -> Memory | None:
+        """Peak memory of each GPU of a training, if its rows are as long as configured."""
+        decoder, resources = self.decoder(scale), self.experiment.resources.of_training(scale)
+        if decoder is None:
+            return None
+        training = self.experiment.training
+        return training_memory(
+            decoder,
+            row_tokens=training.row_length * training.rows_per_forward,
+            gpus=max(1, resources.gpus),
+            sharded=resources.sharded,
+            activation_checkpointing=resources.activation_checkpointing,
+            chunk_logits=loss_chunk(self.speed.memory),
         )
-    return notes
 
+    def _training(self, job: PlannedJob) -> Price | None:
+        name = job.target["model"]
+        model = self.experiment.models[name]
+        shape, examples = self.shape(model.scale), self.examples(model.scale)
+        if shape is None or examples is None:
+            return None
+        resources = self.experiment.resources.of_training(model.scale)
+        work = self._work(name, examples)
+        needed = self.speed.training_seconds(shape, model.method, work, resources)
+        seconds, basis = needed.value * self._padding(name, work, examples), needed.basis
+        if (recorded := _recorded(job)) is not None:
+            seconds, basis = recorded, MEASURED
+        parameters = DECODERS[shape].parameters
+        return Price(
+            gpu_hours=seconds / 3600,
+            widest=max(1, resources.gpus),
+            disk=WEIGHT_BYTES * parameters,
+            scratch=CHECKPOINTS * TRAINING_BYTES * parameters,
+            basis=basis,
+        )
 
-def _row(members: list[Price], times: list[float]) -> tuple[str, ...]:
-    return (
-        str(len(members)),
-        _hours(sum(one.gpu_hours for one in members)),
-        *map(_hours, times),
-        _size(sum(one.disk for one in members)),
-        _size(sum(one.download for one in members)),
-    )
+    def _work(self, name: str, examples: Examples) -> Work:
+        """Of the whole training, as if all documents were the mean one."""
+        model = self.experiment.models[name]
+        prompt, response = round(examples.prompt), round(examples.response)
+        one = document_work(model.method, prompt, response, model.block_size)
+        return one * (examples.count * self.experiment.training_of(name).epochs)
 
+    def _padding(self, name: str, work: Work, examples: Examples) -> float:
+        """Tokens forwarded over tokens: all GPUs forward equally many rows, of one length."""
+        training = self.experiment.training_of(name)
+        scale = self.experiment.models[name].scale
+        gpus = max(1, self.experiment.resources.of_training(scale).gpus)
+        tokens = work.tokens / (examples.count * training.epochs) * training.batch_size
+        row = training.row_length * training.rows_per_forward
+        forwards = gpus * ceil(tokens / (FILLED * row * gpus))
+        length = min(row, tokens / (EVEN * forwards) + ROUNDED / 2 * row)
+        return forwards * length / tokens
 
-def _wall(members: list[Price], gpus: int) -> float:
-    """Hours of jobs that may run side by side: bound by the work, and by the longest of them."""
-    work = sum(one.gpu_hours for one in members)
-    return max(work / gpus, *(one.wall_hours(gpus) for one in members))
+    # --- evaluation -----------------------------------------------------------------------------
 
+    def _evaluation(self, name: str) -> Price | None:
+        """As if every answer were as long as it may be, at one token per forward."""
+        experiment = self.experiment
+        model = experiment.models[name]
+        counts = [
+            _questions(experiment.benchmarks[benchmark])
+            for chosen in experiment.evaluations_of(name).values()
+            for benchmark in chosen
+        ]
+        shape = self.shape(model.scale)
+        if shape is None or None in counts:
+            return None
+        answers = sum(count or 0 for count in counts)
+        method = "cursor" if model.block_size else "autoregressive"
+        rate = self.speed.tokens_per_second(
+            shape,
+            method,
+            experiment.evaluation.slots,
+            forwarded=model.block_size or 1,
+            per_forward=1,
+        )
+        seconds = answers * experiment.evaluation.max_new_tokens / rate.value
+        return Price(seconds / 3600, disk=answers * SAMPLE_BYTES, basis=rate.basis)
 
-# --- jobs ---------------------------------------------------------------------------------------
+    # --- timing ---------------------------------------------------------------------------------
 
-
-def _training(job: PlannedJob, experiment: Experiment, published: Hours) -> Price | None:
-    scale = experiment.models[job.target["model"]].scale
-    parameters = _parameters(experiment, scale)
-    hours = _measured(job)
-    basis = "measured"
-    if hours is None:
-        hours, basis = _published(job, experiment, published)
-    if parameters is None or hours is None:
+    def _measurement(self, name: str) -> Price | None:
+        speed = self.experiment.speed
+        part = speed and speed.parts()[name]
+        if isinstance(part, WallClock):
+            return self._wall_clock(part)
+        if isinstance(part, Speculative):
+            # One question at a time, a forward for every token: those of the draft are the more.
+            target = self._shape_of(part.pairs[0].target)
+            passes = len(part.pairs) * (1 + min(self.rounds, part.rounds))
+            return self._decoded("hf", target, 1, passes * part.questions, 1)
+        if isinstance(part, LiveTau):
+            # Three policies: tau of 1, a low tau, tau by the load, which slots sit out when quiet.
+            requests = 3 * part.requests / part.quiet_load
+            shape = self._shape_of(part.model)
+            return self._decoded("autoregressive", shape, part.slots, requests, 1)
         return None
-    resources = experiment.resources.training.get(scale)
-    return Price(
-        gpu_hours=hours,
-        widest=max(1, resources.gpus) if resources else 1,
-        disk=WEIGHT_BYTES * parameters,
-        scratch=CHECKPOINTS * TRAINING_BYTES * parameters,
-        basis=basis,
-    )
+
+    def wall_clock_conditions(self, part: WallClock) -> list[tuple[str, float]]:
+        """Methods as often as they are timed, with the tokens that a sequence forwards a step."""
+        block = self.experiment.models[part.model].block_size or 1
+        halfway = QUESTION_TOKENS + self._answer / 2 + block  # of a sequence without a cache
+        blocks = {
+            "block_cache": part.cache_blocks,
+            "block_cache-authors": part.authors_cache_blocks,
+        }
+        found: list[tuple[str, float]] = []
+        for method in (*BASELINES, *part.methods):
+            if TIMED[method].has_cache_block:
+                found += [(method, size) for size in blocks[method]]
+            elif METHODS[TIMED[method].method].one_token:
+                found.append((method, 1))
+            else:
+                found.append((method, halfway if method == "window" else block))
+        return found
+
+    def _wall_clock(self, part: WallClock) -> Price | None:
+        shape = self._shape_of(part.model)
+        prices = [
+            self._decoded(method, shape, batch, passes * part.questions_at(batch), forwarded)
+            for batch, rounds in part.rounds.items()
+            for passes in [1 + min(self.rounds, rounds)]  # the first is to warm up
+            for method, forwarded in self.wall_clock_conditions(part)
+        ]
+        return _sum(prices)
+
+    def _decoded(
+        self, method: str, shape: str, batch: int, answers: float, forwarded: float
+    ) -> Price:
+        """So many answers to questions of GSM8K."""
+        rate = self.speed.tokens_per_second(
+            shape,
+            method,
+            batch,
+            forwarded=forwarded,
+            per_forward=1 if METHODS[TIMED[method].method].one_token else PER_FORWARD,
+        )
+        return Price(answers * self._answer / rate.value / 3600, basis=rate.basis)
+
+    @property
+    def _answer(self) -> float:
+        speed = self.experiment.speed
+        return min(ANSWER_TOKENS, speed.max_new_tokens) if speed else ANSWER_TOKENS
+
+    def _shape_of(self, model: str) -> str:
+        """Of a model that is timed; the paper's scale that it stands for, if it is a stand-in."""
+        scale = self.experiment.models[model].scale
+        return self.shape(scale) or self.experiment.scales[scale].stands_for
 
 
-def _published(
-    job: PlannedJob, experiment: Experiment, published: Hours
-) -> tuple[float | None, str]:
-    """GPU-hours by the paper's, in proportion to epochs and examples."""
-    model = experiment.models[job.target["model"]]
-    scale, data = experiment.scales[model.scale], experiment.data
-    if not (
-        isinstance(scale.base, HubBase)
-        and scale.base.repository == PAPER_BASES[scale.stands_for]
-        and isinstance(data, HubData)
-        and data.dataset == PAPER_DATA
-    ):
-        return None, ""
-    hours = published[scale.stands_for]["ar_sft" if model.method == "ar_sft" else "mars"]
-    share = experiment.training_of(job.target["model"]).epochs / PAPER_EPOCHS
-    share *= (data.limit or EXAMPLES) / EXAMPLES
-    exact = share == 1 and model.method in ("ar_sft", "mars")
-    return hours * share, "published" if exact else "estimated"
+def _sum(prices: Iterable[Price]) -> Price:
+    """GPU-hours of all, which rest on the weakest basis among them."""
+    prices = list(prices)
+    weakest = MODELLED if any(one.basis == MODELLED for one in prices) else CALIBRATED
+    return replace(Price(), gpu_hours=sum(one.gpu_hours for one in prices), basis=weakest)
 
 
-def _measured(job: PlannedJob) -> float | None:
-    """GPU-hours of the training that wrote the job's record, if it ran on a GPU."""
+def _recorded(job: PlannedJob) -> float | None:
+    """GPU-seconds of the training that wrote the job's record, if it ran on a GPU."""
     if not job.record.is_file():
         return None
     facts: dict[str, Any] = read_record(job.record).get("facts", {})
     if facts.get("device", "cpu") == "cpu":
         return None
-    return facts["seconds"] * facts["processes"] / 3600
-
-
-def _evaluation(name: str, experiment: Experiment) -> Price | None:
-    model = experiment.models[name]
-    counts = [
-        _questions(experiment.benchmarks[benchmark])
-        for chosen in experiment.evaluations_of(name).values()
-        for benchmark in chosen
-    ]
-    if _parameters(experiment, model.scale) is None or None in counts:
-        return None
-    answers = sum(count or 0 for count in counts)
-    rate = TOKENS_PER_SECOND[experiment.scales[model.scale].stands_for]
-    hours = answers * experiment.evaluation.max_new_tokens / rate / 3600
-    return Price(gpu_hours=hours, disk=answers * SAMPLE_BYTES)
+    return facts["seconds"] * facts["processes"]
 
 
 def _questions(benchmark: Benchmark) -> int | None:
@@ -275,49 +357,3 @@ def _questions(benchmark: Benchmark) -> int | None:
         return None
     count, parts = QUESTIONS[benchmark.task]
     return count if benchmark.limit is None else min(count, benchmark.limit * parts)
-
-
-def _steps(speed: Speed, name: str) -> float:
-    """Steps of one token of a measurement, its round to warm up included."""
-    part = speed.parts()[name]
-    if isinstance(part, WallClock):  # every method and granularity at every batch size
-        granular = {
-            "block_cache": part.cache_blocks,
-            "block_cache-authors": part.authors_cache_blocks,
-        }
-        methods = 2 + sum(len(granular.get(method, [method])) for method in part.methods)
-        batches = sum((rounds + 1) / batch for batch, rounds in part.rounds.items())
-        return methods * batches * part.questions * speed.max_new_tokens
-    if isinstance(part, Speculative):
-        return len(part.pairs) * (part.rounds + 1) * part.questions * speed.max_new_tokens
-    assert isinstance(part, LiveTau)
-    policies = 3  # tau of 1, a low tau, tau by the load
-    return policies * part.requests * speed.max_new_tokens / part.slots / part.quiet_load
-
-
-def _parameters(experiment: Experiment, scale: str) -> int | None:
-    """Parameters of a scale's base model, where the table above has it."""
-    base = experiment.scales[scale].base
-    return PARAMETERS.get(base.repository) if isinstance(base, HubBase) else None
-
-
-HEAD = ("stage", "jobs", "GPU-hours", "on 1 GPU", "on 8 GPUs", "disk", "download", "hours are")
-ORDER = (
-    *("fetch_dataset", "import_base", "import_released", "tokenize", "pretrain", "train"),
-    *("evaluate", "measure_wall_clock", "measure_speculative", "measure_live_tau", "other"),
-)
-
-
-# --- words --------------------------------------------------------------------------------------
-
-
-def _hours(hours: float) -> str:
-    if hours == 0:
-        return "-"
-    if hours < 1:
-        return f"{60 * hours:.0f} min"
-    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days ({hours:.0f} h)"
-
-
-def _size(size: float) -> str:
-    return "-" if size == 0 else readable_size(size, digits=0)

@@ -50,8 +50,15 @@ def plain_greedy(inherited: GenerationConfig, **further: Any) -> GenerationConfi
     )
 
 
+TAU = 0.95  # the threshold of the paper's Table 4
+
+
 def multi_token(tokenizer: PreTrainedTokenizerBase, block_size: int | None) -> dict[str, Any]:
     """What a generation config tells multi-token decoding; nothing for an autoregressive model."""
     if block_size is None:
         return {}
-    return {"mars_block_size": block_size, "mars_mask_token_id": tokenizer.mask_token_id}
+    return {
+        "mars_block_size": block_size,
+        "mars_mask_token_id": tokenizer.mask_token_id,
+        "mars_threshold": TAU,
+    }

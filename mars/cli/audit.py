@@ -11,9 +11,12 @@ import typer
 from mars.audit.accept import accept as enter
 from mars.audit.accept import candidates, code_changes
 from mars.audit.cells import Tables
+from mars.audit.gpu_results import read_gpu_results
+from mars.audit.gpu_speed import GpuSpeed
 from mars.audit.ledger import commit, restore_records
 from mars.audit.plan import PlannedJob, estimates, jobs, reason
-from mars.audit.price import price_table
+from mars.audit.price import Prices
+from mars.audit.price_table import price_table
 from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all, audit_cell
 from mars.cli.common import TINY, Configs, Root, app
@@ -115,7 +118,9 @@ def plan(config: Configs = TINY, root: Root = Path(".")) -> None:
     for job in planned:
         if job.runs:
             print(reason(job, experiment, root))
-    costs = price_table(planned, experiment, training_hours())
+    speed = GpuSpeed(read_gpu_results(root))
+    prices = Prices(experiment, speed, root / "results" / experiment.experiment)
+    costs = price_table(planned, prices, training_hours())
     print("", *(costs or estimates(planned, experiment, root)), sep="\n")
 
 

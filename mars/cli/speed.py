@@ -32,7 +32,7 @@ def speed(
     cache_block: Annotated[str, typer.Option(help="granularities of block_cache")] = "4,8,16,32,64",
     block_size: Annotated[int | None, typer.Option(help="default: as trained, or 4")] = None,
     max_new_tokens: int = 128,
-    repeats: int = 5,
+    repeats: Annotated[int, typer.Option(help="rounds at most; see docs/speed.md")] = 5,
     precision: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     threads: Annotated[int | None, typer.Option(help="default: PyTorch's choice")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="also shares of a step")] = False,

@@ -32,6 +32,7 @@ from mars.config.overlays import (
     with_defaults,
     without_removed,
 )
+from mars.config.seeds import with_seeds
 from mars.decoding.methods import COMPARED_METHODS, METHODS, SETTING_METHODS
 from mars.errors import UserError
 
@@ -185,6 +186,12 @@ class Model(Strict):
         1, description="multiplies `training.epochs`; 2: the paper's compute-matched AR SFT"
     )
     training: dict[str, Any] = Field({}, description="overrides of the experiment's `training`")
+    seeds: list[NonNegativeInt] | None = Field(
+        None, description="train it once with each; null: as the experiment says"
+    )
+    seed_of: Name | None = Field(
+        None, description="written by `seeds`: the model of which this is another seed"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Model:
@@ -288,14 +295,23 @@ class WallClock(Strict):
 
     model: Name = Field(description="a MARS model; its one-token mode is the AR baseline")
     questions: PositiveInt = Field(256, description="first N of the benchmark, or a whole batch")
+    heat_map_questions: PositiveInt | None = Field(
+        None, description="the same where a batch size has one round; null: `questions`"
+    )
     rounds: dict[int, PositiveInt] = Field(
-        description="timed rounds of each batch size, after one to warm up; Table 5: 4, 8 and 16"
+        description="timed rounds of each batch size at most, after one to warm up: from the third "
+        "on they end when every speed-up is known to 2 % (docs/speed.md); Table 5: 4, 8 and 16"
     )
     methods: list[ComparedMethod] = Field(
         description="beside transformers' `generate` and the engine's AR decoding"
     )
     cache_blocks: list[PositiveInt] = Field(description="B_cache of `block_cache`")
     authors_cache_blocks: list[PositiveInt] = Field([], description="of `block_cache-authors` (A5)")
+
+    def questions_at(self, batch: int) -> int:
+        """Questions that are decoded at a batch size, which a single batch may exceed."""
+        once = self.heat_map_questions if self.rounds[batch] == 1 else None
+        return max(once or self.questions, batch)
 
 
 class DraftAndTarget(Strict):
@@ -311,7 +327,7 @@ class Speculative(Strict):
     pairs: list[DraftAndTarget] = Field(min_length=1, description="speed-ups are over the first")
     draft_tokens: PositiveInt = Field(4, description="K, tokens drafted per target forward")
     questions: PositiveInt = Field(256, description="first N of the benchmark")
-    rounds: PositiveInt = Field(5, description="timed rounds, after one to warm up")
+    rounds: PositiveInt = Field(5, description="at most; they end as those of `wall_clock` do")
 
 
 class LiveTau(Strict):
@@ -417,6 +433,9 @@ class Experiment(Strict):
     data: Data = Field(description="where instructions, and generated benchmarks, come from")
     scales: dict[Name, Scale] = Field(description="the base models")
     training: Training = Field(description="for all models, unless one overrides it")
+    seeds: list[NonNegativeInt] | None = Field(
+        None, description="train every model once with each; null: once, with `training.seed`"
+    )
     models: dict[Name, Model] = Field(description="the checkpoints")
     benchmarks: dict[Name, Benchmark] = Field(description="the lm-eval tasks")
     evaluation: Evaluation = Field(description="the protocol that all evaluations share")
@@ -583,7 +602,8 @@ def _read_yaml(path: Path) -> Any:
 def parse_experiment(content: Any, origin: str) -> Experiment:
     """Check an experiment already read from YAML; ``origin`` names it in error messages."""
     try:
-        return Experiment.model_validate(without_removed(with_defaults(content, origin)))
+        whole = without_removed(with_defaults(content, origin))
+        return Experiment.model_validate(with_seeds(whole, origin))
     except ValidationError as error:
         raise UserError(f"{origin}: {_sentence(error)}") from error
 

@@ -1,4 +1,4 @@
-"""Decoding for people: a stream for the terminal, and transformers' own ``generate``."""
+"""Decoding for people: a stream for the terminal."""
 
 from __future__ import annotations
 
@@ -6,22 +6,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mars.checkpoints.load import block_size_of, eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
-from mars.decoding import decode
 from mars.decoding.methods import STREAMING_METHODS, engines, method_named
 from mars.decoding.requests import Request, eos_set
 from mars.errors import UserError
 
-SETTINGS = (
-    *("max_new_tokens", "eos_token_id", "pad_token_id"),
-    *("mars_block_size", "mars_mask_token_id"),
-)
 SHADES = ("\x1b[48;5;153m\x1b[38;5;16m", "\x1b[48;5;223m\x1b[38;5;16m")
 PLAIN = "\x1b[0m"
 
@@ -115,63 +107,3 @@ def text_of(
         piece = complete[len(shown) :] if complete.startswith(shown) else ""
         shown += piece
         yield piece, len(gained)
-
-
-def custom_generate(
-    model: PreTrainedModel,
-    inputs: Tensor | None = None,
-    generation_config: GenerationConfig | None = None,
-    *,
-    input_ids: Tensor | None = None,
-    attention_mask: Tensor | None = None,
-    threshold: float | None = 0.95,
-    method: str = "cursor",
-    **arguments: Any,
-) -> Tensor:
-    """What ``model.generate`` calls for a MARS checkpoint exported by this project.
-
-    Args:
-        inputs, input_ids: prompts, [batch, length], padded on either side.
-        attention_mask: 1 for tokens, 0 for padding, [batch, length].
-        arguments: ``max_new_tokens``, ``eos_token_id``, ``pad_token_id``, ``mars_block_size`` and
-            ``mars_mask_token_id`` override the generation config; options of ``decode`` pass,
-            ``compiled`` among them, which is off here unless asked for.
-
-    Returns:
-        Prompts and continuations as ``generate`` returns them, [batch, length + longest].
-
-    Raises:
-        UserError: an argument of ``generate`` that greedy MARS decoding has no meaning for.
-    """
-    ids = inputs if input_ids is None else input_ids
-    if ids is None:
-        raise UserError("Give the prompt as input_ids.")
-    config = generation_config or model.generation_config
-    settings = {name: arguments.pop(name, getattr(config, name, None)) for name in SETTINGS}
-    options = _options(config, method, arguments)
-    keep = torch.ones_like(ids) if attention_mask is None else attention_mask
-    prompts = [row[mask.bool()].tolist() for row, mask in zip(ids, keep, strict=True)]
-    done = decode(
-        model,
-        prompts,
-        block_size=settings["mars_block_size"] or 1,
-        threshold=threshold,
-        max_new_tokens=settings["max_new_tokens"] or 256,
-        eos_token_id=settings["eos_token_id"],
-        mask_token_id=settings["mars_mask_token_id"],
-        method=method,
-        **options,
-    )
-    answers = [ids.new_tensor(one.tokens) for one in done]
-    padded = pad_sequence(answers, batch_first=True, padding_value=settings["pad_token_id"] or 0)
-    return torch.cat([ids, padded], 1)
-
-
-def _options(config: GenerationConfig, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments to pass on to ``decode``; a UserError if decoding would not be greedy."""
-    if arguments.pop("do_sample", config.do_sample) or arguments.pop("num_beams", 1) != 1:
-        raise UserError("MARS decoding is greedy: leave out do_sample and num_beams.")
-    given = {name: value for name, value in arguments.items() if value not in (None, False)}
-    without = {name: given[name] for name in given.keys() - {"use_cache", "synced_gpus"}}
-    compiles = "compiled" in method_named(method, {}).options
-    return {"compiled": False, **without} if compiles else without

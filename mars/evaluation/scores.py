@@ -63,10 +63,25 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Score:
     within an observation (the instructions of a prompt, the tokens of an answer):
     ``sqrt(n / (n - 1) * sum((y - r x)^2)) / sum(x)``.
     """
-    n, total = len(numerators), sum(denominators)
-    value = sum(numerators) / total
+    return mean_ratio([numerators], [denominators])
+
+
+def mean_ratio(
+    numerators: Sequence[Sequence[float]], denominators: Sequence[Sequence[float]]
+) -> Score:
+    """Mean over runs of their :func:`ratio`, where every run has the same observations in order.
+
+    The standard error is that over observations alone: the runs are taken as they are.
+    """
+    runs, n = len(numerators), len(numerators[0])
+    totals = [sum(xs) for xs in denominators]
+    ratios = [sum(ys) / total for ys, total in zip(numerators, totals, strict=True)]
+    value = sum(ratios) / runs
     if n < 2:
         return Score(value, None)
-    pairs = zip(numerators, denominators, strict=True)
-    squares = math.fsum((y - value * x) ** 2 for y, x in pairs)
-    return Score(value, math.sqrt(n / (n - 1) * squares) / total)
+    residuals = [
+        [(y - r * x) / total for y, x in zip(ys, xs, strict=True)]
+        for ys, xs, r, total in zip(numerators, denominators, ratios, totals, strict=True)
+    ]
+    squares = math.fsum((sum(one) / runs) ** 2 for one in zip(*residuals, strict=True))
+    return Score(value, math.sqrt(n / (n - 1) * squares))

@@ -5,7 +5,7 @@ What is left out here can change without making an artefact anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,12 @@ class PaperScale(Spec):
 
 
 class ModelIdentity(Spec):
-    """What a model is; ``released``: the repository, if the authors' checkpoint was taken."""
+    """What a model is.
+
+    Attributes:
+        released: the repository, if the authors' checkpoint was taken.
+        seed_of: the model of which this is a training with another seed.
+    """
 
     scale: str
     method: str
@@ -81,6 +86,12 @@ class ModelIdentity(Spec):
     epochs_factor: int = 1
     inverse_t_weighting: bool = False
     released: str | None = None
+    seed_of: str | None = None
+
+
+def seeds_of(model: str, models: Mapping[str, ModelIdentity]) -> list[str]:
+    """The trainings of a model, one for each of its seeds that is here, itself first."""
+    return [model, *(name for name, one in models.items() if one.seed_of == model)]
 
 
 class Selection(Spec):
@@ -154,7 +165,10 @@ def identities(experiment: Experiment, names: Iterable[str]) -> dict[str, ModelI
         taken = model.released if model.source == "released" else None
         found[name] = ModelIdentity(
             **model.model_dump(
-                include={"scale", "method", "block_size", "ar_weight", "epochs_factor"}
+                include={
+                    *("scale", "method", "block_size"),
+                    *("ar_weight", "epochs_factor", "seed_of"),
+                }
             ),
             inverse_t_weighting=experiment.training_of(name).inverse_t_weighting,
             released=taken.repository if taken else None,

@@ -26,13 +26,14 @@ def measure_wall_clock(spec: WallClockSpec, job: Job) -> None:
     more questions than the section says gets as many as it has room for.
     """
     section, output = spec.section, job.output
-    questions, workload = questions_for(spec, max(section.questions, *section.rounds), job)
+    most = max(map(section.questions_at, section.rounds))
+    questions, workload = questions_for(spec, most, job)
     facts = circumstances(job.spec.job)
     wanted = {batch: conditions_of(section, batch, spec.tau) for batch in sorted(section.rounds)}
     remove_others(output, [one for together in wanted.values() for one in together])
     for batch, together in wanted.items():
         measure(
-            replace(workload, prompts=workload.prompts[: max(section.questions, batch)]),
+            replace(workload, prompts=workload.prompts[: section.questions_at(batch)]),
             together,
             repeats=section.rounds[batch],
             output=output,

@@ -15,7 +15,9 @@ from typing import Any
 from mars.errors import UserError
 
 FLOAT32, BFLOAT16 = 4, 2  # bytes
-CHUNK_LOGITS = 2**25  # logits that the loss holds at once, unless told otherwise
+# Of mars/training/losses.py, which needs torch: logits that the loss holds at once, at least, and
+# their share of a GPU's memory.
+CHUNK_LOGITS, LOSS_SHARE = 2**25, 1 / 64
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class Memory:
         state: weights, gradients and both moments of AdamW in float32, or this GPU's share.
         copies: parameters and gradients once more: in bfloat16, gathered, or to be reduced.
         activations: what autograd saves between forward and backward, of one forward.
-        working: of the layer whose gradients are being formed.
+        working: for the layer whose gradients are being formed.
         loss: logits of a chunk, hidden states at the labels, the output embedding's gradient.
     """
 
@@ -206,8 +208,11 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All of it; what the allocator and the libraries take comes on top."""
-        return self.state + self.copies + self.activations + self.working + self.loss
+        """Of loss and layers, which follow each other, the larger counts.
+
+        What the allocator and the libraries take comes on top.
+        """
+        return self.state + self.copies + self.activations + max(self.working, self.loss)
 
 
 def training_memory(
@@ -228,19 +233,23 @@ def training_memory(
         gpus, sharded: one process on each; FSDP where sharded, else every GPU holds everything.
         chunk_logits: logits that the loss holds at once.
     """
-    labels = row_tokens if labels is None else labels
+    labels, sharded = row_tokens if labels is None else labels, sharded and gpus > 1
     residual = BFLOAT16 if sharded else FLOAT32
     layer = saved_by_layer(decoder, residual) * row_tokens
+    # Going back through a feed-forward layer: the gradients of its inner product and its output.
+    inner, ends = BFLOAT16 * decoder.intermediate, (residual + BFLOAT16) * decoder.hidden
+    working = (inner + ends) * row_tokens
+    saved = decoder.layers * layer
     if activation_checkpointing:
-        saved, working = decoder.layers * residual * decoder.hidden * row_tokens, layer
-    else:
-        saved, working = decoder.layers * layer, 0
-    # Going back through a feed-forward layer: gradients of its four inner tensors, and both ends.
-    working += (4 * BFLOAT16 * decoder.intermediate + 2 * residual * decoder.hidden) * row_tokens
+        saved = decoder.layers * residual * decoder.hidden * row_tokens
+        working += layer
+        if not sharded:  # what autocast had cast for the other layers is gone by then
+            working -= BFLOAT16 * (decoder.layers - 1) * decoder.layer_matrices
     chunk = min(chunk_logits, labels * decoder.vocabulary)
     loss = (FLOAT32 + 2 * BFLOAT16) * chunk  # logits in both types, and their gradient
     loss += (residual + 2 * BFLOAT16) * decoder.hidden * labels
-    loss += (FLOAT32 + BFLOAT16) * decoder.embedding  # its gradient, and itself in bfloat16
+    # Of the output embedding: the gradient, a chunk's share of it, and itself in bfloat16.
+    loss += (FLOAT32 + 2 * BFLOAT16) * decoder.embedding
     return Memory(
         state=4 * FLOAT32 * decoder.parameters / (gpus if sharded else 1),
         copies=_copies(decoder, gpus, sharded),
@@ -248,6 +257,11 @@ def training_memory(
         working=working,
         loss=loss,
     )
+
+
+def loss_chunk(memory: float) -> int:
+    """Logits that the loss holds at once on a GPU with so many bytes."""
+    return max(CHUNK_LOGITS, int(LOSS_SHARE * memory) // FLOAT32)
 
 
 def saved_by_layer(decoder: Decoder, residual: int) -> int:

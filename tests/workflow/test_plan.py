@@ -156,7 +156,9 @@ def test_every_entry_of_a_profile_is_explained(profile: str):
 
 
 def test_a_job_asks_for_the_gpus_of_the_configuration_or_all_there_are(tmp_path: Path):
-    config = ["--configfile", str(ROOT / "config/paper.yaml")]
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("resources: {training: {7B: {activation_checkpointing: true}}}")
+    config = ["--configfile", str(ROOT / "config/paper.yaml"), str(overlay)]
     target = "results/paper/checkpoints/mars-b4-7B/manifest.json"
     for gpus, expected in (([], 8), (["--resources", "gpu=2"], 2)):
         done, said = snakemake(

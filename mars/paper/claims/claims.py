@@ -26,6 +26,7 @@ from mars.paper.claims.significance import (
     combined,
     combined_test,
     no_worse,
+    stderr_of,
     trusted,
 )
 from mars.paper.claims.tradeoff import gap, tradeoffs
@@ -391,15 +392,12 @@ CLAIMS = (
 
 
 def _interval(line: Line) -> Interval:
-    """Of a speed-up, by Student's t over rounds; that of a single round has no width."""
-    value, ends = float(line["value"]), (line["lower"], line["upper"])
-    lower, upper = (value, value) if NONE in ends else map(float, ends)
-    return Interval(value, lower, upper)
+    return Interval.of(float(line["value"]), stderr_of(line))
 
 
 def _faster(line: Line) -> str:
-    """Whether a speed-up is above 1; a single round, which has no interval, cannot tell."""
-    return UNDECIDED if line["lower"] == NONE else above(_interval(line), 1.0)
+    """Whether a speed-up is above 1; a single round, which has no error, cannot tell."""
+    return UNDECIDED if stderr_of(line) is None else above(_interval(line), 1.0)
 
 
 def _range(value: Interval) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from mars.paper.evaluations import EvaluationKey, EvaluationRecord
+from mars.paper.evaluations import Evaluations
 from mars.paper.figures import sweep
 from mars.paper.figures.style import BLACK, COLOURS, COLUMN, MARKERS, figure_for
 from mars.paper.figures.sweep import Point
-from mars.paper.specs import Selection
 
 METRICS = {
     "probability": "probability ≥ τ",
@@ -20,14 +18,9 @@ METRICS = {
 }
 
 
-def draw(
-    spec: Selection, records: Mapping[EvaluationKey, EvaluationRecord], output: Path
-) -> list[Path]:
-    """Write ``figure6.pdf``, ``.png``, ``.svg`` and the points drawn, ``.csv``, into ``output``.
-
-    Arguments as of :func:`mars.paper.figures.sweep.sweep_points`.
-    """
-    points = sweep.sweep_points(spec, records)
+def draw(evaluations: Evaluations, output: Path) -> list[Path]:
+    """Write ``figure6.pdf``, ``.png``, ``.svg`` and the points drawn, ``.csv``, into ``output``."""
+    points = sweep.sweep_points(evaluations)
     files = [output / f"figure6.{suffix}" for suffix in ("pdf", "png", "svg")]
     with figure_for(files, COLUMN, 2.8) as figure:
         panel = figure.subplots()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from mars.paper import published
-from mars.paper.evaluations import EvaluationKey, EvaluationRecord
+from mars.paper.evaluations import Evaluations
 from mars.paper.figures import sweep
 from mars.paper.figures.style import BLACK, COLOURS, MARKERS, PAGE, figure_for, unseen
 from mars.paper.figures.sweep import Point
 from mars.paper.published import SCALES, STAGE_EPOCHS
-from mars.paper.specs import Selection
 
 TITLES = ("GSM8K", "HumanEval")
 AR = "AR SFT"
@@ -24,14 +23,9 @@ SIZES = (4, 8, 16)  # the paper's block sizes; any other one shares a look
 Curves = dict[tuple[int, bool, str], list[Point]]
 
 
-def draw(
-    spec: Selection, records: Mapping[EvaluationKey, EvaluationRecord], output: Path
-) -> list[Path]:
-    """Write ``figure3.pdf``, ``.png``, ``.svg`` and the points drawn, ``.csv``, into ``output``.
-
-    Arguments as of :func:`mars.paper.figures.sweep.sweep_points`.
-    """
-    ours = [p for p in sweep.sweep_points(spec, records) if p.metric == "probability"]
+def draw(evaluations: Evaluations, output: Path) -> list[Path]:
+    """Write ``figure3.pdf``, ``.png``, ``.svg`` and the points drawn, ``.csv``, into ``output``."""
+    ours = [p for p in sweep.sweep_points(evaluations) if p.metric == "probability"]
     files = [output / f"figure3.{suffix}" for suffix in ("pdf", "png", "svg")]
     rows = (("this experiment", ours), ("paper", published_points()))
     with figure_for(files, PAGE, 4) as figure:

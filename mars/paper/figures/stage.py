@@ -137,15 +137,15 @@ def _swept(experiment: Experiment, models: list[str], titles: Iterable[str]) -> 
 def draw_figure3(spec: Selection, job: Job) -> list[Path]:
     from mars.paper.figures import pareto
 
-    records = Evaluations.read(spec, job.inputs.folders("evaluations")).records
-    return pareto.draw(spec, records, job.output)
+    evaluations = Evaluations.read(spec, job.inputs.folders("evaluations"))
+    return pareto.draw(evaluations, job.output)
 
 
 def draw_figure6(spec: Selection, job: Job) -> list[Path]:
     from mars.paper.figures import acceptance
 
-    records = Evaluations.read(spec, job.inputs.folders("evaluations")).records
-    return acceptance.draw(spec, records, job.output)
+    evaluations = Evaluations.read(spec, job.inputs.folders("evaluations"))
+    return acceptance.draw(evaluations, job.output)
 
 
 # --- what the input files say all of ------------------------------------------------------------
@@ -169,13 +169,16 @@ def draw_live_tau(spec: Spec, job: Job) -> list[Path]:
 
 
 class CurvesSpec(Spec):
-    """The trained models, bases included, in the order of the legend."""
+    """The trained models, bases included, in the order of the legend; each with all its seeds."""
 
-    models: list[str]
+    models: list[list[str]]
 
 
 def curves(experiment: Experiment) -> CurvesSpec:
-    return CurvesSpec(models=experiment.trained_models())
+    seeds: dict[str, list[str]] = {}
+    for name in experiment.trained_models():
+        seeds.setdefault(experiment.models[name].seed_of or name, []).append(name)
+    return CurvesSpec(models=list(seeds.values()))
 
 
 def curves_inputs(experiment: Experiment) -> list[str]:
@@ -188,7 +191,8 @@ def draw_curves(spec: CurvesSpec, job: Job) -> list[Path]:
 
     folders = job.inputs.folders("checkpoints")
     outputs = [job.output / f"training_curves.{suffix}" for suffix in ("pdf", "png")]
-    plot_curves({name: folders[name] / "training.jsonl" for name in spec.models}, outputs)
+    logs = {seeds[0]: [folders[name] / "training.jsonl" for name in seeds] for seeds in spec.models}
+    plot_curves(logs, outputs)
     return outputs
 
 

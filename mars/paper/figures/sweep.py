@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 
-from mars.evaluation.scores import headline, tokens_per_forward
-from mars.paper.evaluations import EvaluationKey, EvaluationRecord, is_swept
+from mars.paper.evaluations import EvaluationKey, Evaluations, ModelAndSetting, is_swept
 from mars.paper.figures.style import add_tip
-from mars.paper.specs import Selection
 from mars.paper.tables.tidy_csv import csv_text
 from mars.provenance.files import write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One measured point, of ``n`` questions.
+    """One measured point, of ``n`` questions and the mean over ``seeds`` trainings.
 
     Attributes:
         scale: the paper's scale that the model stands for, ``0.5B`` or ``7B``.
@@ -43,19 +41,21 @@ class Point:
     tokens_per_forward: float = 1.0
     tokens_per_forward_stderr: float | None = None
     n: int = 0
+    seeds: int = 1
 
 
-def sweep_points(spec: Selection, records: Mapping[EvaluationKey, EvaluationRecord]) -> list[Point]:
-    """The points of ``spec``'s models, settings and benchmarks, by rising threshold in each curve.
+def sweep_points(evaluations: Evaluations) -> list[Point]:
+    """The points of the models, settings and benchmarks, by rising threshold in each curve.
 
-    Args:
-        records: those that are missing, and those of settings that are no part of a sweep, give no
-            point.
+    Records that are missing, and those of settings that are no part of a sweep, give no point. A
+    model that was trained from several seeds has one curve, of their means.
     """
+    spec = evaluations.spec
     points = [
-        _point(spec, key, record)
-        for key, record in records.items()
+        _point(evaluations, key)
+        for key, record in evaluations.records.items()
         if key.model in spec.models
+        and spec.models[key.model].seed_of is None
         and key.benchmark in spec.benchmarks
         and key.setting in spec.settings
         and is_swept(spec.settings[key.setting])
@@ -64,13 +64,17 @@ def sweep_points(spec: Selection, records: Mapping[EvaluationKey, EvaluationReco
     return sorted(points, key=_order)
 
 
-def _point(spec: Selection, key: EvaluationKey, record: EvaluationRecord) -> Point:
+def _point(evaluations: Evaluations, key: EvaluationKey) -> Point:
+    spec = evaluations.spec
     model, setting = spec.models[key.model], spec.settings[key.setting]
-    benchmark = spec.benchmarks[key.benchmark]
-    score, counted = headline(record, benchmark), tokens_per_forward(record)
+    title, run = spec.benchmarks[key.benchmark].title, ModelAndSetting(key.model, key.setting)
+    score = evaluations.measure("accuracy", run, [title])[title]
+    counted = evaluations.measure("tokens_per_forward", run, [title])[title]
+    assert score is not None  # there is a record
+    assert counted is not None
     return Point(
         scale=spec.scales[model.scale].stands_for,
-        benchmark=benchmark.title,
+        benchmark=title,
         model=key.model,
         method=model.method,
         block_size=model.block_size,
@@ -78,11 +82,12 @@ def _point(spec: Selection, key: EvaluationKey, record: EvaluationRecord) -> Poi
         setting=key.setting,
         metric=setting.metric,
         threshold=setting.threshold,
-        accuracy=100 * score.value,
-        accuracy_stderr=None if score.stderr is None else 100 * score.stderr,
+        accuracy=score.value,
+        accuracy_stderr=score.stderr,
         tokens_per_forward=counted.value,
         tokens_per_forward_stderr=counted.stderr,
-        n=record["documents"],
+        n=score.n or 0,
+        seeds=max(1, len(score.seeds)),
     )
 
 
@@ -127,6 +132,7 @@ def tip(label: str, point: Point) -> str:
     rule = "one token" if point.threshold is None else f"{name} {point.threshold:g}"
     error = "" if point.accuracy_stderr is None else f" ± {point.accuracy_stderr:.1f}"
     questions = f", {point.n} questions" if point.n else ""
+    questions += f", {point.seeds} seeds" if point.seeds > 1 else ""
     return (
         f"{label}, {rule}: {point.accuracy:.1f}{error} %,"
         f" {point.tokens_per_forward:.2f} tokens per forward{questions}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,17 +17,17 @@ from mars.provenance.files import read_jsonl
 _STREAMS = {"loss_ar": "next-token loss (clean stream)", "loss_mask": "mask loss (noisy stream)"}
 
 
-def plot_curves(logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
+def plot_curves(logs: Mapping[str, Sequence[Path]], outputs: Sequence[Path]) -> None:
     """Draw the loss of both streams over the optimiser steps, smoothed over the single steps.
 
     Args:
-        logs: ``training.jsonl`` per name, in the order of the legend.
+        logs: ``training.jsonl`` of every seed, per name, in the order of the legend.
         outputs: files to write; the ending (``.pdf``, ``.png``) of each chooses its format.
 
     Raises:
         UserError: a log that is empty or not there.
     """
-    runs = {name: _read(Path(path)) for name, path in logs.items()}
+    runs = {name: list(map(_read, paths)) for name, paths in logs.items()}
     with figure_for(outputs, PAGE, 3) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for panel, (key, title) in zip(panels, _STREAMS.items(), strict=True):
@@ -35,6 +36,7 @@ def plot_curves(logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
             panel.set_xlabel("optimiser step")
         panels[0].set_yscale("log")  # the first steps would flatten all that comes after
         panels[0].yaxis.set_major_formatter(FuncFormatter("{0:g}".format))
+        panels[0].yaxis.set_minor_formatter(FuncFormatter("{0:g}".format))
         panels[0].set_ylabel("nats per token")
         handles = {
             label: handle
@@ -44,17 +46,19 @@ def plot_curves(logs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
 
 
-def _draw(panel: Axes, runs: Mapping[str, list[dict]], key: str) -> None:
-    """One stream of all runs; colour and line style together tell any number of them apart."""
-    for number, (name, rows) in enumerate(runs.items()):
-        points = [(row["step"], row[key]) for row in rows if row[key] is not None]
-        if not points:
-            continue
-        steps, losses = np.array(points, dtype=float).T
-        colour = COLOURS[number % len(COLOURS)]
-        line = ("-", "--", ":")[number // len(COLOURS) % 3]
-        panel.plot(steps, losses, color=colour, alpha=0.12, linewidth=0.4)
-        panel.plot(steps, _smooth(losses), color=colour, linestyle=line, label=name)
+def _draw(panel: Axes, runs: Mapping[str, list[list[dict]]], key: str) -> None:
+    """One stream of all runs; colour and line style together tell any number of models apart."""
+    for number, (name, seeds) in enumerate(runs.items()):
+        look: dict[str, Any] = {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": ("-", "--", ":")[number // len(COLOURS) % 3],
+        }
+        for rows in seeds:
+            points = [(row["step"], row[key]) for row in rows if row[key] is not None]
+            if points:
+                steps, losses = np.array(points, dtype=float).T
+                panel.plot(steps, losses, color=look["color"], alpha=0.12, linewidth=0.4)
+                panel.plot(steps, _smooth(losses), label=name, **look)
 
 
 def _smooth(losses: np.ndarray) -> np.ndarray:

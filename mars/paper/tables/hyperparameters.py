@@ -7,14 +7,15 @@ table. The paper gives hours on H200; ours are hours of the devices that the rec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from mars.config.experiment import Data
 from mars.paper import published
 from mars.paper.published import SCALES, STAGE_EPOCHS
-from mars.paper.specs import ModelIdentity, PaperScale
-from mars.paper.tables.notes import data_note, missing_notes, scale_notes
+from mars.paper.specs import ModelIdentity, PaperScale, seeds_of
+from mars.paper.tables.notes import data_note, missing_notes, scale_notes, seed_notes
 from mars.paper.tables.table import NONE, Measured, Table, TableCell
 from mars.provenance.stage import Spec
 
@@ -49,6 +50,7 @@ def hyperparameters(spec: TrainedSpec, records: Mapping[str, TrainingRecord]) ->
         "Device-hours are hours of training times the number of processes, on the hardware listed "
         "in the table, which is not the paper's. Tokens are those that the model read, including "
         "masks.",
+        *seed_notes(cells),
         *missing_notes(cells),
     ]
     layout = (("row", "quantity"), ("scale",), ("part",), {"row": "What"})
@@ -161,13 +163,18 @@ def _costs(spec: TrainedSpec, records: Mapping[str, TrainingRecord]) -> list[Tab
     """What each stage cost, by scale; stages that several models share carry the model's name."""
     cells = []
     for scale in SCALES:
-        labels = {name: _stage(m) for name, m in _of_scale(scale, spec, records).items()}
-        ar = next((records[name] for name, label in labels.items() if label == "AR SFT"), None)
+        models = _of_scale(scale, spec, records)
+        labels = {name: _stage(model) for name, model in models.items() if model.seed_of is None}
+        seeds = {
+            name: [records[one] for one in seeds_of(name, spec.models) if one in records]
+            for name in labels
+        }
+        ar = next((seeds[name] for name, label in labels.items() if label == "AR SFT"), None)
         stages: list[tuple[str, str | None]] = [(label, name) for name, label in labels.items()]
         # The stages that the paper gives a cost of have their row, trained here or not.
         stages += [(label, None) for label in PUBLISHED if label not in labels.values()]
         for label, name in stages:
-            ours = _cost(records[name], ar) if name else {}
+            ours = _cost(seeds[name], ar) if name else {}
             paper = _published_cost(label, scale)
             shared = list(labels.values()).count(label) > 1
             cells += [
@@ -203,20 +210,35 @@ def _stage(model: ModelIdentity) -> str:
     return f"MARS{loss} (B={model.block_size}){weighting}"
 
 
-def _cost(record: TrainingRecord, ar: TrainingRecord | None) -> dict[str, Measured]:
-    """What the training job of ``record`` cost; over AR SFT where there is one."""
+def _cost(
+    seeds: Sequence[TrainingRecord], ar: Sequence[TrainingRecord] | None
+) -> dict[str, Measured]:
+    """What one training cost, on average over the seeds of a model; over AR SFT where there is one.
+
+    Args:
+        seeds, ar: records of the trainings of the model, and of AR SFT, in the order of the seeds.
+    """
+    ours, against = list(map(_cost_of_one, seeds)), list(map(_cost_of_one, ar or ()))
+    if against and seeds[0]["spec"]["config"]["method"] != "pretrain":
+        for number, cost in enumerate(ours):
+            other = against[min(number, len(against) - 1)]
+            cost["cost_over_ar_sft"] = cost["device_hours"] / other["device_hours"]
+            memory = cost["peak_memory_gib"] / other["peak_memory_gib"]
+            cost["peak_memory_over_ar_sft"] = memory
+    columns = {name: tuple(float(cost[name]) for cost in ours) for name in ours[0]}
+    return {
+        name: Measured(fmean(values), seeds=values if len(values) > 1 else ())
+        for name, values in columns.items()
+    }
+
+
+def _cost_of_one(record: TrainingRecord) -> dict[str, float]:
     facts = record["facts"]
-    cost = {
+    return {
         "device_hours": facts["seconds"] * facts["processes"] / 3600,
         **{name: facts[name] for name in ("seconds", "steps", "tokens", "tokens_per_second")},
         "peak_memory_gib": facts["peak_memory_bytes"] / 2**30,
     }
-    if ar is not None and record["spec"]["config"]["method"] != "pretrain":
-        against = ar["facts"]
-        hours = against["seconds"] * against["processes"] / 3600
-        cost["cost_over_ar_sft"] = cost["device_hours"] / hours
-        cost["peak_memory_over_ar_sft"] = facts["peak_memory_bytes"] / against["peak_memory_bytes"]
-    return {quantity: Measured(float(value)) for quantity, value in cost.items()}
 
 
 def _published_cost(stage: str, scale: str) -> dict[str, float]:

@@ -21,6 +21,7 @@ def notes(name: str, spec: TableSpec, cells: Sequence[TableCell]) -> list[str]:
         *origin_notes(spec.models),
         *([data_note(spec.data)] if trains(spec.models) else []),
         *_average_notes(spec, cells),
+        *seed_notes(cells),
         *missing_notes(cells),
         *_change_notes(cells),
     ]
@@ -108,6 +109,19 @@ def _average_notes(spec: Selection, cells: Sequence[TableCell]) -> list[str]:
     return [
         f"This experiment runs {len(titles)} of the six benchmarks; {AVERAGE} is over "
         f"{', '.join(titles)}, both for our numbers and for the paper's."
+    ]
+
+
+def seed_notes(cells: Sequence[TableCell]) -> list[str]:
+    """What brackets mean, where a model was trained from several seeds."""
+    counts = {len(cell.ours.seeds) for cell in cells if isinstance(cell.ours, Measured)} - {0}
+    if not counts:
+        return []
+    number = " or ".join(map(str, sorted(counts)))
+    return [
+        f"Where brackets follow, the number is the mean over {number} trainings that differ in "
+        "their seed, and the brackets hold the lowest and the highest of them. The standard error "
+        "is then over questions and seeds."
     ]
 
 

@@ -58,12 +58,15 @@ class Measured:
         stderr: standard error in the unit of ``value``; None where it is not known.
         n: questions (or repeats) behind it; None where nothing was counted.
         paired: of a difference: whether ``stderr`` comes from per-question differences.
+        seeds: of a model trained from several seeds the number of each, of which ``value`` is the
+            mean; ``stderr`` is then over questions and seeds.
     """
 
     value: float
     stderr: float | None = None
     n: int | None = None
     paired: bool = False
+    seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,17 @@ class TableCell:
 
     @property
     def ours_as_read(self) -> str:
-        """Our number as readers see it, e.g. ``62.5 ± 4.3``."""
+        """Our number as readers see it: ``62.5 ± 4.3``, or ``62.5 ± 1.3 [61.0, 64.1]`` of seeds."""
         if self.ours is None or isinstance(self.ours, str):
             return self.ours or NOT_RUN
-        form = _form(self.quantity)
-        if self.ours.stderr is None and self.ours.n is None:  # measured once, by clock or counter
-            return format(self.ours.value, form)
-        error = NONE if self.ours.stderr is None else format(self.ours.stderr, form.lstrip("+"))
-        return f"{format(self.ours.value, form)} ± {error}"
+        form, seeds = _form(self.quantity), self.ours.seeds
+        text = format(self.ours.value, form)
+        if self.ours.stderr is not None:
+            text += f" ± {format(self.ours.stderr, form.lstrip('+'))}"
+        elif self.ours.n is not None:  # else measured once, by clock or counter
+            text += f" ± {NONE}"
+        spread = f" [{format(min(seeds), form)}, {format(max(seeds), form)}]" if seeds else ""
+        return text + spread
 
     @property
     def published_as_read(self) -> str:

@@ -14,12 +14,18 @@ COLUMNS = (
     *("scale", "row", "model", "setting", "benchmark"),
     *("quantity", "value", "stderr", "published", "n"),
 )
+SEED_COLUMNS = ("seeds", "by_seed")
 Line = Mapping[str, str]
 """A line of such a CSV, by column."""
 
 
 def as_csv(cells: Sequence[TableCell]) -> str:
-    """One cell per line; no field is empty."""
+    """One cell per line; no field is empty.
+
+    Where a model was trained from several seeds, two more columns say how many, and the number of
+    each, between semicolons.
+    """
+    several = any(_seeds(cell.ours) for cell in cells)
     extra = list(dict.fromkeys(name for cell in cells for name in cell.extra))
     rows = (
         (
@@ -29,11 +35,12 @@ def as_csv(cells: Sequence[TableCell]) -> str:
             round(cell.published, 4) if isinstance(cell.published, float) else cell.published,
             NOT_RUN if cell.ours is None else getattr(cell.ours, "n", None),
             *(cell.extra.get(name) for name in extra),
+            *((len(_seeds(cell.ours)) or 1, _by_seed(cell.ours)) if several else ()),
         )
         for cell in cells
     )
     known = ([NONE if value is None else value for value in row] for row in rows)
-    return csv_text((*COLUMNS, *extra), known)
+    return csv_text((*COLUMNS, *extra, *(SEED_COLUMNS if several else ())), known)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -63,3 +70,11 @@ def _value_and_error(ours: Measured | str | None) -> tuple[float | str | None, .
     if isinstance(ours, Measured):
         return round(ours.value, 6), None if ours.stderr is None else round(ours.stderr, 6)
     return (NOT_RUN, NOT_RUN) if ours is None else (ours, None)
+
+
+def _seeds(ours: Measured | str | None) -> tuple[float, ...]:
+    return ours.seeds if isinstance(ours, Measured) else ()
+
+
+def _by_seed(ours: Measured | str | None) -> str | None:
+    return ";".join(str(round(value, 6)) for value in _seeds(ours)) or None

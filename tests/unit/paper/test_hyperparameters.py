@@ -30,9 +30,10 @@ def training_record(seconds, **training):
     }
 
 
-def written(folder, records):
+def written(folder, records, **more_models):
     made = experiment()
-    spec = TrainedSpec(data=made.data, scales=made.scales, models=made.models, max_new_tokens=99)
+    models = {**made.models, **more_models}
+    spec = TrainedSpec(data=made.data, scales=made.scales, models=models, max_new_tokens=99)
     write(hyperparameters(spec, records), folder)
     with open(folder / "table7.csv", newline="") as stream:
         return {
@@ -79,6 +80,25 @@ def test_the_costs_are_those_of_the_records(tmp_path, records):
             line = lines["0.5B", row, quantity]
             assert line["model"] == model
             assert float(line["value"]) == pytest.approx(value, abs=1e-5)
+
+
+def test_the_cost_of_several_seeds_is_their_mean(tmp_path, records):
+    more = experiment().models
+    seeds = {
+        f"{name}-seed1": more[name].model_copy(update={"seed_of": name}) for name in ("m2", "m4")
+    }
+    records = {**records, "m2-seed1": training_record(300.0), "m4-seed1": training_record(600.0)}
+    lines = written(tmp_path, records, **seeds)
+    for row, quantity, values in (
+        ("AR SFT", "seconds", (100.0, 300.0)),
+        ("MARS (B=4)", "seconds", (150.0, 600.0)),
+        ("MARS (B=4)", "cost_over_ar_sft", (1.5, 2.0)),  # of the AR SFT of the same seed
+    ):
+        line = lines["0.5B", row, quantity]
+        assert float(line["value"]) == sum(values) / 2
+        assert line["seeds"] == "2"
+        assert tuple(map(float, line["by_seed"].split(";"))) == values
+    assert lines["0.5B", "MARS (B=16)", "seconds"]["seeds"] == "1"
 
 
 def test_every_published_value_is_there(tmp_path, records):

@@ -12,6 +12,7 @@ import pytest
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
 from mars.paper.artefacts import ARTEFACTS
+from mars.paper.evaluations import Evaluations
 from mars.paper.figures import acceptance, generation, pareto
 from mars.paper.figures.sweep import sweep_points, tip
 from mars.paper.report.page import write_page
@@ -92,8 +93,8 @@ def results(tmp_path_factory) -> Path:
     files.write(TABLE, folder / "tables")
     spec = swept.experiment()
     records = swept.records(spec, n=20)
-    pareto.draw(spec, records, folder / "figures")
-    acceptance.draw(of_figure_6(spec), records, folder / "figures")
+    pareto.draw(Evaluations(spec, records), folder / "figures")
+    acceptance.draw(Evaluations(of_figure_6(spec), records), folder / "figures")
     generation.draw(example(), "A caption.", folder / "figures")
     write_json(folder / "claims.json", [CLAIM])
     with open(folder / "comparison.csv", "w", newline="") as stream:
@@ -150,8 +151,8 @@ def test_every_point_of_the_sweeps_can_be_read_off(page: Page):
     tips = page.values("data-tip")
     spec = swept.experiment()
     records = swept.records(spec, n=20)
-    ours = [p for p in sweep_points(spec, records) if p.metric == "probability"]
-    one = sweep_points(of_figure_6(spec), records)
+    ours = [p for p in sweep_points(Evaluations(spec, records)) if p.metric == "probability"]
+    one = sweep_points(Evaluations(of_figure_6(spec), records))
     assert {point.model for point in ours} == set(spec.models)
     for point in (*ours, *pareto.published_points()):
         label = "AR SFT" if point.method == "ar_sft" else f"B={point.block_size}"

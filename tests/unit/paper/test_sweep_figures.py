@@ -11,6 +11,7 @@ import yaml
 
 from mars.config.experiment import parse_experiment
 from mars.errors import UserError
+from mars.paper.evaluations import Evaluations
 from mars.paper.figures import acceptance, pareto
 from mars.paper.figures import stage as figures
 from mars.paper.figures.sweep import sweep_points
@@ -41,7 +42,7 @@ def only(spec, **wanted):
 @pytest.fixture(scope="module")
 def figure3(spec, records, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("figures")
-    pareto.draw(spec, records, folder)
+    pareto.draw(Evaluations(spec, records), folder)
     return folder / "figure3.csv"
 
 
@@ -65,7 +66,7 @@ def test_figure_3_holds_every_record_of_the_sweep_and_no_other(figure3: Path, sp
 
 
 def test_curves_start_in_one_token_mode_and_loosen(spec, records):
-    for points in (sweep_points(spec, records), pareto.published_points()):
+    for points in (sweep_points(Evaluations(spec, records)), pareto.published_points()):
         for metric in ("probability", "entropy", "margin"):
             for scale in pareto.SCALES:
                 here = [p for p in points if (p.scale, p.benchmark) == (scale, "GSM8K")]
@@ -93,7 +94,7 @@ def test_the_published_row_is_table_8_and_the_ar_rows_of_table_2():
 def test_figure_6_has_the_thresholds_of_all_three_metrics(spec, records, tmp_path: Path):
     one = only(spec, scale="small", block_size=4, ar_weight=1.0, method="mars")
     one = one.model_copy(update={"benchmarks": {"gsm8k": spec.benchmarks["gsm8k"]}})
-    acceptance.draw(one, records, tmp_path)
+    acceptance.draw(Evaluations(one, records), tmp_path)
     table = pd.read_csv(tmp_path / "figure6.csv")
     assert set(table["benchmark"]) == {"GSM8K"}
     for metric, thresholds in swept.OTHERS.items():
@@ -102,7 +103,7 @@ def test_figure_6_has_the_thresholds_of_all_three_metrics(spec, records, tmp_pat
 
 def test_figures_without_any_record_say_not_run(spec, tmp_path: Path):
     for drawing, name in ((pareto, "figure3"), (acceptance, "figure6")):
-        drawing.draw(spec, {}, tmp_path)
+        drawing.draw(Evaluations(spec, {}), tmp_path)
         assert len(pd.read_csv(tmp_path / f"{name}.csv")) == 0
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
 

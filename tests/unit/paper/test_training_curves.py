@@ -24,8 +24,8 @@ def test_same_logs_same_bytes(tmp_path: Path) -> None:
             }
             for step in range(200)
         ]
-        logs[name] = tmp_path / f"{name}.jsonl"
-        write_jsonl(logs[name], rows)
+        logs[name] = [tmp_path / f"{name}.jsonl"] * 2
+        write_jsonl(logs[name][0], rows)
     first = [tmp_path / "a.pdf", tmp_path / "a.png"]
     second = [tmp_path / "b.pdf", tmp_path / "b.png"]
     plot_curves(logs, first)
@@ -41,4 +41,4 @@ def test_smoothing_keeps_a_constant_and_the_length() -> None:
 
 def test_missing_log_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train the model first"):
-        plot_curves({"x": tmp_path / "none.jsonl"}, [tmp_path / "a.pdf"])
+        plot_curves({"x": [tmp_path / "none.jsonl"]}, [tmp_path / "a.pdf"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AttentionInterface,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+from transformers.models.qwen2.modeling_qwen2 import repeat_kv
 
 from mars.errors import UserError
+from mars.training import losses
 from mars.training.block_diffusion import block_diffusion_stream
 from mars.training.cost import (
     BFLOAT16,
+    CHUNK_LOGITS,
     DECODERS,
     FLOAT32,
+    LOSS_SHARE,
     Decoder,
     Work,
     document_work,
     forward_flops,
+    loss_chunk,
     saved_by_layer,
     saved_by_norm,
     training_flops,
@@ -223,6 +236,70 @@ def test_a_row_of_the_papers_models_saves_what_the_formula_says(scale, residual,
     assert sum(found.values()) == pytest.approx(by_token * length, rel=0.001)
 
 
+class FlexLike(torch.autograd.Function):
+    """Saves what flex attention saves, and computes nothing."""
+
+    @staticmethod
+    def forward(ctx, query, key, value):
+        out, sums = torch.empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, out, sums)
+        return out
+
+    @staticmethod
+    def backward(ctx, _):
+        return tuple(map(torch.empty_like, ctx.saved_tensors[:3]))
+
+
+def flex_like(module, query, key, value, attention_mask, **_):
+    """Attention as transformers calls flex attention, in the type of autocast."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    dtype = torch.get_autocast_dtype("cpu")
+    out = FlexLike.apply(query.to(dtype), key.to(dtype), value.to(dtype))
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("flex_like", flex_like)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "changes", "tokens"),
+    [
+        ("0.5B", {"layers": 3}, 8192),
+        ("7B", {"layers": 2}, 2048),
+        ("7B", {"layers": 2, "vocabulary": 1024}, 8192),  # the layers take more than the loss
+    ],
+)
+def test_the_peak_of_a_training_step_is_what_the_formula_says(scale, changes, tokens, recompute):
+    decoder = replace(DECODERS[scale], **changes)
+    labels = tokens * 3 // 4
+    with FakeTensorMode():
+        model = Qwen2ForCausalLM(config_of(decoder)).train()
+        model.set_attn_implementation("flex_like")
+        if recompute:
+            model.activation_checkpointing_enable()
+        packed = PackedModel(model, 1.0)
+        packed._mask = lambda rows: None
+        optimizer = torch.optim.AdamW(packed.parameters(), fused=True)
+        ids, targets = (torch.zeros(*shape, dtype=torch.long) for shape in ((1, tokens), (labels,)))
+        weights = torch.zeros(labels)
+        rows = Rows(ids, ids, ids, ids, ids, ids, targets, targets, weights, weights)
+        with MemTracker() as tracker:
+            tracker.track_external(packed, optimizer)
+            for _ in range(2):  # the second finds the gradients and the moments of the first
+                tracker.reset_mod_stats()
+                with torch.autocast("cpu", torch.bfloat16):
+                    loss, _ = packed(rows)
+                loss.backward()
+                optimizer.step()
+    peak = sum(memory["Total"] for memory in tracker.get_tracker_snapshot("peak").values())
+    expected = training_memory(
+        decoder, row_tokens=tokens, labels=labels, activation_checkpointing=recompute
+    )
+    assert peak == pytest.approx(expected.total, rel=0.02)
+
+
 def test_a_row_of_8192_tokens_is_too_much_for_80_gigabytes_without_checkpointing():
     seven = {"row_tokens": 8192, "gpus": 8, "sharded": True}
     plain = training_memory(DECODERS["7B"], **seven)
@@ -233,6 +310,12 @@ def test_a_row_of_8192_tokens_is_too_much_for_80_gigabytes_without_checkpointing
     assert plain.total > 80e9
     spared = training_memory(DECODERS["7B"], **seven, activation_checkpointing=True)
     assert spared.activations + spared.working < 6e9
+
+
+def test_the_loss_holds_as_many_logits_as_it_says():
+    assert (CHUNK_LOGITS, LOSS_SHARE) == (losses.CPU_CHUNK, losses.GPU_SHARE)
+    assert loss_chunk(80e9) == int(80e9 / 64) // 4
+    assert loss_chunk(1e9) == CHUNK_LOGITS
 
 
 def test_what_a_gpu_holds_of_weights_and_optimiser():
