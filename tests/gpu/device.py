@@ -5,6 +5,9 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+from collections.abc import Callable
+from functools import cache
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -34,14 +37,20 @@ def the_device() -> torch.device:
     return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
+@cache
 def describe(device: torch.device) -> dict[str, Any]:
-    """Name, memory, and the data sheet's peaks; None where they are not known."""
+    """Name, memory, and the peaks of the data sheet, or as measured for a GPU not listed here.
+
+    Of a CPU only the name is said.
+    """
     if device.type == "cpu":
         name, memory = f"CPU, {platform.machine()}", None
     else:
         properties = torch.cuda.get_device_properties(device)
         name, memory = properties.name, properties.total_memory
     flops, bandwidth = peaks(name)
+    if flops is None and device.type == "cuda":
+        flops, bandwidth = measured_peaks(device)
     return {
         "name": name,
         "memory_bytes": memory,
@@ -56,6 +65,27 @@ def peaks(name: str) -> tuple[float | None, float | None]:
         if all(re.search(rf"\b{word}\b", name) for word in words):
             return flops, bandwidth
     return None, None
+
+
+def measured_peaks(device: torch.device) -> tuple[float, float]:
+    """What a large matrix product and a large copy reach, at best."""
+    matrix = torch.ones(8192, 8192, dtype=torch.bfloat16, device=device)
+    product, copy = torch.empty_like(matrix), torch.empty_like(matrix)
+    multiplied = best_seconds(lambda: torch.mm(matrix, matrix, out=product))
+    copied = best_seconds(lambda: copy.copy_(matrix))
+    return 2 * 8192**3 / multiplied, 2 * matrix.nbytes / copied
+
+
+def best_seconds(function: Callable[[], object]) -> float:
+    """Of ten calls, each waited for."""
+    seconds = []
+    for _ in range(10):
+        torch.cuda.synchronize()
+        start = perf_counter()
+        function()
+        torch.cuda.synchronize()
+        seconds.append(perf_counter() - start)
+    return min(seconds)
 
 
 def slug(name: str) -> str:

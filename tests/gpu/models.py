@@ -54,11 +54,14 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def documents(tokens: int, vocabulary: int, mean: int) -> list[tuple[np.ndarray, int]]:
-    """Documents and their prompts' lengths: log-normal lengths, 60 % response, so many tokens."""
+    """So many tokens in documents of log-normal lengths, and where the response of each begins.
+
+    As in the paper's data, none is longer than 512 and three eighths are prompt.
+    """
     draw = np.random.default_rng(0)
     made: list[tuple[np.ndarray, int]] = []
     while tokens > 0:
-        length = int(np.clip(draw.lognormal(np.log(mean) - 0.125, 0.5), 12, 4 * mean))
-        made.append((draw.integers(2, vocabulary, length), int(0.4 * length)))
+        length = int(np.clip(draw.lognormal(np.log(mean) - 0.125, 0.5), 12, 512))
+        made.append((draw.integers(2, vocabulary, length), 3 * length // 8))
         tokens -= length
     return made

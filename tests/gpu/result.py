@@ -56,7 +56,10 @@ class Result:
             lines += ["", f"{len(self.with_status(status))} {status}"]
             lines += [f"  {row['name']}: {row['detail']}" for row in self.with_status(status)]
         if self.content["decoding"]:
-            lines += ["", "Decoding with random weights, 128 tokens after a prompt of 128"]
+            lines += [
+                "",
+                "Decoding with random weights, 128 tokens after a prompt of 128, one per forward",
+            ]
             lines += [f"  {'shape':5} {'batch':>5} {'tokens/s':>10} {'bandwidth':>9}  method"]
             for row in self.content["decoding"]:
                 share = percent(row["bandwidth_share"])

@@ -124,7 +124,7 @@ def chosen(method: str, decoder: Decoder, row_length: int, forwards: int) -> lis
     """Documents that fill so many rows, a little less so that none is begun beyond them."""
     per_token = 1.6 if method == "mars" else 1.0
     tokens = int(0.9 * row_length * forwards / per_token)
-    return documents(tokens, decoder.vocabulary, mean=min(400, row_length // 8))
+    return documents(tokens, decoder.vocabulary, mean=min(320, row_length // 8))
 
 
 def stream(method: str, tokens: Any, prompt: int) -> Any:

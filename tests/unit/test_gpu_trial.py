@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from mars.audit.gpu_results import GpuResult, trainings
 from mars.decoding import cursor
+from mars.decoding.methods import TIMED
 from tests.gpu.__main__ import run_part
 from tests.gpu.device import peaks, slug
 from tests.gpu.exactness import Exactness
@@ -59,6 +61,11 @@ def test_on_a_cpu_it_tries_what_it_can_and_says_what_it_left_out(tmp_path: Path)
     assert {row["batch"] for row in found["decoding"]} == {1, 4}
     assert all(row["tokens_per_second"] > 0 for row in found["decoding"] + found["training"])
     assert found["training"][0]["model_flops_utilisation"] is None
+    # What a GPU adds to such a file makes it one that the plan reads.
+    complete = json.dumps(found).replace('"tiny"', '"0.5B"').replace("null", "1.0")
+    read = GpuResult.model_validate_json(complete)
+    assert {row.method for row in read.decoding} <= set(TIMED)
+    assert trainings([read], "0.5B", "mars")
 
 
 def rows_of(seconds: float = 60.0) -> tuple[Part, list[Row]]:
