@@ -7,10 +7,12 @@ stale, and every window overwrites the stale entries it could see before it look
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import psutil
@@ -20,23 +22,29 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import AttentionInterface, Cache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from mars.decoding.gpu import CompiledBackbone
+from mars.decoding.gpu import CompiledBackbone, Graphs
 from mars.errors import UserError
 
 ATTENTION = "mars_grouped_query"
 
 READ_GRANULARITY = 32  # attention reads up to the longest row, rounded up to so many entries
+GRAPH_GRANULARITY = 64  # the same with CUDA graphs: half as many to capture
+BEGIN = 64  # elements before the first of a buffer; keeps its alignment
 PACK_FROM = 24  # windows are packed where that leaves out so many tokens: packing costs copies
 
 
 @dataclass
 class Addressing:
-    """Where the current forward writes and reads; one object shared by all layers."""
+    """Where the current forward writes and reads; one object that all layers hold."""
 
-    first: int
-    last: int  # exclusive
-    write: Tensor  # flat indices ``slot * capacity + position`` of the forwarded tokens
-    length: int  # entries of each row that are read, from position 0
+    capacity: int  # positions per row
+    write: Tensor  # flat indices ``row * capacity + position`` of the forwarded tokens
+    length: int = 0  # entries of each row that are read, from position 0
+
+    def read(self, flat: Tensor) -> Tensor:
+        """[rows * capacity, heads, dim] -> [rows, heads, length, dim]."""
+        rows = flat.view(-1, self.capacity, *flat.shape[1:])
+        return rows[:, : self.length].transpose(1, 2)
 
 
 @dataclass
@@ -57,15 +65,20 @@ class Packing:
 
 
 class CursorLayer(CacheLayerMixin):
-    """Keys and values of one layer: [slots, capacity, key-value heads, head dimension]."""
+    """Keys and values of one layer: [slots, capacity, key-value heads, head dimension].
+
+    A forward reads and writes through ``flat``, which are the slots of its rows, their positions
+    one after the other. A compiler then sees one input and no alias of it, so it writes in place;
+    and which slots they are, and of how many, makes no difference to it.
+    """
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self, keys: Tensor, values: Tensor, cache: CursorCache):
+    def __init__(self, keys: Tensor, values: Tensor, addressing: Addressing):
         super().__init__()
-        self.keys, self.values, self.cache = keys, values, cache
-        self.flat_keys, self.flat_values = keys.flatten(0, 1), values.flatten(0, 1)
+        self.keys, self.values, self.addressing = keys, values, addressing
+        self.flat = keys.flatten(0, 1), values.flatten(0, 1)
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -75,15 +88,14 @@ class CursorLayer(CacheLayerMixin):
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Write [rows, heads, window, dim] at the addressed places; return what is to be read."""
-        at = self.cache.addressing
-        self.flat_keys.index_copy_(0, at.write, key_states.transpose(1, 2).flatten(0, 1))
-        self.flat_values.index_copy_(0, at.write, value_states.transpose(1, 2).flatten(0, 1))
-        keys = self.keys[at.first : at.last, : at.length]
-        values = self.values[at.first : at.last, : at.length]
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        at = self.addressing
+        keys, values = self.flat
+        keys.index_copy_(0, at.write, key_states.transpose(1, 2).flatten(0, 1))
+        values.index_copy_(0, at.write, value_states.transpose(1, 2).flatten(0, 1))
+        return at.read(keys), at.read(values)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.cache.addressing.length, 0
+        return self.addressing.length, 0
 
     def get_seq_length(self) -> int:
         """Rows have lengths of their own; the decoders pass positions and masks explicitly."""
@@ -94,22 +106,44 @@ class CursorLayer(CacheLayerMixin):
 
 
 class CursorCache(Cache):
-    """Static buffers for ``slots`` rows of ``capacity`` positions; set ``addressing`` first."""
+    """Static buffers for ``slots`` rows of ``capacity`` positions; :meth:`address` comes first."""
 
     def __init__(self, model: PreTrainedModel, slots: int, capacity: int):
-        config = model.config
-        shape = (slots, capacity, config.num_key_value_heads, head_dimension(config))
-        buffer = partial(torch.zeros, shape, dtype=model.dtype, device=model.device)
-        layers = range(config.num_hidden_layers)
-        self.own_layers = [CursorLayer(buffer(), buffer(), self) for _ in layers]
+        self.addressing = Addressing(capacity, torch.zeros(0, dtype=torch.long))
+        with torch.inference_mode(False):  # tensors of either mode are compiled apart
+            buffer = partial(_buffer, model, slots, capacity)
+            self.own_layers = [
+                CursorLayer(buffer(), buffer(), self.addressing)
+                for _ in range(model.config.num_hidden_layers)
+            ]
         super().__init__(layers=list(self.own_layers))
-        self.addressing: Addressing
+        self.rows = slice(0, slots)
+
+    def address(self, rows: slice, write: Tensor, length: int) -> None:
+        """Say where the next forward writes and how much it reads, see :class:`Addressing`."""
+        self.addressing.write, self.addressing.length = write, length
+        if rows != self.rows:  # seldom: it takes time
+            self.rows = rows
+            for layer in self.own_layers:
+                layer.flat = layer.keys[rows].flatten(0, 1), layer.values[rows].flatten(0, 1)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first entries of one slot over another, so that slots in use stay together."""
         for layer in self.own_layers:
             layer.keys[target, :length] = layer.keys[source, :length]
             layer.values[target, :length] = layer.values[source, :length]
+
+
+def _buffer(model: PreTrainedModel, slots: int, capacity: int) -> Tensor:
+    """Keys or values of one layer, all 0.
+
+    They begin a little into their memory: an offset of 0 would be compiled apart from others, and
+    so the first slot apart from the rest.
+    """
+    config = model.config
+    shape = (slots, capacity, config.num_key_value_heads, head_dimension(config))
+    flat = torch.zeros(prod(shape) + BEGIN, dtype=model.dtype, device=model.device)
+    return flat[BEGIN:].view(shape)
 
 
 class CachedModel:
@@ -121,6 +155,9 @@ class CachedModel:
         mask_token_id: made impossible as an output; None where there is none.
         memory_limit: most bytes for the cache; default what the device has free.
         compiled: compile the transformer where it runs on a GPU; takes about a minute per process.
+
+    Decoders that never run at the same time can share one: what another left in the cache is as
+    stale to them as what they left themselves.
 
     Raises:
         UserError: the cache does not fit, or the architecture is not supported.
@@ -135,7 +172,7 @@ class CachedModel:
         memory_limit: int | None = None,
         compiled: bool = True,
     ):
-        capacity = round_up(capacity)
+        capacity = round_up(capacity) + 1  # no read takes all: that would be compiled apart
         check_fits(model, slots, capacity, memory_limit)
         self.model = model
         decoder: Any = model.get_decoder()
@@ -150,6 +187,15 @@ class CachedModel:
         self.always = torch.zeros((), dtype=model.dtype, device=model.device)
         self.never = torch.full_like(self.always, -torch.inf)
         self.head, self.head_bias = _head(model, mask_token_id)
+        self.graph_memory = torch.cuda.graph_pool_handle() if on_gpu else None
+
+    def graphs(self) -> Graphs[Any] | None:
+        """CUDA graphs of the steps of one decoder; None where there is no GPU."""
+        return None if self.graph_memory is None else Graphs(self.graph_memory)
+
+    def fixed_length(self, length: int) -> int:
+        """The entries read for ``length`` of them where each number takes a graph of its own."""
+        return min(round_up(length, GRAPH_GRANULARITY), self.capacity - 1)
 
     def hidden(
         self,
@@ -184,12 +230,12 @@ class CachedModel:
         else:
             stored = torch.arange(kv_length - window, kv_length, device=ids.device)
             bias = bias.to(self.model.dtype).repeat(1, 1, self.groups, 1)
-        write = (self.row_start[first : first + rows] + stored).flatten()
+        write = (self.row_start[:rows] + stored).flatten()
         if (packing := self._packing(widths, window)) is not None:
             ids = ids.flatten()[packing.tokens][None]
             positions = positions.flatten()[packing.tokens][None]
             write = write[packing.tokens]
-        self.cache.addressing = Addressing(first, first + rows, write, kv_length)
+        self.cache.address(slice(first, first + rows), write, kv_length)
         with attention_of(self.model):
             states = self.backbone(
                 input_ids=ids,
@@ -248,16 +294,24 @@ def check_fits(model: PreTrainedModel, slots: int, capacity: int, limit: int | N
     """Raise a UserError for what :class:`CachedModel` cannot serve."""
     if "sliding_attention" in (getattr(model.config, "layer_types", None) or ()):
         raise UserError("Models with sliding-window attention layers are not supported.")
-    if limit is None and model.device.type == "cuda":
-        limit = torch.cuda.mem_get_info(model.device)[0]
-    elif limit is None:
-        limit = psutil.virtual_memory().available
     needed = kv_bytes(model.config, slots, capacity, model.dtype)
-    if needed > limit:
+    available = _available(model.device) if limit is None else limit
+    if needed > available and limit is None:
+        gc.collect()  # what compiling leaves behind may hold on to earlier caches
+        available = _available(model.device)
+    if needed > available:
         raise UserError(
             f"The cache of {slots} slots of {capacity} tokens needs {needed / 1e9:.2f} GB "
-            f"and {limit / 1e9:.2f} GB are available: use fewer slots or a shorter max_length."
+            f"and {available / 1e9:.2f} GB are available: use fewer slots or a shorter max_length."
         )
+
+
+def _available(device: torch.device) -> int:
+    """Bytes that can be allocated; on a GPU including what torch keeps for itself unused."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def _head(model: PreTrainedModel, mask_token_id: int | None) -> tuple[Tensor, Tensor | None]:
@@ -323,6 +377,6 @@ def attention_of(model: PreTrainedModel) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def round_up(length: int) -> int:
+def round_up(length: int, granularity: int = READ_GRANULARITY) -> int:
     """The entries read for ``length`` of them."""
-    return -(-length // READ_GRANULARITY) * READ_GRANULARITY
+    return -(-length // granularity) * granularity

@@ -44,6 +44,11 @@ class _Slot(Continuation):
     predictions: int = 1
 
 
+def _width(slot: _Slot) -> int:
+    """Tokens of its next window: those pending, then masks."""
+    return slot.length - slot.cursor + slot.predictions - 1
+
+
 class Shape(NamedTuple):
     """What fixes the shapes of a step's tensors, and its CUDA graph; counts are per slot."""
 
@@ -71,6 +76,7 @@ class Engine:
             the output is that of greedy AR decoding. An extension of the paper.
         extra_mask: append B masks and read the last one too: B + 1 predictions. An extension.
         memory_limit, compiled: see :class:`mars.decoding.cache.CachedModel`.
+        cached: one that other decoders use as well, large enough; then the two above do not count.
 
     Raises:
         UserError: the cache does not fit, or the model cannot be decoded this way.
@@ -91,15 +97,16 @@ class Engine:
         extra_mask: bool = False,
         memory_limit: int | None = None,
         compiled: bool = True,
+        cached: CachedModel | None = None,
     ):
         check_model(model, block_size if self.masked else 1, mask_token_id)
         cutoff(None, metric)
         self.block_size, self.metric, self.strict = block_size, metric, strict
         self.lossless, self.extra_mask, self.eos = lossless, extra_mask, eos
         self.slots, self.max_length = slots, max_length
-        window = 2 * (block_size + extra_mask) - 1
-        self.cached = CachedModel(
-            model, slots, max_length + window, mask_token_id, memory_limit, compiled
+        self.most = block_size + extra_mask  # predictions per forward
+        self.cached = cached or CachedModel(
+            model, slots, max_length + 2 * self.most - 1, mask_token_id, memory_limit, compiled
         )
 
         device = model.device
@@ -108,7 +115,7 @@ class Engine:
         self.ids = self.unknown.repeat(slots, 1)
         self.cursor = torch.zeros(slots, dtype=torch.long, device=device)
         self.length = torch.zeros(slots, dtype=torch.long, device=device)
-        self.cutoffs = torch.zeros(slots, block_size + extra_mask, device=device)
+        self.cutoffs = torch.zeros(slots, self.most, device=device)
         self.unchecked = torch.zeros(slots, dtype=torch.long, device=device)
         self.state = [self.ids, self.cursor, self.length, self.cutoffs, self.unchecked]
 
@@ -118,7 +125,7 @@ class Engine:
         self.ended: list[int] = []  # requests that the last step finished
         self.submitted = 0
         self.times = Times()
-        self.graphs: Graphs[Shape] | None = Graphs() if device.type == "cuda" else None
+        self.graphs: Graphs[Shape] | None = self.cached.graphs()
 
     masked = True  # whether predictions come from [MASK] tokens, which the model must then have
 
@@ -188,7 +195,7 @@ class Engine:
             new = self._admit()
             self.times.prefill_seconds += perf_counter() - start
         elif self.active:
-            new = self._decode(0, len(self.active))
+            new = self._decode(self._shape(0, len(self.active)))
             self.times.decode_seconds += perf_counter() - start
             self.times.decode_steps += 1
         self.ended = self._retire()
@@ -216,7 +223,7 @@ class Engine:
         while first < len(self.active):
             last = self._prefill_group(first)
             self._prefill(first, last)
-            new |= self._decode(first, last)
+            new |= self._decode(self._shape(first, last), prompts=True)
             first = last
         return new
 
@@ -258,29 +265,66 @@ class Engine:
 
     # One step
 
-    def _decode(self, first: int, last: int) -> dict[int, list[int]]:
-        """Forward the windows of the slots first..last and collect what they yield."""
+    def _shape(self, first: int, last: int) -> Shape:
+        """The least that the slots first..last need."""
         slots = self.active[first:last]
-        widths = [slot.length - slot.cursor + slot.predictions - 1 for slot in slots]
-        shape = self._shape(first, last, max(widths))
-        if self.graphs is None or first > 0 or slots[0].cursor == 0:
-            report = self._compute(shape, widths)
+        width = max(map(_width, slots))
+        kv_length = round_up(max(slot.cursor for slot in slots) + width)
+        predictions = max(slot.predictions for slot in slots)
+        return Shape(first, last, width, kv_length, predictions, max(s.unchecked for s in slots))
+
+    def _decode(self, shape: Shape, prompts: bool = False) -> dict[int, list[int]]:
+        """Forward the windows of some slots and collect what they yield.
+
+        Each shape needs a CUDA graph of its own, so that steps with graphs have few; those with
+        prompts have too many, and none.
+        """
+        slots = self.active[shape.first : shape.last]
+        if self.graphs is None or prompts:
+            report = self._compute(shape, [*map(_width, slots)])
         else:
-            report = self.graphs.run(shape, self._compute)
+            report = self.graphs.run(self._fixed(shape), self._compute)
         new = {}
         for slot, tokens in zip(slots, self._settle(slots, report.tolist()), strict=True):
             new[slot.identity] = slot.gain(tokens, self.eos)
         return new
 
-    def _shape(self, first: int, last: int, width: int) -> Shape:
-        slots = self.active[first:last]
-        predictions = max(slot.predictions for slot in slots)
-        unchecked = max(slot.unchecked for slot in slots)
-        if self.graphs is not None:
-            width = max(width, 2 * predictions - 1)
-            unchecked = max(unchecked, self.lossless * (predictions - 1))
-        kv_length = round_up(max(slot.cursor for slot in slots) + width)
-        return Shape(first, last, width, kv_length, predictions, unchecked)
+    def _fixed(self, shape: Shape) -> Shape:
+        """The shape with a graph that will do: of one prediction per slot, or of the most."""
+        fits_one = shape.width == shape.predictions == 1 and shape.unchecked == 0
+        cursor = max(slot.cursor for slot in self.active)
+        return self._fixed_shape(shape.last, cursor, 1 if fits_one else self.most)
+
+    def _fixed_shape(self, last: int, cursor: int, predictions: int) -> Shape:
+        """Of the slots up to ``last``; ``cursor`` is the largest of theirs."""
+        width = 2 * predictions - 1
+        kv_length = self.cached.fixed_length(cursor + width)
+        return Shape(0, last, width, kv_length, predictions, self.lossless * (predictions - 1))
+
+    @torch.inference_mode()
+    def warm_up(self, shortest: int = 1) -> None:
+        """Capture the CUDA graphs of all steps that sequences may need; nothing without a GPU.
+
+        There is one for each number of slots in use, each range of lengths, and one prediction or
+        the most. The engine must be idle.
+
+        Args:
+            shortest: tokens of the shortest prompt.
+        """
+        if self.graphs is None:
+            return
+        shapes = {
+            self._fixed_shape(last, cursor, predictions)
+            for last in range(1, self.slots + 1)
+            for cursor in range(shortest, self.max_length)
+            for predictions in {1, self.most}
+        }
+        with attention_of(self.cached.model):
+            for shape in sorted(shapes, reverse=True):  # the largest first: the rest fit its memory
+                self.cursor.zero_()
+                self.length.fill_(1)
+                self.unchecked.zero_()
+                self.graphs.run(shape, self._compute)
 
     def _compute(self, shape: Shape, widths: list[int] | None = None) -> Tensor:
         """All of a step that happens on the device; reads and writes ``self.state`` in place.

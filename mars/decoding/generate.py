@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mars.checkpoints.load import block_size_of, eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
-from mars.decoding.methods import STREAMING_METHODS, engines, method_named
+from mars.decoding.methods import STREAMING_METHODS, method_named, streaming_engines
 from mars.decoding.requests import Request, eos_set
 from mars.errors import UserError
 
@@ -88,7 +88,8 @@ def stream(
         known = ", ".join(STREAMING_METHODS)
         raise UserError(f"The method {method!r} cannot stream: choose one of {known}.")
     options |= chosen.arguments(block_size, eos_set(eos_token_id), mask_token_id)
-    engine = engines()[method](model, slots=1, max_length=len(prompt) + max_new_tokens, **options)
+    length = len(prompt) + max_new_tokens
+    engine = streaming_engines()[method](model, slots=1, max_length=length, **options)
     engine.submit(Request(prompt, chosen.tau(threshold), max_new_tokens))
     while engine.queue or engine.active:
         yield from engine.step().values()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mars.errors import UserError
 
 if TYPE_CHECKING:
+    from mars.decoding.block_cache import BlockCacheDecoder
     from mars.decoding.cursor import Engine
     from mars.decoding.requests import Decoded
 
@@ -33,6 +34,7 @@ class Method:
     options: frozenset[str] = frozenset()  # beside the arguments that all methods have
     has_tau: bool = True  # whether tau decides what is accepted; the model then needs a [MASK]
     one_token: bool = False  # whether it decodes one token per forward, whatever the block size
+    streams: bool = False  # whether it serves requests as they come, step by step
     in_settings: bool = False  # whether a setting names it, or it follows from what a model is
 
     def tau(self, threshold: float | None) -> float | None:
@@ -52,17 +54,17 @@ class Method:
 RULE = frozenset({"metric", "strict"})
 EXTENSIONS = frozenset({"lossless", "extra_mask"})
 ENGINE = frozenset({"memory_limit", "compiled"})
-BLOCK_CACHE = RULE | {"cache_block", "authors_window", "memory_limit", "times"}
+BLOCK_CACHE = RULE | ENGINE | {"cache_block", "authors_window"}
 
 METHODS = {
     method.name: method
     for method in (
         # The un-cached window, one sequence at a time: the ground truth.
         Method("window", options=RULE | EXTENSIONS),
-        Method("cursor", options=RULE | EXTENSIONS | ENGINE),
-        Method("autoregressive", options=ENGINE, has_tau=False, one_token=True),
+        Method("cursor", options=RULE | EXTENSIONS | ENGINE, streams=True),
+        Method("autoregressive", options=ENGINE, has_tau=False, one_token=True, streams=True),
         # The training-free baseline of Table 9; B - 1 guesses per forward.
-        Method("jacobi", options=ENGINE, has_tau=False, in_settings=True),
+        Method("jacobi", options=ENGINE, has_tau=False, in_settings=True, streams=True),
         # The paper's own cache.
         Method("block_cache", options=BLOCK_CACHE, in_settings=True),
         # Of the baseline trained this way; the name is that of the training.
@@ -78,8 +80,7 @@ METHODS = {
     )
 }
 SETTING_METHODS = tuple(name for name, method in METHODS.items() if method.in_settings)
-# Engines decode step by step, batches do not.
-STREAMING_METHODS = tuple(name for name, method in METHODS.items() if method.options >= ENGINE)
+STREAMING_METHODS = tuple(name for name, method in METHODS.items() if method.streams)
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,19 @@ def method_named(name: str, options: Mapping[str, Any]) -> Method:
 
 
 @cache
-def engines() -> dict[str, type[Engine]]:
-    """The methods that are engines, which serve requests as they come."""
+def engines() -> dict[str, type[Engine] | type[BlockCacheDecoder]]:
+    """The methods that are built once, with their cache, and then answer any number of requests.
+
+    Each takes ``(model, *, slots, max_length, **options)`` and has ``answer`` and ``times``.
+    """
+    from mars.decoding.block_cache import BlockCacheDecoder
+
+    return {**streaming_engines(), "block_cache": BlockCacheDecoder}
+
+
+@cache
+def streaming_engines() -> dict[str, type[Engine]]:
+    """Those among them that serve requests as they come."""
     from mars.decoding.cursor import Engine
     from mars.decoding.jacobi import JacobiEngine
 
@@ -164,14 +176,12 @@ def engines() -> dict[str, type[Engine]]:
 @cache
 def batch_decoders() -> dict[str, BatchDecoder]:
     """The others, which take a batch of requests through to the end."""
-    from mars.decoding.block_cache import decode_block_cache
     from mars.decoding.block_diffusion import decode_block_diffusion
     from mars.decoding.transformers_generate import decode_transformers
     from mars.decoding.window import decode_window
 
     return {
         "window": decode_window,
-        "block_cache": decode_block_cache,
         "block_diffusion": decode_block_diffusion,
         "transformers": decode_transformers,
     }

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from transformers import PreTrainedModel
 
+from mars.decoding.block_cache import room
+from mars.decoding.cache import CachedModel
 from mars.decoding.cursor import Engine
 from mars.decoding.methods import METHODS, TIMED, Timed, engines, timed_batch_decoders
 from mars.decoding.requests import Decoded, Request, Times
@@ -70,6 +73,9 @@ class Workload:
     simulated_acceptance: float | None = None
     label: str = ""  # what the model is called
     identity: Mapping[str, Any] = field(default_factory=dict)  # what tells it from others
+    caches: WeakValueDictionary[tuple[int, int], CachedModel] = field(
+        default_factory=WeakValueDictionary, init=False, repr=False, compare=False
+    )
 
     @property
     def max_length(self) -> int:
@@ -86,6 +92,17 @@ class Workload:
             slots=slots,
             max_length=self.max_length,
         )
+
+    def cached(self, slots: int, cache_block: int = 0) -> CachedModel:
+        """One cache for all decoders of so many slots, of which one runs at a time.
+
+        It is the same for every ``cache_block`` up to ``max_new_tokens``.
+        """
+        beyond = room(self.block_size, max(cache_block, self.max_new_tokens))
+        place = slots, self.max_length + beyond
+        cached = self.caches.get(place) or CachedModel(self.model, *place, self.mask_token_id)
+        self.caches[place] = cached
+        return cached
 
     def spec(self, repeats: int) -> dict[str, Any]:
         """What its numbers depend on, apart from the condition, the code and the versions."""
@@ -159,7 +176,7 @@ def runner(workload: Workload, condition: Condition) -> Callable[[], Pass]:
     options = method.arguments(workload.block_size, workload.eos, workload.mask_token_id)
     options |= timed.options
     simulated = workload.simulated_acceptance is not None and method.has_tau
-    if simulated and (timed.options or timed.method not in engines()):
+    if simulated and (timed.options or timed.method != "cursor"):
         raise Skip("acceptance can be simulated in the engine only")
     if timed.static and workload.model.device.type != "cuda":
         raise Skip("no GPU: a static cache is compiled on GPUs only")
@@ -173,6 +190,7 @@ def runner(workload: Workload, condition: Condition) -> Callable[[], Pass]:
     if simulated:
         kind, options["mean"] = SimulatedEngine, workload.simulated_acceptance
     # Built once, as a server is.
+    options["cached"] = workload.cached(condition.batch, condition.cache_block or 0)
     engine = kind(workload.model, slots=condition.batch, max_length=workload.max_length, **options)
 
     def run() -> Pass:
@@ -200,24 +218,22 @@ def _batches(
 ) -> Callable[[], Pass]:
     """Batch after batch, each as long as its longest sequence."""
     decode_batch = timed_batch_decoders()[timed.method]
-    takes_times = "times" in METHODS[timed.method].options
     if timed.static:
         options["static_length"] = max(len(request.prompt) for request in requests)
 
-    def decode(requests: list[Request], **more: Any) -> list[Decoded]:
+    def decode(requests: list[Request]) -> list[Decoded]:
         starts = range(0, len(requests), size)
         batches = [requests[start : start + size] for start in starts]
-        return [one for batch in batches for one in decode_batch(model, batch, **options, **more)]
+        return [one for batch in batches for one in decode_batch(model, batch, **options)]
 
     def run() -> Pass:
-        times = Times()
         with stopwatch(model) as seconds:
-            done = decode(requests, **({"times": times} if takes_times else {}))
-        if timed.prefill_apart:
-            with stopwatch(model) as prefill_seconds:
-                decode([replace(request, max_new_tokens=1) for request in requests])
-            times.prefill_seconds = prefill_seconds()
-        return Pass(done, seconds(), times.prefill_seconds)
+            done = decode(requests)
+        if not timed.prefill_apart:
+            return Pass(done, seconds())
+        with stopwatch(model) as prefill_seconds:
+            decode([replace(request, max_new_tokens=1) for request in requests])
+        return Pass(done, seconds(), prefill_seconds())
 
     return run
 

@@ -67,7 +67,7 @@ def test_a_decoding_method(edited: Path):
     )
     insert(
         registry,
-        "    from mars.decoding.block_cache import decode_block_cache\n",
+        "    from mars.decoding.block_diffusion import decode_block_diffusion\n",
         "    from mars.decoding.again import decode_again\n",
     )
     text = registry.read_text()

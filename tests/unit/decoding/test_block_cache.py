@@ -1,12 +1,16 @@
 """The paper's block cache: same tokens as the un-cached window, whatever the granularity."""
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mars.decoding import decode
+from mars.decoding.block_cache import BlockCacheDecoder
+from mars.decoding.requests import Request
 from mars.errors import UserError
 from tests.support.decoding_models import EOS, MASK, VOCABULARY, random_model
+from tests.support.fixed_steps import Eagerly
 
 PROMPTS = st.lists(
     st.lists(st.integers(0, VOCABULARY - 2), min_size=1, max_size=40), min_size=1, max_size=5
@@ -90,6 +94,63 @@ def test_the_authors_window_equals_the_window_of_one_block():
     )
     plain = decode(model, **arguments, block_size=8, method="window")
     assert [one.tokens for one in theirs] == [one.tokens for one in plain]
+
+
+@settings(max_examples=10)
+@given(st.data())
+def test_forwards_of_fixed_shape_decode_the_same_and_never_wait(data):
+    """As with CUDA graphs: batch after batch, each forward one computation on the device."""
+    model, some = random_model("qwen2"), data.draw(PROMPTS)
+    rule = {
+        "block_size": data.draw(st.integers(2, 6)),
+        "cache_block": data.draw(st.integers(1, 12)),
+        "metric": data.draw(st.sampled_from(("probability", "margin"))),
+        "strict": data.draw(st.booleans()),
+        "authors_window": data.draw(st.booleans()),
+        "mask_token_id": MASK,
+    }
+    tau, slots = data.draw(st.sampled_from((None, 0, 0.2, 0.6))), data.draw(st.integers(1, 3))
+    requests = [Request(prompt, tau, data.draw(st.integers(1, 24))) for prompt in some]
+    decoders = [
+        BlockCacheDecoder(model, slots=slots, max_length=70, eos=frozenset(EOS), **rule)
+        for _ in range(2)
+    ]
+    decoders[0].graphs = graphs = Eagerly()
+    assert decoders[0].answer(requests) == decoders[1].answer(requests)
+    widths = {rule["cache_block"], rule["cache_block"] + rule["block_size"] - 1}
+    assert {shape.width for shape in graphs.keys} <= widths
+
+
+def test_the_host_reads_once_per_step(monkeypatch):
+    read, calls = torch.Tensor.tolist, []
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: (calls.append(1), read(self))[1])
+    decoder = BlockCacheDecoder(
+        random_model("qwen2"),
+        block_size=4,
+        cache_block=8,
+        slots=3,
+        max_length=40,
+        eos=frozenset(),
+        mask_token_id=MASK,
+    )
+    decoder.graphs = Eagerly()
+    decoder.answer(Request([1, 2, 3, number], 0.6, 30) for number in range(3))
+    blocks = sum(shape.extends for shape in decoder.graphs.keys)
+    assert blocks
+    assert 0 < len(calls) < decoder.times.decode_steps
+
+
+def test_requests_that_the_cache_cannot_hold_are_refused():
+    decoder = BlockCacheDecoder(
+        random_model("qwen2"),
+        block_size=4,
+        slots=1,
+        max_length=20,
+        eos=frozenset(),
+        mask_token_id=MASK,
+    )
+    with pytest.raises(UserError, match="larger max_length"):
+        decoder.answer([Request([1] * 10, 0.5, 500)])
 
 
 def test_a_cache_block_below_one_is_refused():

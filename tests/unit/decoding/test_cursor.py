@@ -1,19 +1,21 @@
 """The engine against the un-cached window and against transformers' own greedy decoding."""
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2ForCausalLM
 
 from mars.decoding import cursor, decode
 from mars.decoding.acceptance import METRICS
-from mars.decoding.cache import kv_bytes
+from mars.decoding.cache import attention_of, kv_bytes
 from mars.decoding.cursor import Engine
 from mars.decoding.requests import Request
 from mars.errors import UserError
 from tests.support.decoding_models import EOS, MASK, VOCABULARY, prompts, random_model
+from tests.support.fixed_steps import Eagerly
 from tests.support.little_models import little_config
 
 THRESHOLDS = (None, 0, 0.2, 0.6, 0.95, 1)
@@ -356,29 +358,6 @@ def test_the_cache_takes_what_was_announced_and_the_model_is_left_as_found():
     assert model.config._attn_implementation == before
 
 
-class NoWaiting(TorchDispatchMode):
-    """Fails where the host would have to wait for the device, as a CUDA graph capture would."""
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        assert operation not in (
-            torch.ops.aten._local_scalar_dense.default,
-            torch.ops.aten.nonzero.default,
-        )
-        return operation(*args, **(kwargs or {}))
-
-
-class Eagerly:
-    """Stands in for CUDA graphs: same fixed shapes, and each step proves that it never waits."""
-
-    def __init__(self):
-        self.shapes = set()
-
-    def run(self, shape, compute):
-        self.shapes.add(shape)
-        with NoWaiting():
-            return compute(shape)
-
-
 @pytest.mark.parametrize("lossless", [False, True])
 def test_steps_of_fixed_shape_decode_the_same_and_never_wait(lossless):
     model, some = random_model("qwen2"), prompts(9)
@@ -401,4 +380,44 @@ def test_steps_of_fixed_shape_decode_the_same_and_never_wait(lossless):
         lossless=lossless,
         method="window",
     )
-    assert {shape.width for shape in running.graphs.shapes} <= {1, 7}
+    assert {shape.width for shape in running.graphs.keys} <= {1, 7}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"extra_mask": True}])
+def test_after_warming_up_no_step_has_a_shape_of_its_own(seed, options):
+    """Whatever arrives, and however tau changes on the way: all graphs have been captured."""
+    draw, some = random.Random(seed), prompts(7, seed=seed, shortest=5)
+    model = random_model("qwen2")
+    running = engine(model, slots=1 + seed % 4, **options)
+    running.graphs = Eagerly()
+    running.warm_up(shortest=min(map(len, some)))
+    captured = set(running.graphs.keys)
+    assert len(captured) <= running.slots * 2 * 2  # one prediction or most, two ranges of lengths
+    with attention_of(model):
+        while some or running.queue or running.active:
+            for prompt in [some.pop() for _ in range(draw.randint(0, min(3, len(some))))]:
+                request = Request(prompt, draw.choice(THRESHOLDS), draw.randint(1, 40))
+                running.submit(request, draw.randint(1, 4))
+            if draw.random() < 0.5:
+                running.set_threshold(draw.choice(THRESHOLDS))
+            running.step()
+    assert running.graphs.keys == captured
+
+
+def test_warming_up_leaves_no_trace():
+    model, some = random_model("llama"), prompts(6)
+    running = engine(model)
+    running.graphs = Eagerly()
+    running.warm_up()
+    done = running.answer(Request(prompt, 0.3, 20) for prompt in some)
+    assert done == decode(
+        model,
+        some,
+        block_size=4,
+        threshold=0.3,
+        max_new_tokens=20,
+        eos_token_id=EOS,
+        mask_token_id=MASK,
+        method="window",
+    )

@@ -62,6 +62,17 @@ def test_tokens_of_the_prefill_are_not_credited_to_decoding(workload):
         assert timed.decode_tokens_per_second == pytest.approx(rate)
 
 
+def test_conditions_of_a_batch_size_share_one_cache(workload):
+    """A sweep over granularities would otherwise hold one for each."""
+    conditions = [Condition("block_cache", 2, 0.5, block) for block in (2, 8, 16)]
+    runners = [runner(workload, one) for one in (Condition("cursor", 2, 0.5), *conditions)]
+    assert len(workload.caches) == 1
+    for run, condition in zip(runners, (Condition("cursor", 2, 0.5), *conditions), strict=True):
+        assert run().tokens == [one.tokens for one in expected(workload, condition)]
+    del runners, run
+    assert len(workload.caches) == 0
+
+
 def test_what_cannot_be_measured_says_why(workload):
     with pytest.raises(Skip, match="GPU"):
         runner(workload, Condition("hf-static", 2))
