@@ -86,12 +86,11 @@ class Read:
 
 @dataclass
 class Tape:
-    """What a step did, as a CUDA graph would keep it."""
+    """The operations of a step, as a CUDA graph would keep them."""
 
     entries: list[tuple[Any, ...]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    held: list[Any] = field(default_factory=list)  # storages, so that none has another's identity
-    made: int = 0
+    storages: list[Any] = field(default_factory=list)  # kept, so that no other gets its address
 
 
 @contextmanager
@@ -108,6 +107,8 @@ def driver() -> AbstractContextManager[None]:
     return replaced(
         {
             "torch.cuda.mem_get_info": lambda device=None: (MEMORY, MEMORY),
+            "torch.cuda.memory_reserved": lambda device=None: 0,
+            "torch.cuda.memory_allocated": lambda device=None: 0,
             # Without a GPU, autocast switches itself off.
             "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
             "torch.cuda.is_bf16_supported": lambda including_emulation=True: True,
@@ -138,8 +139,8 @@ class FakeGpu(TorchDispatchMode):
         self.used: Counter[Read] = Counter()  # the intended reads that happened
         self.captures = self.replays = 0
         self.tape: Tape | None = None  # of the step that is being captured or compared
-        self.numbers = WeakIdKeyDictionary()  # what captured steps made: tape, number, line
-        self.outputs = WeakIdKeyDictionary()  # what they returned
+        self.made: dict[int, tuple[Tape, int, str]] = {}  # by captured steps: tape, number, line
+        self.outputs: set[int] = set()  # what they returned
         self.constants = WeakIdKeyDictionary()  # numbers that Python put into an operation
 
     @contextmanager
@@ -194,23 +195,24 @@ class FakeGpu(TorchDispatchMode):
         if func in PRODUCTS and len(kinds) > 1:
             fault(f"{func} of {' and '.join(sorted(kinds))}")
         for tensor in tensors:
-            tape, _, line = self.numbers.get(tensor, (self.tape, 0, ""))
-            if tape is not self.tape and tensor not in self.outputs:
+            tape, _, line = self.made.get(address(tensor), (self.tape, 0, ""))
+            if tape is not self.tape and address(tensor) not in self.outputs:
                 fault(f"{func} reads what a captured step keeps for itself, made at {line}")
 
     def _note(self, tape: Tape, func: Any, leaves: list[Any], results: list[Tensor]) -> None:
-        """Keep an operation of a captured step."""
+        """Keep an operation of a captured step, unless it only is another view of something."""
+        known = {address(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
+        on_host = [result for result in results if not on_gpu(result)]
+        if not on_host and not func._schema.is_mutable and known >= set(map(address, results)):
+            return
         sources: list[Any] = []
         for leaf in leaves:
             if not isinstance(leaf, Tensor):
                 sources.append(repr(leaf))
-            elif leaf in self.numbers and self.numbers[leaf][0] is tape:
-                sources.append(self.numbers[leaf][1])
             elif on_gpu(leaf):
-                storage = leaf.untyped_storage()
-                tape.held.append(storage)
-                place = (leaf.storage_offset(), tuple(leaf.shape), leaf.stride())
-                sources.append((storage._cdata, *place))
+                tape.storages.append(leaf.untyped_storage())
+                number = self.made.get(address(leaf), (None, address(leaf)))[1]
+                sources.append((number, leaf.storage_offset(), tuple(leaf.shape), leaf.stride()))
             elif leaf in self.constants:
                 sources.append(self.constants[leaf])
             elif func is aten.lift_fresh.default and leaf.dim() == 0:
@@ -218,14 +220,14 @@ class FakeGpu(TorchDispatchMode):
                     sources.append(leaf.item())
             else:
                 fault(f"{func} takes a tensor of the host inside a captured step")
+        for result in on_host:
+            if func is not aten.lift_fresh.default:
+                fault(f"{func} works on the host inside a captured step")
+            self.constants[result] = sources[0]
         for result in results:
-            if not on_gpu(result):
-                if func is not aten.lift_fresh.default:
-                    fault(f"{func} works on the host inside a captured step")
-                self.constants[result] = sources[0]
-            elif not any(result is leaf for leaf in leaves):
-                self.numbers[result] = (tape, tape.made, where())
-                tape.made += 1
+            if on_gpu(result) and address(result) not in known:
+                tape.storages.append(result.untyped_storage())
+                self.made[address(result)] = (tape, -1 - len(tape.entries), where())
         tape.entries.append((func, *sources))
         tape.lines.append(where())
 
@@ -266,6 +268,7 @@ class FakeGpu(TorchDispatchMode):
         self.replays += 1
         with self._taping() as again:
             compute()
+        self.made = {at: made for at, made in self.made.items() if made[0] is not again}
         pairs = zip_longest(captured.entries, again.entries)
         for number, (before, now) in enumerate(pairs):
             if before != now:
@@ -277,11 +280,12 @@ def _comparing(gpu: FakeGpu, run: Callable[..., Any]) -> Callable[..., Any]:
     """``Graphs.run`` that compares every replay with what the step would do now."""
 
     def wrapped(graphs: Graphs[Any], key: Any, compute: Callable[[Any], Any]) -> Any:
-        captured = graphs.captured.get(key)
+        replayed = key in graphs.captured
         output = run(graphs, key, compute)
-        gpu.outputs[output] = True
-        if captured is not None:
-            gpu.compare(captured[0].tape, lambda: compute(key))  # type: ignore[attr-defined]
+        graph, captured = graphs.captured[key]
+        gpu.outputs.add(address(captured))
+        if replayed:
+            gpu.compare(graph.tape, lambda: compute(key))  # type: ignore[attr-defined]
         return output
 
     return wrapped
@@ -298,6 +302,11 @@ def _reading(gpu: FakeGpu, tolist: Callable[[Tensor], Any]) -> Callable[[Tensor]
 
 def fault(what: str) -> NoReturn:
     raise DeviceError(f"{where()}: {what}")
+
+
+def address(tensor: Tensor) -> int:
+    """Of the memory that a tensor and its views share."""
+    return tensor.untyped_storage()._cdata
 
 
 def on_gpu(tensor: Tensor) -> bool:

@@ -61,38 +61,35 @@ def report(tensor: Tensor, names: Any) -> list[list[int]]:
 CURSOR = "mars/decoding/cursor.py"
 ENGINE = [Read(CURSOR, "Engine._decode", "report.tolist()", report)]
 
-# The block cache. The table in docs/running-the-paper.md says how often it waits.
+# The block cache: one read per step, and a wait after the prompts, which are timed apart.
+
+
+def filled(tensor: Tensor, names: Any) -> list[list[int]]:
+    """How many tokens each row accepts, none where it does not take part, and the tokens."""
+    decoder = names.self
+    rows = []
+    for row in decoder.rows:
+        most = decoder.predictions
+        if decoder.authors_window:
+            most = min(most, decoder.cache_block - row.filled)
+        takes_part = row.finish is None and row.filled < decoder.cache_block
+        count = chance.randint(1, most) if takes_part else 0
+        rows.append([count] + [token() for _ in range(tensor.shape[1] - 1)])
+    return rows
+
+
+BLOCK = "mars/decoding/block_cache.py"
+BLOCK_CACHE = [
+    Read(BLOCK, "BlockCacheDecoder._prefill", "torch.cuda.synchronize", waited),
+    Read(BLOCK, "BlockCacheDecoder._decode", "report.tolist()", filled),
+]
+
+# Block diffusion.
 
 
 def known(names: Any) -> list[int]:
     """The tokens of each sequence so far."""
     return [len(one.request.prompt) + len(one.tokens) for one in names.self.rows]
-
-
-def accepted(tensor: Tensor, names: Any) -> Any:
-    """How many tokens each row accepts, or the tokens."""
-    if tensor.dim() == 2:
-        return tokens(tensor, names)
-    room = [names.self.cache_block - count for count in names.self.known]
-    most = [min(names.predictions, left) if names.authors_window else names.predictions
-            for left in room]  # fmt: skip
-    return [chance.randint(1, most[row]) if row in names.behind else 0 for row in range(len(most))]
-
-
-BATCH, BLOCK = "mars/decoding/batch.py", "mars/decoding/block_cache.py"
-LENGTHS = [
-    Read(
-        BATCH, "CachedBatch.hidden", "int(start.max()) + width", lambda _, names: max(known(names))
-    )
-]
-BLOCK_CACHE = [
-    *LENGTHS,
-    Read(BLOCK, "_BlockBatch.prefill", "int(self.base.max())", lambda _, names: max(known(names))),
-    Read(BLOCK, "decode_block_cache", "torch.cuda.synchronize", waited),
-    Read(BLOCK, "_BlockBatch.step", "count.tolist(), tokens.tolist()", accepted),
-]
-
-# Block diffusion.
 
 
 def begun(names: Any) -> list[int]:
@@ -112,11 +109,16 @@ def blocks(tensor: Tensor, names: Any) -> Any:
 
 DIFFUSION = "mars/decoding/block_diffusion.py"
 BLOCK_DIFFUSION = [
-    *LENGTHS,
-    Read(DIFFUSION, "_DiffusionBatch.prefill", "int(self.start.max())",
-         lambda _, names: max(begun(names))),
+    Read(
+        *("mars/decoding/batch.py", "CachedBatch.hidden", "int(start.max()) + width"),
+        lambda _, names: max(known(names)),
+    ),
+    Read(
+        *(DIFFUSION, "_DiffusionBatch.prefill", "int(self.start.max())"),
+        lambda _, names: max(begun(names)),
+    ),
     Read(DIFFUSION, "_DiffusionBatch.step", "self.start.tolist(), self.ids", blocks),
-]  # fmt: skip
+]
 
 # Speculative decoding, one sequence at a time: drafts and verdicts go through the host.
 
@@ -148,13 +150,23 @@ WINDOW = [
 # `generate` of a checkpoint, which brings the prompts to the host, and transformers' own, which
 # asks after every token whether all have ended.
 
+GENERATED = "mars/checkpoints/custom_generate/generate.py"
 GENERATE = [
-    Read("mars/decoding/generate.py", "custom_generate", "row[mask.bool()].tolist()",
-         lambda tensor, names: tensor.new_empty(len(tensor)), how="index"),
-    Read("mars/decoding/generate.py", "custom_generate", "row[mask.bool()].tolist()", tokens),
-    *ENGINE,
-]  # fmt: skip
-
+    Read(
+        *(GENERATED, "_Windows.__init__", "row[kept.bool()].tolist()"),
+        lambda tensor, names: tensor.new_empty(len(tensor)),
+        how="index",
+    ),
+    Read(GENERATED, "_Windows.__init__", "row[kept.bool()].tolist()", tokens),
+    Read(
+        *(GENERATED, "_answers", "runs = (1 + sure"),
+        lambda tensor, names: [chance.randint(1, names.window.block_size) for _ in tensor],
+    ),
+    Read(GENERATED, "_answers", "tokens.tolist()", tokens),
+    Read(
+        GENERATED, "_answers", "bool(criteria(so_far", lambda _, names: names.so_far.shape[1] > 16
+    ),
+]
 
 LONGEST = 60  # tokens of prompt and continuation in these tests
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from mars.checkpoints.custom_generate.generate import generate
 from mars.decoding import decode
 from mars.decoding.cursor import Engine
-from mars.decoding.generate import custom_generate, stream
+from mars.decoding.generate import stream
 from mars.decoding.methods import METHODS
 from mars.decoding.requests import Request
 from mars.decoding.speculative import decode_speculative
@@ -177,8 +178,9 @@ def test_lossless_window() -> None:
 def test_generate_of_a_checkpoint() -> None:
     def decoder(model: PreTrainedModel) -> None:
         ids = torch.full((2, 9), 11, device=DEVICE)
-        rule = {"mars_block_size": 4, "mars_mask_token_id": MASK, "eos_token_id": EOS}
-        assert custom_generate(model, ids, max_new_tokens=8, **rule).shape == (2, 17)
+        model.generation_config.mars_mask_token_id = MASK
+        rule = {"block_size": 4, "threshold": 0.9, "eos_token_id": EOS, "pad_token_id": 0}
+        assert generate(ids, model=model, max_new_tokens=8, **rule).shape == (2, 17)
 
     traced(reads.GENERATE, decoder)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mars.decoding.block_cache import BlockCacheDecoder
 from mars.decoding.cache import CachedModel
 from mars.decoding.cursor import Engine
 from mars.decoding.requests import Request
@@ -132,7 +133,7 @@ BUGS = [
         "state that a new request puts at another address",
         *(Engine, "_set_rule", "threshold = slot.request.threshold"),
         "threshold = slot.request.threshold; self.cutoffs = self.cutoffs.clone()",
-        "self.cutoffs[rows, :predictions]",
+        "sure = confidences >= cutoffs",
         REPLAY,
     ),
     Bug(
@@ -140,6 +141,13 @@ BUGS = [
         *(Engine, "_advance", "length += count", "length += count + self.times.decode_steps"),
         "self.times.decode_steps",
         REPLAY,
+    ),
+    Bug(
+        "the same in the block cache",
+        *(BlockCacheDecoder, "_extend", "base += self.cache_block * going"),
+        "self.base = self.base + self.cache_block * self.going",
+        "self.base[",
+        KEPT,
     ),
     Bug(
         "a matrix product of two types",
@@ -157,12 +165,16 @@ BUGS = [
 
 def decode_everything() -> None:
     """Captures and replays with requests that enter on the way, and a speculative decoding."""
-    gpu = FakeGpu([*reads.ENGINE, *reads.SPECULATIVE])
+    gpu = FakeGpu([*reads.ENGINE, *reads.BLOCK_CACHE, *reads.SPECULATIVE])
     with gpu():
         model = qwen(layers=1)
         rule = {"mask_token_id": MASK, "eos": ENDS}
         engine = Engine(model, slots=2, max_length=100, block_size=4, **rule)
         engine.answer([Request([11] * (10 + index), 0.9, 24) for index in range(4)])
+        blocks = BlockCacheDecoder(
+            model, slots=2, max_length=100, block_size=4, cache_block=8, **rule
+        )
+        blocks.answer([Request([11] * (10 + index), 0.9, 40) for index in range(4)])
         speculative = {"block_size": 4, "draft_threshold": 0.9, **rule}
         decode_speculative(model, model, Request([11] * 9, 0.9, 12), **speculative)
 

@@ -15,10 +15,9 @@ from time import perf_counter
 import torch
 from transformers import PreTrainedModel
 
-from mars.decoding.block_cache import decode_block_cache
 from mars.decoding.cache import kv_bytes
-from mars.decoding.cursor import Engine
-from mars.decoding.requests import Decoded, Request, Times
+from mars.decoding.methods import engines
+from mars.decoding.requests import Request, Times
 from mars.decoding.transformers_generate import decode_transformers
 from mars.training.cost import Decoder
 from tests.gpu.device import describe
@@ -37,10 +36,10 @@ def run(part: Part, shape: str, static: bool = False) -> None:
     decoder = shape_of(shape)
     model = random_weights(decoder, torch.bfloat16 if part.on_gpu else torch.float32, part.device)
     ways: dict[str, Way] = {  # by their names in mars.decoding.methods.TIMED
-        "autoregressive": partial(by_engine, block_size=1),
-        "cursor": partial(by_engine, block_size=BLOCK),
+        "autoregressive": partial(by_engine, method="autoregressive", block_size=1),
+        "cursor": partial(by_engine, method="cursor", block_size=BLOCK),
         "hf": partial(by_generate, part=part, static=False),
-        "block_cache": by_block_cache,
+        "block_cache": partial(by_engine, method="block_cache", block_size=BLOCK),
     }
     if static:
         ways = {"hf-static": partial(by_generate, part=part, static=True)}
@@ -86,9 +85,9 @@ def requests(batch: int, new: int = NEW) -> list[Request]:
     return [Request(row, 1.0, new) for row in ids.tolist()]
 
 
-def by_engine(model: PreTrainedModel, batch: int, *, block_size: int) -> Seconds:
-    """Passes of the engine, the first of which compile and capture."""
-    engine = Engine(
+def by_engine(model: PreTrainedModel, batch: int, *, method: str, block_size: int) -> Seconds:
+    """The faster of two passes after two, in which it compiles and captures."""
+    engine = engines()[method](
         model,
         mask_token_id=MASK,
         eos=frozenset(),
@@ -96,35 +95,14 @@ def by_engine(model: PreTrainedModel, batch: int, *, block_size: int) -> Seconds
         max_length=PROMPT + NEW,
         block_size=block_size,
     )
-
-    def one_pass() -> tuple[Times, list[Decoded]]:
-        engine.times = Times()
-        done = engine.answer(requests(batch))
-        return engine.times, done
-
-    return fastest(one_pass)
-
-
-def by_block_cache(model: PreTrainedModel, batch: int) -> Seconds:
-    """Passes of the paper's own cache, in blocks of 32."""
-
-    def one_pass() -> tuple[Times, list[Decoded]]:
-        times = Times()
-        rule = {"block_size": BLOCK, "eos": frozenset(), "mask_token_id": MASK}
-        return times, decode_block_cache(model, requests(batch), times=times, **rule)
-
-    return fastest(one_pass)
-
-
-def fastest(one_pass: Callable[[], tuple[Times, list[Decoded]]]) -> Seconds:
-    """Of two passes after two that warm up."""
     found = []
     for _ in range(4):
-        times, done = one_pass()
+        engine.times = Times()
+        done = engine.answer(requests(batch))
         tokens = sum(
             len(one.tokens) - one.accepted[0] for one in done
-        )  # the prompt's forward: none
-        found.append((times.decode_seconds, tokens, times.decode_steps))
+        )  # with the prompt: not timed
+        found.append((engine.times.decode_seconds, tokens, engine.times.decode_steps))
     return min(found[2:])
 
 
