@@ -53,7 +53,7 @@ help:
 	@echo "make test                          install the development tools as well, run the tests"
 	@echo "make test-unit                     the unit tests only, for use between edits"
 	@echo "make test-slurm                    the ci experiment through a Slurm started for it (root, slurm-wlm)"
-	@echo "make test-cuda-trace               the CUDA paths traced without a GPU; 6 GB in .venv-cuda"
+	@echo "make test-cuda-trace               the CUDA paths traced without a GPU: 2 min, 5 GB in .venv-cuda"
 	@echo "make test-gpu                      what works and how fast on the GPU of this machine, 10 minutes;"
 	@echo "                                   with a Python that has torch: make test-gpu PYTHON=<path>"
 	@echo "make install [EXPERIMENT=]         virtual environment in .venv with what 'make reproduce' needs"
@@ -150,7 +150,7 @@ test-slurm: install-dev
 # version as it is, no local one of the CPU.
 CUDA_BIN := .venv-cuda/bin
 .venv-cuda/.installed: requirements.lock
-	@echo "About 6 GB go into .venv-cuda, of which 3 GB are downloaded unless pip has them; 1 to 10 minutes."
+	@echo "A CUDA build of torch goes into .venv-cuda, 5 GB with what it needs: some minutes, by the network."
 	$(PYTHON) -m venv .venv-cuda
 	grep -v ^torch== requirements.lock > .venv-cuda/constraints.txt
 	PIP_DISABLE_PIP_VERSION_CHECK=1 $(CUDA_BIN)/pip install --no-compile -c .venv-cuda/constraints.txt \
