@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from random import Random
 from time import perf_counter
 
 import torch
@@ -61,6 +62,7 @@ def measure(
 ) -> str:
     """Emit one row of the result."""
     seconds, tokens, forwards = way(model, batch)
+    assert seconds > 0, "one token took as long as all: too short to be timed"
     bandwidth = describe(part.device)["memory_bandwidth"]
     read = forwards * bytes_read(decoder, model, batch)
     share = read / seconds / bandwidth if bandwidth else None
@@ -79,10 +81,10 @@ def bytes_read(decoder: Decoder, model: PreTrainedModel, batch: int) -> float:
     return parameters * model.dtype.itemsize + kv_bytes(model.config, batch, length, model.dtype)
 
 
-def requests(batch: int, new: int = NEW) -> list[Request]:
-    draw = torch.Generator().manual_seed(batch)
-    ids = torch.randint(2, 500, (batch, PROMPT), generator=draw)
-    return [Request(row, 1.0, new) for row in ids.tolist()]
+def requests(batch: int, new: int) -> list[Request]:
+    draw = Random(batch)
+    prompts = [[draw.randrange(2, 500) for _ in range(PROMPT)] for _ in range(batch)]
+    return [Request(prompt, 1.0, new) for prompt in prompts]
 
 
 def by_engine(model: PreTrainedModel, batch: int, *, method: str, block_size: int) -> Seconds:
@@ -98,7 +100,7 @@ def by_engine(model: PreTrainedModel, batch: int, *, method: str, block_size: in
     found = []
     for _ in range(4):
         engine.times = Times()
-        done = engine.answer(requests(batch))
+        done = engine.answer(requests(batch, NEW))
         tokens = sum(
             len(one.tokens) - one.accepted[0] for one in done
         )  # with the prompt: not timed
