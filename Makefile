@@ -34,8 +34,8 @@ SMOLLM2   := $(call stamp,smollm2)
 DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev fetch reproduce report plan audit test test-unit test-slurm lint lock \
-        known-experiment
+.PHONY: help install install-dev fetch reproduce report plan audit test test-unit test-slurm \
+        test-cuda-trace test-gpu lint lock known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -53,6 +53,9 @@ help:
 	@echo "make test                          install the development tools as well, run the tests"
 	@echo "make test-unit                     the unit tests only, for use between edits"
 	@echo "make test-slurm                    the ci experiment through a Slurm started for it (root, slurm-wlm)"
+	@echo "make test-cuda-trace               the CUDA paths traced without a GPU: 2 min, 5 GB in .venv-cuda"
+	@echo "make test-gpu                      what works and how fast on the GPU of this machine, 10 minutes;"
+	@echo "                                   with a Python that has torch: make test-gpu PYTHON=<path>"
 	@echo "make install [EXPERIMENT=]         virtual environment in .venv with what 'make reproduce' needs"
 	@echo "make install-dev                   the same with what tests, lint and lock need"
 	@echo "make lint                          style, types and workflow checks"
@@ -142,6 +145,25 @@ test-unit: install-dev
 # A Slurm of its own on this machine: apt-get install slurm-wlm munge, as root.
 test-slurm: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/end_to_end/test_slurm.py
+
+# A CUDA build of torch needs no driver to work out shapes, types and devices. Three equal signs: the
+# version as it is, no local one of the CPU.
+CUDA_BIN := .venv-cuda/bin
+.venv-cuda/.installed: requirements.lock
+	@echo "A CUDA build of torch goes into .venv-cuda, 5 GB with what it needs: some minutes, by the network."
+	$(PYTHON) -m venv .venv-cuda
+	grep -v ^torch== requirements.lock > .venv-cuda/constraints.txt
+	PIP_DISABLE_PIP_VERSION_CHECK=1 $(CUDA_BIN)/pip install --no-compile -c .venv-cuda/constraints.txt \
+	  "$$(sed -n 's/^torch==/torch===/p' requirements.lock)" \
+	  accelerate datasets hypothesis numpy psutil pydantic pytest pyyaml transformers
+	@touch $@
+
+test-cuda-trace: .venv-cuda/.installed
+	$(CUDA_BIN)/python -m pytest -m cuda_trace tests/cuda_trace
+
+# Needs of Python packages only torch, transformers, accelerate, numpy, psutil, safetensors and tqdm.
+test-gpu:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu
 
 lint: install-dev
 	$(BIN)/ruff check .
