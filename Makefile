@@ -53,7 +53,7 @@ help:
 	@echo "make test                          install the development tools as well, run the tests"
 	@echo "make test-unit                     the unit tests only, for use between edits"
 	@echo "make test-slurm                    the ci experiment through a Slurm started for it (root, slurm-wlm)"
-	@echo "make test-cuda-trace               the CUDA paths traced without a GPU: 2 min, 5 GB in .venv-cuda"
+	@echo "make test-cuda-trace               the CUDA paths traced without a GPU: 4 min, 5 GB in .venv-cuda"
 	@echo "make test-gpu                      what works and how fast on the GPU of this machine, 10 minutes;"
 	@echo "                                   with a Python that has torch: make test-gpu PYTHON=<path>"
 	@echo "make install [EXPERIMENT=]         virtual environment in .venv with what 'make reproduce' needs"
