@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Policy = Callable[[int], float | None]
 """Requests waiting -> tau; None is one-token mode, the paper's tau = 1."""
 
-INTERVAL = 0.1  # seconds between two entries of a timeline
+ENTRIES = 50  # of a timeline, while requests arrive
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,19 @@ def serve(
     *,
     max_new_tokens: int,
     clock: Any = time,
-    interval: float = INTERVAL,
+    interval: float | None = None,
 ) -> tuple[list[Served], list[dict[str, Any]]]:
     """Feed the requests to the engine as they arrive, until all are answered.
 
     Args:
         clock: has ``perf_counter`` and ``sleep``, as the module ``time``.
+        interval: seconds between two entries of the timeline; default a share of the trace.
 
     Returns:
         The requests in order of arrival, and the timeline: every ``interval`` seconds tau, the
         requests that wait and run, and the tokens per second since the entry before.
     """
+    interval = arrivals[-1].time / ENTRIES if interval is None else interval
     desk = _Desk(engine, prompts, deque(arrivals), policy, max_new_tokens, clock)
     timeline: list[dict[str, Any]] = []
     with attention_of(engine.cached.model):
