@@ -268,19 +268,25 @@ class Prices:
 
     def _measurement(self, name: str) -> Price | None:
         speed = self.experiment.speed
-        part = speed and speed.parts()[name]
+        if speed is None:
+            return None
+        part = speed.parts()[name]
+        timed = [model for key, model in speed.models().items() if key.startswith(f"{name}.")]
+        shapes = {model: self.shape(self.experiment.models[model].scale) for model in timed}
+        known = {model: shape for model, shape in shapes.items() if shape is not None}
+        if len(known) < len(shapes):
+            return None
         if isinstance(part, WallClock):
-            return self._wall_clock(part)
+            return self._wall_clock(part, known[part.model])
         if isinstance(part, Speculative):
             # One question at a time, a forward for every token: those of the draft are the more.
-            target = self._shape_of(part.pairs[0].target)
+            target = known[part.pairs[0].target]
             passes = len(part.pairs) * (1 + min(self.rounds, part.rounds))
             return self._decoded("hf", target, 1, passes * part.questions, 1)
         if isinstance(part, LiveTau):
             # Three policies: tau of 1, a low tau, tau by the load, which slots sit out when quiet.
             requests = 3 * part.traces * part.requests / part.quiet_load
-            shape = self._shape_of(part.model)
-            return self._decoded("autoregressive", shape, part.slots, requests, 1)
+            return self._decoded("autoregressive", known[part.model], part.slots, requests, 1)
         return None
 
     def wall_clock_conditions(self, part: WallClock) -> list[tuple[str, float]]:
@@ -301,8 +307,7 @@ class Prices:
                 found.append((method, halfway if method == "window" else block))
         return found
 
-    def _wall_clock(self, part: WallClock) -> Price | None:
-        shape = self._shape_of(part.model)
+    def _wall_clock(self, part: WallClock, shape: str) -> Price | None:
         prices = [
             self._decoded(method, shape, batch, passes * part.questions_at(batch), forwarded)
             for batch, rounds in part.rounds.items()
@@ -328,11 +333,6 @@ class Prices:
     def _answer(self) -> float:
         speed = self.experiment.speed
         return min(ANSWER_TOKENS, speed.max_new_tokens) if speed else ANSWER_TOKENS
-
-    def _shape_of(self, model: str) -> str:
-        """Of a model that is timed; the paper's scale that it stands for, if it is a stand-in."""
-        scale = self.experiment.models[model].scale
-        return self.shape(scale) or self.experiment.scales[scale].stands_for
 
 
 def _sum(prices: Iterable[Price]) -> Price:

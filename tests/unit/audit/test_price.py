@@ -243,3 +243,10 @@ def test_the_docs_have_the_memory_that_the_tool_prints():
     tool = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(tool)
     assert tool.table() in (ROOT / "docs/running-the-paper.md").read_text()
+
+
+def test_an_experiment_without_the_papers_models_has_no_price():
+    tiny = load_experiment(ROOT / "config/tiny.yaml")
+    for stage in MEASUREMENTS:
+        assert prices(tiny).of(job(stage, "")) is None
+        assert price_table([job(stage, "")], prices(tiny), HOURS) == []
