@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -13,13 +11,7 @@ from mars.decoding.gpu import CompiledBackbone
 from tests.cuda_trace.fake_gpu import DEVICE, FakeGpu
 from tests.cuda_trace.models import MASK, qwen
 
-
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    counters.clear()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def test_the_decoder_stack_is_one_graph_per_kind_of_shape() -> None:

@@ -7,7 +7,6 @@ a real device, and flex attention has a backward on GPUs only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -29,12 +28,7 @@ def traced_whole(function: Any, **_: Any) -> Any:
     return compile_for_real(function, backend="eager", fullgraph=True)
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler() -> Iterator[None]:
-    torch.compiler.reset()
-    counters.clear()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def test_rows_and_block_mask_never_wait_for_the_device() -> None:

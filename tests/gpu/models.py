@@ -22,9 +22,9 @@ def shape_of(name: str, layers: int | None = None) -> Decoder:
     return decoder if layers is None else replace(decoder, layers=layers)
 
 
-def random_weights(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> Qwen2ForCausalLM:
-    """A Qwen2 model of this shape, made on the device."""
-    config = Qwen2Config(
+def config_of(decoder: Decoder) -> Qwen2Config:
+    """A Qwen2 model of this shape."""
+    return Qwen2Config(
         vocab_size=decoder.vocabulary,
         hidden_size=decoder.hidden,
         intermediate_size=decoder.intermediate,
@@ -37,9 +37,13 @@ def random_weights(decoder: Decoder, dtype: torch.dtype, device: torch.device) -
         eos_token_id=None,
         pad_token_id=None,
     )
+
+
+def random_weights(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> Qwen2ForCausalLM:
+    """A Qwen2 model of this shape, made on the device."""
     torch.manual_seed(0)
     with default_dtype(dtype), device:
-        return Qwen2ForCausalLM(config).eval()
+        return Qwen2ForCausalLM(config_of(decoder)).eval()
 
 
 @contextmanager

@@ -46,22 +46,11 @@ from mars.training.cost import (
 from mars.training.dual_stream import Stream, autoregressive_stream, mars_stream
 from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import Rows, pack
+from tests.gpu.models import config_of
 from tests.support.little_models import little_config
 
 MASK = 1
 LITTLE = {"vocab_size": 96, "num_attention_heads": 6, "hidden_size": 48, "head_dim": 8}
-
-
-def config_of(decoder: Decoder) -> Qwen2Config:
-    return Qwen2Config(
-        vocab_size=decoder.vocabulary,
-        hidden_size=decoder.hidden,
-        intermediate_size=decoder.intermediate,
-        num_hidden_layers=decoder.layers,
-        num_attention_heads=decoder.heads,
-        num_key_value_heads=decoder.kv_heads,
-        tie_word_embeddings=decoder.tied,
-    )
 
 
 def packed_row(length: int = 128) -> Rows:
