@@ -75,11 +75,12 @@ class GpuSpeed:
         Args:
             method: a key of ``TIMED``.
             forwarded: tokens that a sequence forwards in a step.
-            per_forward: new tokens of these; both count where nothing was measured.
+            per_forward: new tokens of these; random weights, of which speed is measured, give one.
         """
         if known := decodings(self.results, shape, method):
             nearest = min(known, key=lambda one: abs(log(one.batch / batch)))
-            return Known(nearest.tokens_per_second * batch / nearest.batch, CALIBRATED)
+            rate = nearest.tokens_per_second * batch / nearest.batch
+            return Known(rate * per_forward, CALIBRATED)
         decoder = DECODERS[shape]
         read = decoder.parameters - (0 if decoder.tied else decoder.embedding)
         reading = BFLOAT16 * read / (BANDWIDTH_SHARE * BANDWIDTH)

@@ -43,6 +43,8 @@ def test_a_measured_gpu_replaces_the_assumptions():
     assert twice == pytest.approx(2 * seconds)
     rate, basis = measured(0.2).tokens_per_second("7B", "cursor", 16, forwarded=4, per_forward=1)
     assert (rate, basis) == (160, CALIBRATED)
+    fast = measured(0.2).tokens_per_second("7B", "cursor", 16, forwarded=4, per_forward=1.5)
+    assert fast.value == 240  # a GPU is measured at one token per forward
     unknown = measured(0.2).tokens_per_second("0.5B", "cursor", 16, forwarded=4, per_forward=1)
     assert unknown.basis == MODELLED
 
