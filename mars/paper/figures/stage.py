@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mars.config.experiment import Benchmark, Evaluation, Experiment, Setting
@@ -17,6 +17,7 @@ from mars.paper.specs import (
     identities,
     paper_scales,
 )
+from mars.provenance.files import read_json
 from mars.provenance.stage import Job, Spec, Stage
 
 # --- Figure 1 -----------------------------------------------------------------------------------
@@ -148,6 +149,58 @@ def draw_figure6(spec: Selection, job: Job) -> list[Path]:
     return acceptance.draw(evaluations, job.output)
 
 
+# --- MARS against longer AR SFT -----------------------------------------------------------------
+
+
+class ComputeSpec(Selection):
+    """The AR SFT and MARS models, and which each was trained from."""
+
+    parents: dict[str, str | None]
+
+
+def compute(experiment: Experiment) -> ComputeSpec:
+    """The evaluated models that were trained here, in one-token mode."""
+    trained = set(experiment.trained_models())
+    models = [*_published_training(experiment, "ar_sft"), *_published_training(experiment, "mars")]
+    shown = [name for name in models if name in trained and experiment.models[name].ar_weight > 0]
+    swept = _swept(experiment, shown, [one.title for one in experiment.benchmarks.values()])
+    plain = {name: one for name, one in experiment.settings.items() if one.plain}
+    parents = {name: experiment.models[name].parent for name in experiment.trained_models()}
+    return ComputeSpec(**{**dict(swept), "settings": plain}, parents=parents)
+
+
+def compute_inputs(experiment: Experiment) -> list[str]:
+    """Evaluations of the models, records of their trainings and of those before."""
+    spec = compute(experiment)
+    chains = {one for name in spec.models for one in _fine_tunings(name, spec.parents)}
+    evaluated = [f"evaluations/{name}/manifest.json" for name in sorted(spec.models)]
+    return [*evaluated, *(f"provenance/train/{name}.json" for name in sorted(chains))]
+
+
+def _fine_tunings(model: str, parents: Mapping[str, str | None]) -> list[str]:
+    """A model and those that it comes from, up to the base model."""
+    chain = []
+    name: str | None = model
+    while name is not None and parents.get(name) is not None:
+        chain.append(name)
+        name = parents[name]
+    return chain
+
+
+def draw_compute(spec: ComputeSpec, job: Job) -> list[Path]:
+    from mars.paper.figures import compute as drawing
+
+    records = {file.stem: read_json(file) for file in job.inputs.of("trainings")}
+    tokens = {
+        name: float(
+            sum(records[one]["facts"]["tokens"] for one in _fine_tunings(name, spec.parents))
+        )
+        for name in spec.models
+    }
+    evaluations = Evaluations.read(spec, job.inputs.folders("evaluations"))
+    return drawing.draw(evaluations, tokens, job.output)
+
+
 # --- what the input files say all of ------------------------------------------------------------
 
 
@@ -219,6 +272,14 @@ FIGURES = (
         "at the small scale, as the threshold of each metric is loosened from left to right. Bars "
         "are one standard error. The paper shows this only as a plot, so there are no published "
         "numbers to compare with.",
+    ),
+    Artefact(
+        Stage("compute", ComputeSpec, compute, draw_compute, compute_inputs, "figure"),
+        title="MARS and longer AR SFT",
+        caption="Average accuracy (%) in one-token mode against the tokens that fine-tuning has "
+        "read, in both streams and in all stages after the base model. Bars are 95 % intervals "
+        "over questions and, where a model was trained several times, over trainings; dashes are "
+        "single trainings.",
     ),
     Artefact(
         Stage("heat_map", Spec, nothing, draw_heat_map, Measurement("wall_clock"), "figure"),
