@@ -86,6 +86,7 @@ def write_page(spec: ReportSpec, results: Path) -> Path:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters["number"] = _rounded
+    environment.filters["code"] = _code
     environment.tests["a_number"] = lambda text: _number(text) is not None
     jobs = sorted({m.record: m for m in made.values()}.values(), key=lambda m: m.started)
     page = environment.from_string(TEMPLATE.read_text()).render(
@@ -211,3 +212,8 @@ def _rounded(text: str) -> str:
     """A number of a CSV in three or four digits; words as they are."""
     value = _number(text)
     return text if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _code(text: str) -> Markup:
+    """Text whose words between backticks are code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))

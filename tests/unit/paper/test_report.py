@@ -35,7 +35,7 @@ CLAIM = {
     "claim": "Faster & <b>better</b>",
     "verdict": "does not hold",
     "scope": "of this training",
-    "evidence": "1.2 ± 0.3 against 1.5",
+    "evidence": "1.2 ± 0.3 against <1.5> of `generate`",
     "artefact": "tables/table2",
     "caveat": "Small models.",
     "rule": "Holds unless it is slower.",
@@ -140,7 +140,7 @@ def test_numbers_words_and_verdicts_are_those_of_the_files(page: Page):
     for words in ("61.2 ± 3.4", "32.8", "AR SFT <5 ep>", "A note."):
         assert words in page.text
     assert "Faster & <b>better</b>: ✗ does not hold" in page.text
-    assert "1.2 ± 0.3 against 1.5" in page.text
+    assert "1.2 ± 0.3 against <1.5> of generate" in page.text, "words between backticks are code"
     assert "Small models." in page.text
     assert "Rule: Holds unless it is slower." in page.text
     assert "61.2 ± 3.40" in page.text  # of the comparison
