@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
 from mars.paper.evaluations import Evaluations, ModelAndSetting
-from mars.paper.figures.style import BLACK, COLOURS, MARKERS, PAGE, add_tip, figure_for
+from mars.paper.figures.pareto import look
+from mars.paper.figures.style import BLACK, PAGE, add_tip, figure_for
 from mars.paper.figures.sweep import say_not_run
 from mars.paper.published import AVERAGE, SCALES, STAGE_EPOCHS
 from mars.paper.specs import ModelIdentity
@@ -27,6 +28,7 @@ class Trained(NamedTuple):
     """One model: what its fine-tuning read, and its average accuracy in percent, and by seed."""
 
     scale: str
+    block_size: int | None
     label: str
     model: str
     tokens: float
@@ -57,7 +59,7 @@ def draw(evaluations: Evaluations, tokens: Mapping[str, float], output: Path) ->
         }
         if handles:
             figure.legend(handles.values(), handles, loc="outside lower center", ncols=5)
-    columns = ("scale", "label", "model", "tokens", "accuracy", "stderr", "seeds")
+    columns = ("scale", "block_size", "label", "model", "tokens", "accuracy", "stderr", "seeds")
     rows = [[*point[:-1], ";".join(map(str, point.seeds))] for point in points]
     write_atomic(output / "compute.csv", csv_text(columns, rows))
     return [*files, output / "compute.csv"]
@@ -74,8 +76,9 @@ def trained_models(evaluations: Evaluations, tokens: Mapping[str, float]) -> lis
             scale = spec.scales[model.scale].stands_for
             read = tokens[name]
             values = (found.value, found.stderr, found.seeds)
-            points.append(Trained(scale, _label(model), name, read, *values))
-    return points
+            size = model.block_size
+            points.append(Trained(scale, size, _label(model), name, read, *values))
+    return sorted(points, key=lambda point: (point.scale, point.block_size or 0, point.tokens))
 
 
 def _label(model: ModelIdentity) -> str:
@@ -85,25 +88,26 @@ def _label(model: ModelIdentity) -> str:
     return "AR SFT" if epochs == STAGE_EPOCHS else f"AR SFT ({epochs} ep)"
 
 
+def _look(point: Trained) -> dict[str, Any]:
+    """As in Figure 3; AR SFT in black, that of more epochs as a square."""
+    if point.block_size is not None:
+        return {**look(point.block_size, True), "linestyle": "none"}
+    marker = "o" if point.label == "AR SFT" else "s"
+    return {"color": BLACK, "marker": marker, "markerfacecolor": "white", "linestyle": "none"}
+
+
 def _panel(panel: Axes, points: list[Trained]) -> None:
     if not points:
         say_not_run(panel)
         panel.set(xticks=[], yticks=[])
-    for number, point in enumerate(points):
-        ar = point.label.startswith("AR")
-        colour = BLACK if ar else COLOURS[number % (len(COLOURS) - 1)]
-        millions = point.tokens / 1e6
+    for point in points:
+        shown = _look(point)
+        millions, bar = point.tokens / 1e6, SURE * (point.stderr or 0)
         panel.errorbar(
-            [millions],
-            [point.accuracy],
-            yerr=[SURE * (point.stderr or 0)],
-            fmt=MARKERS[number % len(MARKERS)],
-            color=colour,
-            label=point.label,
-            markerfacecolor="white" if ar else colour,
-            markersize=5,
+            [millions], [point.accuracy], yerr=[bar], label=point.label, markersize=5, **shown
         )
-        panel.plot([millions] * len(point.seeds), point.seeds, "_", color=colour, markersize=7)
+        dashes = {"marker": "_", "color": shown["color"], "markersize": 7, "linestyle": "none"}
+        panel.plot([millions] * len(point.seeds), point.seeds, **dashes)
         error = "" if point.stderr is None else f" ± {point.stderr:.1f}"
         text = f"{point.label}: {point.accuracy:.1f}{error} %, {millions:.2f} million tokens"
         add_tip(panel, millions, point.accuracy, text)
