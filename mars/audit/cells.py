@@ -17,6 +17,7 @@ from mars.audit.record_graph import Link, Problem, RecordGraph, worst
 from mars.errors import UserError
 from mars.evaluation.stage import cell_spec
 from mars.paper.artefacts import ARTEFACTS
+from mars.paper.specs import seeds_of
 from mars.paper.tables.table import NONE, NOT_RUN
 from mars.paper.tables.tidy_csv import full_row_name
 from mars.provenance.files import canonical_json, read_json, read_jsonl
@@ -188,18 +189,15 @@ class Tables:
         score of a record (then the chain of hashes alone vouches for it).
         """
         against, _, setting = cell.against.partition("/")
-        others = self._seeds(against)
+        models = self.records.experiment.models
+        others = seeds_of(against, models)
         derived = []
-        for number, name in enumerate(self._seeds(cell.model)):
+        for number, name in enumerate(seeds_of(cell.model, models)):
             other = f"{others[min(number, len(others) - 1)]}/{setting}"
             derived.append(self._derive_one(replace(cell, model=name, against=other)))
         values = [value for value, _ in derived]
         sources = [file for _, files in derived for file in files]
         return None if None in values else math.fsum(values) / len(values), sources
-
-    def _seeds(self, model: str) -> list[str]:
-        models = self.records.experiment.models
-        return [model, *(name for name, one in models.items() if one.seed_of == model)]
 
     def _derive_one(self, cell: CellLine) -> tuple[Any, list[str]]:
         file = self._evaluation(cell.model, cell.setting, cell.benchmark)

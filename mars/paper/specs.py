@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mars.config.experiment import Benchmark, Data, Experiment, Setting
+from mars.config.experiment import Benchmark, Data, Experiment, Model, Setting
 from mars.provenance.stage import Spec, Stage
 
 OPENED = {"table": ("csv", "md", "tex"), "figure": ("pdf", "png")}
@@ -90,7 +90,7 @@ class ModelIdentity(Spec):
     seed_of: str | None = None
 
 
-def seeds_of(model: str, models: Mapping[str, ModelIdentity]) -> list[str]:
+def seeds_of(model: str, models: Mapping[str, ModelIdentity | Model]) -> list[str]:
     """The trainings of a model, one for each of its seeds that is here, itself first."""
     return [model, *(name for name, one in models.items() if one.seed_of == model)]
 
