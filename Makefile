@@ -34,7 +34,7 @@ SMOLLM2   := $(call stamp,smollm2)
 DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev fetch reproduce report plan audit test test-unit test-slurm \
+.PHONY: help install install-dev fetch reproduce report plan audit test test-unit test-properties test-slurm \
         test-cuda-trace test-gpu lint lock known-experiment
 
 help:
@@ -141,6 +141,11 @@ test: install-dev
 
 test-unit: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal tests/unit
+
+# New random examples, a thousand per property where a test sets no number: some minutes.
+test-properties: install-dev
+	HYPOTHESIS_PROFILE=search OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal \
+	  $$(grep -rl --include='*.py' '@given' tests/unit)
 
 # A Slurm of its own on this machine: apt-get install slurm-wlm munge, as root.
 test-slurm: install-dev

@@ -29,9 +29,18 @@ from tests.support.waiting import end_of, started, wait
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# An example may take as long as it takes on a busy machine.
-settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("no clock")
+# An example may take as long as it takes on a busy machine. `make test` draws the same examples
+# every time, so that it fails for whoever broke something; `make test-properties` looks for new ones.
+settings.register_profile(
+    "same",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+)
+settings.register_profile(
+    "search", settings.get_profile("same"), derandomize=False, max_examples=1000, print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")
