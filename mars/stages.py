@@ -7,7 +7,7 @@ from typing import Any
 from mars.checkpoints.stage import IMPORT_BASE, IMPORT_RELEASED
 from mars.data.stage import FETCH_DATASET, GENERATE_DATA, TOKENIZE, TRAIN_TOKENIZER
 from mars.errors import UserError
-from mars.evaluation.stage import EVALUATE
+from mars.evaluation.stage import EVALUATE, PROBE
 from mars.paper.artefacts import ARTEFACTS
 from mars.paper.stage import CLAIMS, COMPARISON, REPORT
 from mars.provenance.stage import Stage
@@ -16,7 +16,7 @@ from mars.training.stage import PRETRAIN, TRAIN
 
 _ALL: list[Stage[Any]] = [
     *(GENERATE_DATA, FETCH_DATASET, TRAIN_TOKENIZER, TOKENIZE),
-    *(IMPORT_BASE, IMPORT_RELEASED, PRETRAIN, TRAIN, EVALUATE),
+    *(IMPORT_BASE, IMPORT_RELEASED, PRETRAIN, TRAIN, EVALUATE, PROBE),
     *MEASURE.values(),
     *(artefact.stage for artefact in ARTEFACTS.values()),
     *(COMPARISON, CLAIMS, REPORT),

@@ -30,7 +30,7 @@ from tests.support.waiting import end_of, started, wait
 ROOT = Path(__file__).resolve().parents[1]
 
 # An example may take as long as it takes on a busy machine. `make test` draws the same examples
-# every time, so that it fails for whoever broke something; `make test-properties` looks for new ones.
+# every time, so that it fails for whoever broke something; `make test-properties` looks for more.
 settings.register_profile(
     "same",
     deadline=None,

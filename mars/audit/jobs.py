@@ -17,7 +17,7 @@ from mars.stages import STAGES
 WILDCARDS: dict[str, tuple[str, ...]] = {
     "fetch_dataset": ("repository",),
     "tokenize": ("scale", "kind"),
-    **dict.fromkeys(("import_checkpoint", "pretrain", "train", "evaluate"), ("model",)),
+    **dict.fromkeys(("import_checkpoint", "pretrain", "train", "evaluate", "probe"), ("model",)),
     "measure": ("part",),
     **dict.fromkeys(("table", "figure"), ("artefact",)),
 }
@@ -71,6 +71,8 @@ def _maker(experiment: Experiment, file: str) -> tuple[str, Target]:
             return rule, {"model": path.stem}
         case ("evaluations", model, _):
             return "evaluate", {"model": model}
+        case ("probes", model, _):
+            return "probe", {"model": model}
         case ("speed", part, _):
             return "measure", {"part": part}
         case ("tables" | "figures" as folder, _):

@@ -307,6 +307,14 @@ class Evaluated(Strict):
     benchmarks: list[Name] | None = Field(None, description="of `benchmarks`; null: all")
 
 
+class Probe(Strict):
+    """What each place of the decoding window predicts, along the models' own answers."""
+
+    benchmark: Name = Field(description="whose questions are asked")
+    questions: PositiveInt = Field(64, description="first N of the benchmark")
+    models: list[Name] = Field(description="of `models`: trained by mars, with all their seeds")
+
+
 class WallClock(Strict):
     """Table 5 and the heat map: decoding methods, batch sizes, granularities of the block cache."""
 
@@ -471,6 +479,7 @@ class Experiment(Strict):
     evaluation: Evaluation = Field(description="the protocol that all evaluations share")
     settings: dict[Name, Setting] = Field(description="ways to decode")
     evaluate: list[Evaluated] = Field(description="which models run under which settings")
+    probe: Probe | None = Field(None, description="what masks predict; null: not looked at")
     speed: Speed | None = Field(None, description="wall-clock measurements; null: none")
     artefacts: list[Annotated[str, Field(json_schema_extra=_registered)]] = Field(
         description="tables and figures to make, beside comparison, claims and report"
@@ -507,6 +516,11 @@ class Experiment(Strict):
             for key, names in group.model_dump(exclude_none=True).items():
                 for name in names:
                     _expect(name, known[key], f"evaluate[{index}].{key}")
+        for name in self.artefacts:
+            needed = _artefacts()[name].needs
+            if needed and self.measured(needed) is None:
+                raise ValueError(f"`artefacts` has {name}, which needs `{needed}`")
+        self._check_probe()
         self._check_speed()
         return self
 
@@ -525,12 +539,18 @@ class Experiment(Strict):
                 )
             chain.append(parent)
 
+    def _check_probe(self) -> None:
+        """What is probed exists and has masks."""
+        if self.probe is None:
+            return
+        _expect(self.probe.benchmark, self.benchmarks, "probe.benchmark")
+        for name in self.probe.models:
+            _expect(name, self.models, "probe.models")
+            if self.models[name].method != "mars":
+                raise ValueError(f"`probe.models` has {name!r}; only models of mars have masks")
+
     def _check_speed(self) -> None:
-        """What is timed exists and can be timed; what is timed for an artefact is configured."""
-        for name in self.artefacts:
-            part = _artefacts()[name].timed
-            if part and (self.speed is None or self.speed.parts()[part] is None):
-                raise ValueError(f"`artefacts` has {name}, which needs `speed.{part}`")
+        """What is timed exists and can be timed."""
         if self.speed is None:
             return
         _expect(self.speed.benchmark, self.benchmarks, "speed.benchmark")
@@ -551,6 +571,12 @@ class Experiment(Strict):
         except ValidationError as error:
             raise ValueError(_sentence(error, f"models.{name}.training.").rstrip(".")) from error
         return training.model_copy(update={"epochs": training.epochs * model.epochs_factor})
+
+    def measured(self, section: str) -> Probe | WallClock | Speculative | LiveTau | None:
+        """The section of a measurement: `probe`, or a part of `speed` such as `speed.live_tau`."""
+        if section == "probe":
+            return self.probe
+        return self.speed.parts()[section.removeprefix("speed.")] if self.speed else None
 
     @property
     def generated(self) -> bool:

@@ -73,9 +73,9 @@ def expect_what_is_removed(content: Any, overlay: Any, file: Path) -> None:
 def without_removed(content: Any) -> Any:
     """The experiment without the entries that an overlay has set to null.
 
-    A removed scale takes its models and resources with it, `evaluate` keeps what is left, and
-    measurements of removed models go together with their artefacts. A model whose parent was
-    removed stays, and validation reports it.
+    A removed scale takes its models and resources with it, `evaluate` and `probe` keep what is
+    left, and measurements of removed models go together with their artefacts. A model whose parent
+    was removed stays, and validation reports it.
     """
     from mars.paper.artefacts import ARTEFACTS
 
@@ -93,11 +93,12 @@ def without_removed(content: Any) -> Any:
         kept["evaluate"] = [group for group in left if [] not in group.values()]
     if isinstance(speed := content.get("speed"), dict):
         kept["speed"] = _timed_still(speed, gone["models"])
-        kept["artefacts"] = [
-            name
-            for name in content.get("artefacts", [])
-            if name not in ARTEFACTS or kept["speed"].get(ARTEFACTS[name].timed, True) is not None
-        ]
+    if isinstance(probe := content.get("probe"), dict):
+        models = _without(probe.get("models"), gone["models"])
+        kept["probe"] = {**probe, "models": models} if models else None
+    if isinstance(artefacts := content.get("artefacts"), list):
+        lost = {name for name, one in ARTEFACTS.items() if one.needs and _is_gone(one.needs, kept)}
+        kept["artefacts"] = _without(artefacts, lost)
     resources = content.get("resources")
     if isinstance(resources, dict) and isinstance(resources.get("training"), dict):
         training = _without(resources["training"], gone["scales"])
@@ -110,6 +111,13 @@ def _without(entries: Any, gone: set[str]) -> Any:
     if isinstance(entries, dict):
         return {name: entry for name, entry in entries.items() if name not in gone}
     return [name for name in entries if name not in gone] if isinstance(entries, list) else entries
+
+
+def _is_gone(section: str, kept: dict[str, Any]) -> bool:
+    """Whether a measurement, `probe` or `speed.<part>`, went with removed models."""
+    *above, last = section.split(".")
+    holder = kept.get(above[0], {}) if above else kept
+    return holder.get(last, True) is None
 
 
 def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:

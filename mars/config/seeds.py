@@ -48,7 +48,8 @@ def with_seeds(content: Any, origin: str) -> Any:
     evaluate = (
         [_all_seeds(group, seeds) for group in groups] if isinstance(groups, list) else groups
     )
-    return {**content, "models": written, "evaluate": evaluate}
+    probe = _all_seeds(content.get("probe"), seeds)
+    return {**content, "models": written, "evaluate": evaluate, "probe": probe}
 
 
 def _seeds_of(name: str, content: dict[str, Any], origin: str) -> list[int]:
@@ -90,7 +91,7 @@ def _with_seed(
 
 
 def _all_seeds(group: Any, seeds: dict[str, list[int]]) -> Any:
-    """A section of `evaluate` that names every training of its models."""
+    """A section of `evaluate`, or `probe`, that names every training of its models."""
     if not isinstance(group, dict) or not isinstance(group.get("models"), list):
         return group
     models = []

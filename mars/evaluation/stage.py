@@ -1,4 +1,5 @@
-"""The stage "evaluate": one model, all of its settings and benchmarks in one process."""
+"""The stages that ask a model questions: "evaluate", all of its settings and benchmarks in one
+process, and "probe", what each place of its decoding window predicts."""
 
 from __future__ import annotations
 
@@ -9,8 +10,11 @@ from typing import Any
 from mars.config.experiment import Benchmark, Evaluation, Experiment, Setting
 from mars.data.stage import data_manifests
 from mars.decoding.methods import METHODS
+from mars.errors import UserError
 from mars.provenance.files import canonical_json, sha256_file, sha256_text
 from mars.provenance.stage import Job, JobSpec, Spec, Stage
+
+TASK_FILES = (".yaml", ".yml")
 
 
 class EvaluationSpec(Spec):
@@ -42,7 +46,7 @@ def resolve(experiment: Experiment, model: str) -> EvaluationSpec:
         right_shift=entry.right_shift,
         cells=cells,
         benchmarks=benchmarks,
-        task_files={n: _hash_of_task(t) for n, t in tasks.items() if t.suffix in (".yaml", ".yml")},
+        task_files={n: _hash_of_task(t) for n, t in tasks.items() if t.suffix in TASK_FILES},
         settings={name: experiment.settings[name] for name in cells},
         evaluation=experiment.evaluation,
         generated_data=experiment.generated,
@@ -111,3 +115,53 @@ def run(spec: EvaluationSpec, job: Job) -> None:
 # What lm-eval imports for a Hugging Face model and for IFEval, and does not require.
 PACKAGES = ("accelerate", "immutabledict")
 EVALUATE = Stage("evaluate", EvaluationSpec, resolve, run, inputs, packages=PACKAGES)
+
+
+# --- probe --------------------------------------------------------------------------------------
+
+
+class ProbeSpec(Spec):
+    """Whose windows are looked at, and along the answers to which questions."""
+
+    block_size: int
+    benchmark: Benchmark
+    task_file: str | None  # the hash of the benchmark's definition, if it is defined in a file
+    evaluation: Evaluation
+    generated_data: bool
+
+
+def resolve_probe(experiment: Experiment, model: str) -> ProbeSpec:
+    """What the probe of a model depends on.
+
+    Raises:
+        UserError: the experiment does not probe this model.
+    """
+    probe, block_size = experiment.probe, experiment.models[model].block_size
+    if probe is None or model not in probe.models or block_size is None:
+        raise UserError(f"{experiment.experiment} does not probe {model}; see `probe.models`.")
+    benchmark = experiment.benchmarks[probe.benchmark]
+    task = Path(benchmark.task)
+    return ProbeSpec(
+        block_size=block_size,
+        benchmark=benchmark.model_copy(update={"limit": probe.questions}),
+        task_file=_hash_of_task(task) if task.suffix in TASK_FILES else None,
+        evaluation=experiment.evaluation,
+        generated_data=experiment.generated,
+    )
+
+
+def probe_inputs(experiment: Experiment, model: str) -> list[str]:
+    """The checkpoint and the questions, by path inside the folder of results."""
+    used = [experiment.benchmarks[experiment.probe.benchmark].dataset] if experiment.probe else []
+    return [f"checkpoints/{model}/manifest.json", *data_manifests(experiment, used)]
+
+
+def run_probe(spec: ProbeSpec, job: Job) -> None:
+    """Write what each place of the window predicts along the model's own answers."""
+    from mars.evaluation.probe import probe
+
+    checkpoint = job.inputs.folder("checkpoints")
+    probe(spec, checkpoint=checkpoint, hub=job.inputs.hub, output=job.output)
+
+
+PROBE = Stage("probe", ProbeSpec, resolve_probe, run_probe, probe_inputs, packages=PACKAGES)

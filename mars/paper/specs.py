@@ -23,7 +23,7 @@ class Artefact:
     Attributes:
         title: on the page.
         compared: the number of the paper's table that its cells are compared with.
-        timed: the part of the section `speed` that it shows.
+        needs: the section of the configuration whose measurement it shows, as `speed.wall_clock`.
         from_evaluations: whether its cells can be derived from evaluation records.
         listed: whether the configuration lists it; else it is made when there is what it shows.
     """
@@ -32,7 +32,7 @@ class Artefact:
     title: str
     caption: str
     compared: int | None = None
-    timed: str | None = None
+    needs: str | None = None
     from_evaluations: bool = False
     listed: bool = True
 

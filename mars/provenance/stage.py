@@ -72,6 +72,7 @@ PLACES = {
     "tokens": ("data/tokens/*/*/manifest.json",),
     "checkpoints": ("checkpoints/*/manifest.json",),
     "evaluations": ("evaluations/*/manifest.json",),
+    "probes": ("probes/*/manifest.json",),
     "speed": ("speed/*/manifest.json",),
     "tables": ("tables/*.csv",),
     "shown": ("claims.json", "comparison.csv", "tables/*.jsonl", "figures/*.png"),

@@ -23,6 +23,23 @@ use rule stage as evaluate with:
         "Evaluate {wildcards.model}"
 
 
+# What each place of the decoding window predicts.
+use rule evaluate as probe with:
+    input:
+        inputs_of("probe"),
+    output:
+        made=f"{RESULTS}/probes/{{model}}/manifest.json",
+        record=f"{RESULTS}/provenance/probe/{{model}}.json",
+    log:
+        f"{RESULTS}/logs/probe/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/logs/probe/{{model}}.tsv"
+    params:
+        spec=spec_of("probe"),
+    message:
+        "Probe the masks of {wildcards.model}"
+
+
 # Whoever times something wants the machine for itself: here all cores, of which every other job
 # needs one; of a cluster a node. These jobs come after everything that is not timed.
 use rule evaluate as measure with:

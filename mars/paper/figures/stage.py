@@ -17,7 +17,7 @@ from mars.paper.specs import (
     identities,
     paper_scales,
 )
-from mars.provenance.files import read_json
+from mars.provenance.files import read_json, read_jsonl
 from mars.provenance.stage import Job, Spec, Stage
 
 # --- Figure 1 -----------------------------------------------------------------------------------
@@ -201,6 +201,40 @@ def draw_compute(spec: ComputeSpec, job: Job) -> list[Path]:
     return drawing.draw(evaluations, tokens, job.output)
 
 
+# --- what masks predict -------------------------------------------------------------------------
+
+
+class MasksSpec(Spec):
+    """The block size of every model that is probed."""
+
+    block_sizes: dict[str, int]
+
+
+def masks(experiment: Experiment) -> MasksSpec:
+    """The models of the section `probe`, each with all its seeds."""
+    names = experiment.probe.models if experiment.probe else []
+    sizes = {name: experiment.models[name].block_size for name in names}
+    return MasksSpec(block_sizes={name: size for name, size in sizes.items() if size is not None})
+
+
+def masks_inputs(experiment: Experiment) -> list[str]:
+    """What was found at each model's masks, and how long it was trained."""
+    names = masks(experiment).block_sizes
+    probed = [f"probes/{name}/manifest.json" for name in names]
+    return [*probed, *(f"provenance/train/{name}.json" for name in names)]
+
+
+def draw_masks(spec: MasksSpec, job: Job) -> list[Path]:
+    from mars.paper.figures import masks as drawing
+
+    steps = {file.stem: read_json(file)["facts"]["steps"] for file in job.inputs.of("trainings")}
+    probed = [
+        drawing.Probed(name, spec.block_sizes[name], steps[name], read_jsonl(file / "places.jsonl"))
+        for name, file in job.inputs.folders("probes").items()
+    ]
+    return drawing.draw(probed, job.output)
+
+
 # --- what the input files say all of ------------------------------------------------------------
 
 
@@ -282,12 +316,22 @@ FIGURES = (
         "single trainings.",
     ),
     Artefact(
+        Stage("masks", MasksSpec, masks, draw_masks, masks_inputs, "figure"),
+        title="What masks predict",
+        caption="Each place of the decoding window, by block size B and steps of training by MARS: "
+        "how often (%) it predicts the token that the model writes one token at a time, and how "
+        "sure of its prediction it is (%, mean probability). Place 1 is the last known token, the "
+        "others are masks; windows start at every token of the model's own answers. Bars are 95 % "
+        "intervals over questions.",
+        needs="probe",
+    ),
+    Artefact(
         Stage("heat_map", Spec, nothing, draw_heat_map, Measurement("wall_clock"), "figure"),
         title="Block cache: heat map",
         caption="Tokens per second relative to autoregressive decoding of the same batch, by "
         "method and batch size; 1 (white) is the speed of AR. The number after a block cache is "
         "the size of its blocks in tokens.",
-        timed="wall_clock",
+        needs="speed.wall_clock",
     ),
     Artefact(
         Stage("live_tau", Spec, nothing, draw_live_tau, Measurement("live_tau"), "figure"),
@@ -296,7 +340,7 @@ FIGURES = (
         "tau, and the share of requests answered within a given time (legend: median and 95th "
         "percentile), with tau fixed at 1, fixed at a low value, and adapted to the length of the "
         "queue.",
-        timed="live_tau",
+        needs="speed.live_tau",
     ),
     Artefact(
         Stage("training_curves", CurvesSpec, curves, draw_curves, curves_inputs, "figure"),

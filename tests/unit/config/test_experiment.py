@@ -98,6 +98,13 @@ MISTAKES = [
         ["speed.wall_clock", "`judged_cache_block` is 64, which is not timed"],
     ),
     ("speed/wall_clock", None, ["artefacts", "table5", "speed.wall_clock"]),
+    (
+        "probe",
+        {"benchmark": "gsm8k", "models": ["ar-small"]},
+        ["probe.models", "only models of mars"],
+    ),
+    ("probe", {"benchmark": "gsm", "models": []}, ["probe.benchmark", "did you mean 'gsm8k'"]),
+    ("artefacts", ["masks"], ["`artefacts` has masks, which needs `probe`"]),
     ("speed/sweep", {"model": "mars-b4-large"}, ["`speed.sweep` is now `wall_clock`; rename it"]),
     ("settings/tau-0.95/verify", True, ["`settings.tau-0.95.verify` is now `lossless`"]),
     ("settings/jacobi/lossless", True, ["`lossless` is not an option of the method jacobi"]),
@@ -293,4 +300,15 @@ def test_what_is_timed_on_a_removed_model_goes_with_its_artefacts(tiny: dict):
     left = parse_experiment(tiny, "tiny")
     assert left.speed.wall_clock is left.speed.speculative is left.speed.live_tau is None
     assert set(full.artefacts) - set(left.artefacts) >= {"table5", "table6"}
-    assert not any(ARTEFACTS[name].timed for name in left.artefacts)
+    assert not any((ARTEFACTS[name].needs or "").startswith("speed.") for name in left.artefacts)
+
+
+def test_what_is_probed_of_removed_models_goes_with_its_artefact(tiny: dict):
+    tiny["probe"] = {"benchmark": "gsm8k", "models": ["mars-b4-small", "mars-b4-large"]}
+    tiny["artefacts"].append("masks")
+    tiny["scales"]["large"] = None
+    assert parse_experiment(tiny, "tiny").probe.models == ["mars-b4-small"]
+    tiny["models"]["mars-b4-small"] = None
+    left = parse_experiment(tiny, "tiny")
+    assert left.probe is None
+    assert "masks" not in left.artefacts
