@@ -187,7 +187,7 @@ class Model(Strict):
         description="of block_diffusion: position j predicts token j + 1, as published (C1); "
         "false: a masked position predicts its own token",
     )
-    epochs_factor: PositiveInt = Field(
+    epochs_factor: PositiveFloat = Field(
         1, description="multiplies `training.epochs`; 2: the paper's compute-matched AR SFT"
     )
     training: dict[str, Any] = Field({}, description="overrides of the experiment's `training`")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mars.config.experiment import Experiment
 from mars.paper.figures.stage import FIGURES
-from mars.paper.specs import Artefact
+from mars.paper.specs import Artefact, reported_models
 from mars.paper.tables.stage import TABLES
 
 ARTEFACTS: dict[str, Artefact] = {artefact.name: artefact for artefact in (*TABLES, *FIGURES)}
@@ -15,5 +15,5 @@ ARTEFACTS: dict[str, Artefact] = {artefact.name: artefact for artefact in (*TABL
 
 def artefacts_of(experiment: Experiment) -> list[str]:
     """The names of the artefacts that an experiment makes."""
-    trained = ["training_curves"] if experiment.trained_models() else []
+    trained = ["training_curves"] if reported_models(experiment) else []
     return [*experiment.artefacts, *trained]

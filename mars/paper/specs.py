@@ -84,7 +84,7 @@ class ModelIdentity(Spec):
     block_size: int | None = None
     ar_weight: float = 1.0
     right_shift: bool = True
-    epochs_factor: int = 1
+    epochs_factor: float = 1
     inverse_t_weighting: bool = False
     released: str | None = None
     seed_of: str | None = None
@@ -167,12 +167,26 @@ def paper_scales(
     }
 
 
-def _epochs_factor(experiment: Experiment, name: str) -> int:
+def _epochs_factor(experiment: Experiment, name: str) -> float:
     """Stages that a model was trained for by its method; those of AR SFT in a row count as one."""
     model = experiment.models[name]
     before = model.parent if model.method == "ar_sft" else None
     longer = before is not None and experiment.models[before].method == "ar_sft"
     return model.epochs_factor + (_epochs_factor(experiment, before) if longer and before else 0)
+
+
+def reported_models(experiment: Experiment) -> list[str]:
+    """The models trained here that are evaluated, or that such a model comes from.
+
+    Others, such as the short trainings of a probe, have no row in a table of trainings.
+    """
+    reported: set[str] = set()
+    for evaluated in experiment.evaluated_models():
+        name: str | None = evaluated
+        while name is not None:
+            reported.add(name)
+            name = experiment.models[name].parent
+    return [name for name in experiment.trained_models() if name in reported]
 
 
 def identities(experiment: Experiment, names: Iterable[str]) -> dict[str, ModelIdentity]:

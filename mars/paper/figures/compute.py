@@ -85,7 +85,7 @@ def _label(model: ModelIdentity) -> str:
     if model.method == "mars":
         return f"MARS (B={model.block_size})"
     epochs = STAGE_EPOCHS * model.epochs_factor
-    return "AR SFT" if epochs == STAGE_EPOCHS else f"AR SFT ({epochs} ep)"
+    return "AR SFT" if epochs == STAGE_EPOCHS else f"AR SFT ({epochs:g} ep)"
 
 
 def _look(point: Trained) -> dict[str, Any]:

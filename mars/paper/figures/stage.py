@@ -16,6 +16,7 @@ from mars.paper.specs import (
     Selection,
     identities,
     paper_scales,
+    reported_models,
 )
 from mars.provenance.files import read_json, read_jsonl
 from mars.provenance.stage import Job, Spec, Stage
@@ -256,20 +257,21 @@ def draw_live_tau(spec: Spec, job: Job) -> list[Path]:
 
 
 class CurvesSpec(Spec):
-    """The trained models, bases included, in the order of the legend; each with all its seeds."""
+    """The trained models that are reported, bases included, in the order of the legend; each with
+    all its seeds."""
 
     models: list[list[str]]
 
 
 def curves(experiment: Experiment) -> CurvesSpec:
     seeds: dict[str, list[str]] = {}
-    for name in experiment.trained_models():
+    for name in reported_models(experiment):
         seeds.setdefault(experiment.models[name].seed_of or name, []).append(name)
     return CurvesSpec(models=list(seeds.values()))
 
 
 def curves_inputs(experiment: Experiment) -> list[str]:
-    return [f"checkpoints/{name}/manifest.json" for name in experiment.trained_models()]
+    return [f"checkpoints/{name}/manifest.json" for name in reported_models(experiment)]
 
 
 def draw_curves(spec: CurvesSpec, job: Job) -> list[Path]:

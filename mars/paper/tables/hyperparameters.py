@@ -202,7 +202,7 @@ def _stage(model: ModelIdentity) -> str:
         return "Base (pre-training)"
     if model.method == "ar_sft":
         epochs = STAGE_EPOCHS * model.epochs_factor
-        return "AR SFT" if epochs == STAGE_EPOCHS else f"AR SFT ({epochs} ep)"
+        return "AR SFT" if epochs == STAGE_EPOCHS else f"AR SFT ({epochs:g} ep)"
     if model.method == "block_diffusion":
         shift = "" if model.right_shift else ", logits not shifted"
         return f"Block Diffusion (B={model.block_size}){shift}"

@@ -19,6 +19,7 @@ from mars.paper.specs import (
     TableSpec,
     identities,
     paper_scales,
+    reported_models,
 )
 from mars.paper.tables import evaluated
 from mars.paper.tables.evaluated import EvaluatedTable
@@ -101,14 +102,14 @@ def trained(experiment: Experiment) -> TrainedSpec:
     return TrainedSpec(
         data=experiment.data,
         scales=paper_scales(experiment),
-        models=identities(experiment, experiment.trained_models()),
+        models=identities(experiment, reported_models(experiment)),
         max_new_tokens=experiment.evaluation.max_new_tokens,
     )
 
 
 def training_records(experiment: Experiment) -> list[str]:
-    """Those of every model that is trained here."""
-    models = {name: experiment.models[name] for name in experiment.trained_models()}
+    """Those of every model that is reported."""
+    models = {name: experiment.models[name] for name in reported_models(experiment)}
     rules = {n: "pretrain" if model.method == "base" else "train" for n, model in models.items()}
     return [f"provenance/{rule}/{name}.json" for name, rule in rules.items()]
 

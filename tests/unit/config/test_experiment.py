@@ -23,7 +23,7 @@ from mars.evaluation.stage import resolve as resolve_evaluation
 from mars.paper.artefacts import ARTEFACTS
 from mars.paper.evaluations import models_for, settings_for
 from mars.paper.published import STAGE_EPOCHS, table, table2
-from mars.paper.specs import identities
+from mars.paper.specs import identities, reported_models
 from mars.paper.tables.findings import DIFFERENCES, FINDINGS
 from mars.training.stage import resolve_training
 
@@ -261,7 +261,7 @@ def test_the_default_fills_what_is_left_out_and_nothing_else(tmp_path: Path):
     chosen = {**mine, "settings": ["tau-0.5", "one-token"]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(chosen))
     filled = read_experiment(tmp_path / "mine.yaml")
-    assert filled["artefacts"] == whole["artefacts"]
+    assert filled["artefacts"] == yaml.safe_load(DEFAULT.read_text())["artefacts"]
     assert list(filled["settings"]) == ["tau-0.5", "one-token"]
     (tmp_path / "overlay.yaml").write_text("benchmarks: {gsm8k: {limit: 5}}\nsettings: [tau-0.55]")
     with pytest.raises(UserError, match=r"`settings` names 'tau-0\.55', which default\.yaml does"):
@@ -282,6 +282,15 @@ def test_broken_yaml_is_named(tmp_path: Path):
     (tmp_path / "one.yaml").write_text("a: [1,")
     with pytest.raises(UserError, match=r"one\.yaml: not valid YAML"):
         load_experiment(tmp_path / "one.yaml")
+
+
+def test_what_is_trained_for_a_probe_alone_is_not_reported(tiny: dict):
+    reported = reported_models(parse_experiment(tiny, "tiny"))
+    tiny["models"]["short"] = {**tiny["models"]["mars-b4-small"], "epochs_factor": 0.25}
+    tiny["probe"] = {"benchmark": "gsm8k", "models": ["short", "mars-b4-small"]}
+    experiment = parse_experiment(tiny, "tiny")
+    assert reported_models(experiment) == reported
+    assert experiment.training_of("short").epochs == experiment.training.epochs / 4
 
 
 def test_epochs_factor_multiplies_the_epochs(tiny: dict):
