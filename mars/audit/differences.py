@@ -18,6 +18,7 @@ from mars.provenance.stage import JobSpec
 from mars.stages import stage_named
 
 OLD = "it was recorded by an older version of this project"
+LONGEST = 60  # letters of a value
 SHOWN = 4  # changed keys or modules that are named; the rest is counted
 
 
@@ -92,9 +93,12 @@ def _is_the_code_of(
 
 
 def changed_keys(then: Any, now: Any, at: str = "") -> list[str]:
-    """``key old -> new`` for each key that differs between two nested values."""
+    """``key old -> new`` for each key that differs between two nested values; of a list, which of
+    its entries are new or gone."""
+    if isinstance(then, list) and isinstance(now, list):
+        return [] if then == now else [f"{at} {_changed_entries(then, now)}"]
     if not (isinstance(then, dict) and isinstance(now, dict)):
-        return [] if then == now else [f"{at} {json.dumps(then)} -> {json.dumps(now)}"]
+        return [] if then == now else [f"{at} {_short(then)} -> {_short(now)}"]
     found = []
     for key in [*then, *(key for key in now if key not in then)]:
         name = f"{at}.{key}" if at else key
@@ -105,6 +109,22 @@ def changed_keys(then: Any, now: Any, at: str = "") -> list[str]:
         else:
             found += changed_keys(then[key], now[key], name)
     return found
+
+
+def _changed_entries(then: list[Any], now: list[Any]) -> str:
+    gone = [_short(entry) for entry in then if entry not in now]
+    new = [_short(entry) for entry in now if entry not in then]
+    said = [f"another {name}" for name in gone if name in new]
+    said += [f"-{name}" for name in gone if name not in new]
+    said += [f"+{name}" for name in new if name not in gone]
+    return " ".join(said) or "in another order"
+
+
+def _short(value: Any) -> str:
+    """A value in a few words: an entry that has a name by its name."""
+    named = value.get("name") if isinstance(value, dict) else None
+    text = str(named) if named else json.dumps(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -174,8 +174,15 @@ def test_the_size_of_a_manifest_is_that_of_all_it_lists(tmp_path: Path):
         ({"a": {"b": 1}}, {"a": {"b": 1}}, []),
         ({"a": {"b": 1}}, {"a": {"b": 2}}, ["a.b 1 -> 2"]),
         ({"a": None}, {"a": {"b": 2}}, ['a null -> {"b": 2}']),
-        ({"a": 1, "c": [1]}, {"b": 1, "c": [2]}, ["a is gone", "c [1] -> [2]", "b is new"]),
+        ({"a": 1, "c": [1]}, {"b": 1, "c": [2]}, ["a is gone", "c -1 +2", "b is new"]),
     ],
 )
 def test_changed_keys_are_named_with_both_values(then: dict, now: dict, expected: list[str]):
     assert changed_keys(then, now) == expected
+
+
+def test_changed_lists_are_told_by_their_entries():
+    then = [{"name": "table2", "caption": "a"}, {"name": "table3"}, "x"]
+    now = ["x", {"name": "table2", "caption": "b"}, {"name": "masks", "caption": "c" * 500}]
+    assert changed_keys({"shown": then}, {"shown": now}) == ["shown another table2 -table3 +masks"]
+    assert changed_keys({"n": [1, 2]}, {"n": [2, 1]}) == ["n in another order"]
