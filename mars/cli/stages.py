@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import ValidationError
 
 from mars.cli.common import Configs, app
-from mars.config.experiment import TrainingOptions, load_experiment
+from mars.config.experiment import Endpoint, Strict, TrainingOptions, load_experiment
 from mars.errors import UserError
 from mars.provenance.record import run_recorded
 from mars.provenance.stage import Inputs, Job, JobSpec
@@ -40,29 +40,36 @@ def run(
     option: Annotated[
         list[str] | None, typer.Option(help="of a training, e.g. sharded=true; changes no result")
     ] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="of an evaluation: its server, e.g. url=http://...")
+    ] = None,
 ) -> None:
     """Run one job of the workflow, as its spec says."""
     planned = read_spec(spec)
     stage = stage_named(planned.stage)
     if stage.online and "MARS_HUB_MIRROR" not in os.environ:
         os.environ.pop("HF_HUB_OFFLINE", None)
-    options = read_options(option or [])
-    job = Job(planned, Inputs(tuple(inputs or ())), output.parent, options)
+    options = read_options(TrainingOptions, "--option", option or [])
+    server = read_options(Endpoint, "--endpoint", endpoint) if endpoint else None
+    job = Job(planned, Inputs(tuple(inputs or ())), output.parent, options, server)
     run_recorded(stage, job, record)
 
 
-def read_options(given: list[str]) -> TrainingOptions:
-    """The options given as ``key=value``; the defaults for the others.
+Options = TypeVar("Options", bound=Strict)
+
+
+def read_options(kind: type[Options], flag: str, given: list[str]) -> Options:
+    """What was given with ``flag`` as ``key=value``; the defaults for the others.
 
     Raises:
         UserError: no such option, or no such value.
     """
     try:
-        return TrainingOptions.model_validate(dict(item.partition("=")[::2] for item in given))
+        return kind.model_validate(dict(item.partition("=")[::2] for item in given))
     except ValidationError as error:
-        known = ", ".join(TrainingOptions.model_fields)
+        known = ", ".join(kind.model_fields)
         raise UserError(
-            f"--option {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg'].lower()}; "
+            f"{flag} {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg'].lower()}; "
             f"options are {known}, each with =value."
         ) from error
 

@@ -218,6 +218,11 @@ class Model(Strict):
             )
         return self
 
+    @property
+    def autoregressive(self) -> bool:
+        """Whether it predicts one token per forward."""
+        return self.block_size is None
+
 
 class Benchmark(Strict):
     """One stock lm-eval task, and which of its scores the tables show."""
@@ -290,6 +295,21 @@ class Setting(Strict):
         return self == Setting.model_validate({})
 
 
+class Endpoint(Strict):
+    """A server with OpenAI's API, such as vLLM or `mars serve`, for the AR rows of one model."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[\w.:\[\]-]+(/[\w.~/-]*)?$")] = Field(
+        description="as OpenAI clients take it, such as `http://node7:8000/v1`; part of no spec"
+    )
+    model: str | None = Field(
+        None, description="what the server calls the model; null: as it is called here"
+    )
+    api_key_env: Annotated[str, Field(pattern=r"^\w+$")] | None = Field(
+        None, description="environment variable with the API key, which is never written anywhere"
+    )
+    concurrency: PositiveInt = Field(16, description="requests at a time")
+
+
 class Evaluation(Strict):
     """Protocol shared by all evaluations."""
 
@@ -297,6 +317,12 @@ class Evaluation(Strict):
     slots: PositiveInt = Field(16, description="sequences at a time; fewer if memory is short")
     precision: Precision = Field("bfloat16", description="of the weights while decoding")
     code_timeout: PositiveInt = Field(10, description="seconds one generated program may run")
+    # Kept out of every spec: where a server stands changes no result.
+    endpoint: dict[Name, Endpoint] = Field(
+        {},
+        exclude=True,
+        description="by model: the server that answers its AR rows (docs/serving.md)",
+    )
 
 
 class Evaluated(Strict):
@@ -521,6 +547,7 @@ class Experiment(Strict):
             if needed and self.measured(needed) is None:
                 raise ValueError(f"`artefacts` has {name}, which needs `{needed}`")
         self._check_probe()
+        self._check_endpoints()
         self._check_speed()
         return self
 
@@ -548,6 +575,21 @@ class Experiment(Strict):
             _expect(name, self.models, "probe.models")
             if self.models[name].method != "mars":
                 raise ValueError(f"`probe.models` has {name!r}; only models of mars have masks")
+
+    def _check_endpoints(self) -> None:
+        """A server is given for models only that have AR rows."""
+        for name in self.evaluation.endpoint:
+            _expect(name, self.models, "evaluation.endpoint")
+            if not self.models[name].autoregressive:
+                raise ValueError(
+                    f"`evaluation.endpoint` names {name!r}, trained by {self.models[name].method}; "
+                    "a server answers AR rows only: remove it there, and it is evaluated here"
+                )
+            if not any(self.settings[setting].plain for setting in self.evaluations_of(name)):
+                raise ValueError(
+                    f"`evaluation.endpoint` names {name!r}, which is not evaluated in one-token "
+                    "mode; remove it there, or add it to `evaluate`"
+                )
 
     def _check_speed(self) -> None:
         """What is timed exists and can be timed."""
@@ -610,6 +652,10 @@ class Experiment(Strict):
             for setting in self.settings
             if (groups := [g for g in self.evaluate if name in g.models and setting in g.settings])
         }
+
+    def is_sent(self, name: str, setting: str) -> bool:
+        """Whether a server answers the questions of this model under this setting."""
+        return name in self.evaluation.endpoint and self.settings[setting].plain
 
     def evaluated_models(self) -> list[str]:
         """The models that are evaluated, in the experiment's order."""

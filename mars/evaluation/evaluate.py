@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from mars.checkpoints.load import eos_token_ids, load_model
 from mars.data.tokenizer import load_tokenizer
 from mars.evaluation.adapter import COUNTING, DecodingLM
 from mars.evaluation.code_execution import CODE_EVAL
+from mars.evaluation.completion_server import Server
+from mars.evaluation.endpoint import EndpointLM
 from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline, mean, ratio
 from mars.evaluation.tasks import LoadedBenchmark, load_benchmark, read_documents
@@ -32,7 +35,7 @@ from mars.provenance.files import canonical_json, read_json, sha256_file, write_
 from mars.provenance.record import versions
 
 if TYPE_CHECKING:
-    from mars.config.experiment import Benchmark, Setting
+    from mars.config.experiment import Benchmark, Endpoint, Setting
     from mars.evaluation.stage import EvaluationSpec
 
 CellSpec = Callable[[str, str], dict[str, Any]]
@@ -48,17 +51,26 @@ BOOTSTRAP_ITERATIONS = 1000  # only metrics without a closed form use it; none o
 
 
 def evaluate(
-    spec: EvaluationSpec, *, checkpoint: Path, hub: Path, output: Path, cell_spec: CellSpec
+    spec: EvaluationSpec,
+    *,
+    checkpoint: Path,
+    hub: Path,
+    output: Path,
+    cell_spec: CellSpec,
+    endpoint: Endpoint | None = None,
+    work: Path | None = None,
 ) -> None:
     """Write a record and the samples of every (setting, benchmark) that is not there yet.
 
     Args:
         hub: data sets in hub layout, ``<hub>/<owner>/<name>``; no network is used.
         cell_spec: stored in each record and compared on the next run.
+        endpoint: the server that answers one-token mode, if ``spec.endpoint`` names its model.
+        work: folder for what it has answered of unfinished cells; None: they start anew.
 
     Raises:
-        UserError: a task or data set is missing, or code execution has not been allowed; raised
-            before the model is loaded.
+        UserError: a task or data set is missing, code execution has not been allowed, or the server
+            does not serve the model; raised before the model is loaded.
     """
     missing_cells = _missing_cells(spec.cells, output, cell_spec)
     if not missing_cells:
@@ -70,12 +82,13 @@ def evaluate(
         name: load_benchmark(spec.benchmarks[name], hub, generated=spec.generated_data)
         for name in missing_cells
     }
+    server = Server(endpoint, spec.endpoint, work) if endpoint and spec.endpoint else None
     model = load_model(checkpoint, getattr(torch, protocol.precision))
     if model.device.type == "cpu" and protocol.precision == "bfloat16":
         warn_of_slow_bfloat16("evaluation.precision")
     tokenizer = load_tokenizer(checkpoint)
     startup: dict[str, float] = {}
-    lm = DecodingLM(
+    lm: DecodingLM = (DecodingLM if server is None else partial(EndpointLM, server=server))(
         model,
         tokenizer,
         block_size=spec.block_size,
@@ -95,6 +108,7 @@ def evaluate(
                 "setting": setting,
                 **record,
                 **protocol.model_dump(include={"precision", "code_timeout"}),
+                **(lm.facts() if isinstance(lm, EndpointLM) else {}),
                 "startup_seconds": startup.get("seconds"),
                 "cell_spec": depends_on,
             }

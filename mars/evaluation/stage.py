@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from mars.config.experiment import Benchmark, Evaluation, Experiment, Setting
 from mars.data.stage import data_manifests
 from mars.decoding.methods import METHODS
@@ -31,6 +33,8 @@ class EvaluationSpec(Spec):
     settings: dict[str, Setting]
     evaluation: Evaluation
     generated_data: bool  # whether the benchmarks are this project's miniatures
+    # What a server calls the model whose one-token mode it answers; absent where there is none.
+    endpoint: str | None = Field(None, exclude_if=lambda model: model is None)
 
 
 def resolve(experiment: Experiment, model: str) -> EvaluationSpec:
@@ -39,6 +43,7 @@ def resolve(experiment: Experiment, model: str) -> EvaluationSpec:
     used = sorted({benchmark for benchmarks in cells.values() for benchmark in benchmarks})
     benchmarks = {name: experiment.benchmarks[name] for name in used}
     tasks = {name: Path(item.task) for name, item in benchmarks.items()}
+    server = experiment.evaluation.endpoint.get(model)
     return EvaluationSpec(
         # A model that is trained for a way of decoding has its name.
         method=entry.method if entry.method in METHODS else None,
@@ -50,6 +55,7 @@ def resolve(experiment: Experiment, model: str) -> EvaluationSpec:
         settings={name: experiment.settings[name] for name in cells},
         evaluation=experiment.evaluation,
         generated_data=experiment.generated,
+        endpoint=(server.model or model) if server else None,
     )
 
 
@@ -89,9 +95,11 @@ def cell_spec(
         KeyError: the evaluation has no such cell.
     """
     config = job.config
+    one_token = Setting.model_validate(config["settings"][setting]).plain
+    sent = ("endpoint",) if "endpoint" in config and one_token else ()
     return {
         **{"model": job.target["model"], "code": job.code, "packages": job.packages},
-        **{key: config[key] for key in SHARED_BY_CELLS if key in config},
+        **{key: config[key] for key in (*SHARED_BY_CELLS, *sent) if key in config},
         "setting": config["settings"][setting],
         "benchmark": config["benchmarks"][benchmark],
         "task_file": config["task_files"].get(benchmark),
@@ -103,12 +111,22 @@ def run(spec: EvaluationSpec, job: Job) -> None:
     """Evaluate what is not there yet: cells that an earlier run finished are kept."""
     from mars.evaluation.evaluate import evaluate
 
+    if spec.endpoint is not None and job.endpoint is None:
+        raise UserError(
+            f"a server answers these questions as {spec.endpoint}, and none is given; add "
+            "--endpoint url=http://..., as the workflow does from `evaluation.endpoint`."
+        )
+
+    # By checkpoint: another one may have the same spec, and so the same folder for its work.
+    answered = sha256_text(canonical_json(job.inputs.sha256))[:12]
     evaluate(
         spec,
         checkpoint=job.inputs.folder("checkpoints"),
         hub=job.inputs.hub,
         output=job.output,
         cell_spec=lambda *cell: cell_spec(job.spec, job.inputs.sha256, *cell),
+        endpoint=job.endpoint,
+        work=job.work / answered,
     )
 
 

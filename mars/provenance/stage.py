@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from mars.config.experiment import Experiment, TrainingOptions
+from mars.config.experiment import Endpoint, Experiment, TrainingOptions
 from mars.errors import UserError
 from mars.provenance.accepted import accepted_as
 from mars.provenance.files import canonical_json, sha256_file, sha256_text
@@ -142,12 +142,14 @@ class Job:
         output: the folder to make, or the folder for the files.
         spec: the whole spec; stages read their own, typed one.
         options: of a training; no part of the spec, since they change no result.
+        endpoint: where the server of an evaluation stands; likewise.
     """
 
     spec: JobSpec
     inputs: Inputs
     output: Path
     options: TrainingOptions = field(default_factory=TrainingOptions)
+    endpoint: Endpoint | None = None
 
     @property
     def key(self) -> str:

@@ -80,3 +80,10 @@ def options_of_training(wildcards):
     """How it uses them, as options of `mars run`."""
     options = EXPERIMENT.resources.options(EXPERIMENT.models[wildcards.model].scale)
     return " ".join(f"--option {key}={value}" for key, value in options)
+
+
+def options_of_evaluation(wildcards):
+    """Where the server of an evaluation stands, as options of `mars run`."""
+    server = EXPERIMENT.evaluation.endpoint.get(wildcards.model)
+    given = server.model_dump(exclude={"model"}, exclude_none=True) if server else {}
+    return " ".join(f"--endpoint {key}={value}" for key, value in given.items())

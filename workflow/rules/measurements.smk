@@ -16,7 +16,7 @@ use rule stage as evaluate with:
     resources:
         gpu=EXPERIMENT.resources.evaluation_gpus,
         launch="",
-        options="",
+        options=options_of_evaluation,
     params:
         spec=spec_of("evaluate"),
     message:
