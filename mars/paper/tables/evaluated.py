@@ -51,7 +51,7 @@ class EvaluatedTable:
     def table(self, spec: TableSpec, evaluations: Evaluations) -> Table:
         """The table of some evaluations; what they lack is "not run"."""
         cells = table_cells(self.all_rows(), evaluations)
-        return self.laid_out(cells, notes(self.name, spec, cells))
+        return self.laid_out(cells, notes(self.name, spec, cells, evaluations))
 
     def laid_out(self, cells: list[TableCell], notes: list[str]) -> Table:
         return Table(self.name, self.caption, cells, notes, self.lines, self.columns, self.blocks)

@@ -16,7 +16,7 @@ from mars.paper.published import Row
 from mars.paper.specs import TableSpec
 from mars.paper.tables import evaluated
 from mars.paper.tables.evaluated import BEYOND, EvaluatedTable, is_ar, row_cells
-from mars.paper.tables.notes import missing_notes, paper_note, scale_notes
+from mars.paper.tables.notes import endpoint_notes, missing_notes, paper_note, scale_notes
 from mars.paper.tables.table import NOT_RUN, Table, TableCell
 
 
@@ -103,6 +103,7 @@ class Findings(EvaluatedTable):
             "its standard error is computed from paired differences per question. "
             "docs/differences.md explains the findings.",
             *scale_notes(spec.scales),
+            *endpoint_notes(cells, evaluations),
             *missing_notes(cells),
         ]
         return self.laid_out(cells, notes)

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from mars.config.experiment import Data, GeneratedData
 from mars.paper import published
-from mars.paper.evaluations import benchmark_keys
+from mars.paper.evaluations import Evaluations, benchmark_keys
 from mars.paper.published import AVERAGE, BENCHMARKS
 from mars.paper.specs import ModelIdentity, PaperScale, Selection, TableSpec
 from mars.paper.tables.table import NONE, NOT_RUN, Measured, TableCell
 
 
-def notes(name: str, spec: TableSpec, cells: Sequence[TableCell]) -> list[str]:
+def notes(
+    name: str, spec: TableSpec, cells: Sequence[TableCell], evaluations: Evaluations
+) -> list[str]:
     """The notes below table ``name``, made of ``cells``."""
     return [
         paper_note(name),
@@ -20,6 +22,7 @@ def notes(name: str, spec: TableSpec, cells: Sequence[TableCell]) -> list[str]:
         _question_note(spec, cells),
         *origin_notes(spec.models),
         *([data_note(spec.data)] if trains(spec.models) else []),
+        *endpoint_notes(cells, evaluations),
         *_average_notes(spec, cells),
         *seed_notes(cells),
         *missing_notes(cells),
@@ -100,6 +103,25 @@ def data_note(data: Data) -> str:
         return f"Fine-tuned on {data.instructions} instruction examples generated here."
     amount = f"{data.limit} examples" if data.limit else "all examples"
     return f"Fine-tuned on {amount} of {data.dataset}."
+
+
+def endpoint_notes(cells: Sequence[TableCell], evaluations: Evaluations) -> list[str]:
+    """Whose answers a server gave, where it gave any, and what is known of its weights."""
+    shown = {(cell.model, cell.setting) for cell in cells}
+    trained = evaluations.spec.models
+    answered = [
+        key.model
+        for key, record in evaluations.records.items()
+        if "endpoint" in record
+        and {(key.model, key.setting), (trained[key.model].seed_of, key.setting)} & shown
+    ]
+    if not answered:
+        return []
+    return [
+        f"Answered by a server, not decoded here: {', '.join(dict.fromkeys(answered))}, one token "
+        "per forward. Its weights were not checked; the beginnings of a few answers to each "
+        "benchmark were compared with the checkpoint's."
+    ]
 
 
 def _average_notes(spec: Selection, cells: Sequence[TableCell]) -> list[str]:

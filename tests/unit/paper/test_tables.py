@@ -463,3 +463,23 @@ def test_show_prints_both_tables_within_the_width(tmp_path, capsys):
 def test_show_before_the_run_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match="run the experiment first"):
         show(tmp_path)
+
+
+def test_rows_that_a_server_answered_are_named(tmp_path):
+    spec = experiment()
+    records, samples = evaluations(spec, seed=0)
+    told = "Answered by a server"
+    assert not any(told in line for line in notes_of(2, spec, records, samples))
+    for key in records:
+        if key.model in ("m2", "m3") and key.setting == "plain":
+            records[key]["endpoint"] = {"model": "theirs"}
+    (note,) = (line for line in notes_of(2, spec, records, samples) if told in line)
+    assert "m2, m3" in note
+    assert "weights were not checked" in note
+    assert not any(told in line for line in notes_of(8, spec, records, samples))
+
+
+def notes_of(number, spec, records, samples):
+    narrow = selection(TABLES[number].all_rows(), spec)
+    kept = {key: record for key, record in records.items() if key.model in narrow.models}
+    return TABLES[number].table(narrow, Evaluations(narrow, kept, samples)).notes
