@@ -160,8 +160,12 @@ class Tables:
         return (
             f"{file}: {benchmark['metric']} ({benchmark['filter']}) {score:.4f} over"
             f" {record['documents']} questions, {record['tokens']} tokens in"
-            f" {record['forwards']} forwards"
+            f" {record['forwards']} forwards{_whose(record)}"
         )
+
+    def endpoints(self) -> dict[str, dict[str, Any]]:
+        """The evaluations that a server answered, by file, with what the records say of it."""
+        return {file: one["endpoint"] for file, one in self._read.items() if "endpoint" in one}
 
     def samples(self, file: str) -> list[dict[str, Any]]:
         """The questions behind an evaluation record, each with its generation and scores."""
@@ -248,6 +252,15 @@ def _read_cells(root: Path, file: str, table: str) -> list[CellLine]:
     with open(root / file, newline="") as stream:
         rows = list(csv.DictReader(stream))
     return [CellLine(file, table, *((row.get(name) or "") for name in names)) for row in rows]
+
+
+def _whose(record: dict[str, Any]) -> str:
+    """Who answered, if not the checkpoint that the chain of hashes leads to."""
+    if "endpoint" not in record:
+        return ""
+    endpoint = record["endpoint"]
+    servers = " and ".join(endpoint["answers_by_server"])
+    return f", answered by {endpoint['model']} at {servers}, whose weights were not checked"
 
 
 def _percent(record: dict[str, Any]) -> float:

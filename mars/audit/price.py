@@ -241,12 +241,16 @@ class Prices:
     # --- evaluation -----------------------------------------------------------------------------
 
     def _evaluation(self, name: str) -> Price | None:
-        """As if every answer were as long as it may be, at one token per forward."""
+        """As if every answer were as long as it may be, at one token per forward.
+
+        What a server answers costs nothing here.
+        """
         experiment = self.experiment
         model = experiment.models[name]
         counts = [
             _questions(experiment.benchmarks[benchmark])
-            for chosen in experiment.evaluations_of(name).values()
+            for setting, chosen in experiment.evaluations_of(name).items()
+            if not experiment.is_sent(name, setting)
             for benchmark in chosen
         ]
         shape = self.shape(model.scale)

@@ -29,6 +29,7 @@ def audit_cell(tables: Tables, cell: CellLine, samples: bool = False) -> Report:
         "cell": asdict(cell),
         "problems": list(map(asdict, audited.problems)),
         "evaluations": audited.evaluations,
+        "endpoints": _only(tables.endpoints(), audited.evaluations),
         "chain": [{**asdict(link), "word": link.word} for link in audited.chain],
         **({"samples": questions} if samples else {}),
     }
@@ -54,6 +55,9 @@ def audit_all(tables: Tables) -> Report:
     jobs = Counter(link.word for link in others.values())
     each = ", ".join(f"{jobs[key]} {key}" for key in WORDS if jobs[key])
     lines.append(f"{len(others)} jobs behind all results: {each or 'none'}")
+    if endpoints := tables.endpoints():
+        answered = f"{len(endpoints)} evaluation{'s' * (len(endpoints) > 1)} answered by a server"
+        lines.append(f"{answered}, whose weights were not checked")
     for link in others.values():
         if link.problems:
             lines += [f"{link.word:<8}  {link.job}"]
@@ -63,9 +67,15 @@ def audit_all(tables: Tables) -> Report:
     plain = {
         "word": word,
         "cells": counts,
+        "endpoints": endpoints,
         "problems": [asdict(finding) for finding in dict.fromkeys(problems)],
     }
     return word, [*lines, _verdict(word, others.values())], plain
+
+
+def _only(found: dict[str, Any], files: Iterable[str]) -> dict[str, Any]:
+    """The entries of these files."""
+    return {file: found[file] for file in files if file in found}
 
 
 def _verdict(word: str, chain: Iterable[Link]) -> str:

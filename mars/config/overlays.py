@@ -74,8 +74,8 @@ def without_removed(content: Any) -> Any:
     """The experiment without the entries that an overlay has set to null.
 
     A removed scale takes its models and resources with it, `evaluate` and `probe` keep what is
-    left, and measurements of removed models go together with their artefacts. A model whose parent
-    was removed stays, and validation reports it.
+    left, and measurements of removed models go together with their artefacts, as do servers of
+    removed models. A model whose parent was removed stays, and validation reports it.
     """
     from mars.paper.artefacts import ARTEFACTS
 
@@ -85,6 +85,7 @@ def without_removed(content: Any) -> Any:
     for name, model in content["models"].items():
         if isinstance(model, dict) and model.get("scale") in gone["scales"]:
             gone["models"].add(name)
+    content = {**content, **_sent_still(content, gone["models"])}
     if not any(gone.values()):
         return content
     kept: dict[str, Any] = {section: _without(content[section], gone[section]) for section in NAMED}
@@ -118,6 +119,18 @@ def _is_gone(section: str, kept: dict[str, Any]) -> bool:
     *above, last = section.split(".")
     holder = kept.get(above[0], {}) if above else kept
     return holder.get(last, True) is None
+
+
+def _sent_still(content: dict[str, Any], gone: set[str]) -> dict[str, Any]:
+    """The section `evaluation` without servers that are null, or of models that are gone."""
+    evaluation = content.get("evaluation")
+    if not isinstance(evaluation, dict):
+        return {}
+    servers = evaluation.get("endpoint")
+    if not isinstance(servers, dict):
+        return {}
+    removed = gone | {name for name, server in servers.items() if server is None}
+    return {"evaluation": {**evaluation, "endpoint": _without(servers, removed)}}
 
 
 def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:

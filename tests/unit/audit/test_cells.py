@@ -77,3 +77,16 @@ def test_a_model_of_one_seed_is_its_own_record(tables: Tables):
     found, files = tables._derive(cell("base-small", "one-token", "accuracy"))
     assert found == pytest.approx(10.0)
     assert files == [str(FOLDER / "base-small/one-token/gsm8k.json")]
+
+
+def test_who_answered_is_said_where_it_was_a_server(tables: Tables):
+    here, there = (str(FOLDER / f"{name}-small/one-token/gsm8k.json") for name in ("base", "ar"))
+    tables._read[here]["documents"] = tables._read[there]["documents"] = 6
+    tables._read[there]["endpoint"] = {
+        "model": "theirs",
+        "answers_by_server": {"http://node7/v1": 6},
+    }
+    assert tables.describe(here).endswith("50 forwards")
+    told = "answered by theirs at http://node7/v1, whose weights were not checked"
+    assert tables.describe(there).endswith(told)
+    assert list(tables.endpoints()) == [there]

@@ -110,6 +110,21 @@ MISTAKES = [
     ("settings/jacobi/lossless", True, ["`lossless` is not an option of the method jacobi"]),
     ("settings/tau-0.95/method", "guess", ["settings.tau-0.95.method", "'jacobi', 'block_cache'"]),
     ("evaluate/0/models", ["nobody"], ["evaluate[0].models", "nobody"]),
+    (
+        "evaluation/endpoint",
+        {"mars-b4-small": {"url": "http://node7/v1"}},
+        ["`evaluation.endpoint` names 'mars-b4-small', trained by mars", "AR rows only"],
+    ),
+    (
+        "evaluation/endpoint",
+        {"ar-smal": {"url": "http://node7/v1"}},
+        ["`evaluation.endpoint` names 'ar-smal'", "did you mean 'ar-small'"],
+    ),
+    (
+        "evaluation/endpoint",
+        {"ar-small": {"url": "http://me:secret@node7/v1"}},
+        ["evaluation.endpoint.ar-small.url"],
+    ),
     ("models/ar-small/source", "released", ["models.ar-small", "released: {repository: ...}"]),
     ("models/mars-b4-small/right_shift", False, ["models.mars-b4-small", "block_diffusion only"]),
     ("models/ar-small", None, [".parent` names 'ar-small', which does not exist"]),
@@ -171,6 +186,17 @@ def test_null_removes_an_entry_and_what_stands_on_it(tiny: dict):
         }
     nothing_left = merged(tiny, {"settings": {"tau-0.95": None}})
     assert all("tau-0.95" not in g.settings for g in parse_experiment(nothing_left, "x").evaluate)
+
+
+def test_the_server_of_a_removed_model_goes_with_it_and_null_removes_a_server(tiny: dict):
+    url = {"url": "http://node7:8000/v1"}
+    endpoint = {"ar-small": url, "ar-large": url}
+    sent = merged(tiny, {"evaluation": {"endpoint": endpoint}})
+    assert parse_experiment(sent, "tiny").evaluation.endpoint.keys() == endpoint.keys()
+    left = merged(sent, {"scales": {"large": None}})
+    assert list(parse_experiment(left, "tiny").evaluation.endpoint) == ["ar-small"]
+    none = merged(left, {"evaluation": {"endpoint": {"ar-small": None}}})
+    assert parse_experiment(none, "tiny").evaluation.endpoint == {}
 
 
 def test_removing_what_is_not_there_is_a_mistake(tmp_path: Path):

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mars.config.experiment import load_experiment
+from mars.config.experiment import Endpoint, load_experiment
+from mars.errors import UserError
 from mars.evaluation.stage import EVALUATE, cell_spec, inputs, resolve
-from mars.provenance.stage import JobSpec
+from mars.paper.artefacts import ARTEFACTS
+from mars.provenance.stage import Inputs, Job, JobSpec
 
 ROOT = Path(__file__).resolve().parents[3]
 PAPER = load_experiment(ROOT / "config/paper.yaml")
@@ -63,6 +65,44 @@ def test_a_spec_from_before_a_key_gives_the_cell_of_its_time():
     setting, (benchmark, *_) = next(iter(job.config["cells"].items()))
     del job.config["right_shift"]
     assert "right_shift" not in cell_spec(job, {}, setting, benchmark)
+
+
+def sent(**keys):
+    """The experiment with a server for ar-small."""
+    server = Endpoint(**{"url": "http://node7:8000/v1", **keys})
+    evaluation = CI.evaluation.model_copy(update={"endpoint": {"ar-small": server}})
+    return CI.model_copy(update={"evaluation": evaluation})
+
+
+def test_without_a_server_no_spec_speaks_of_one():
+    for model in CI.evaluated_models():
+        job = job_of(CI, model)
+        assert "endpoint" not in job.canonical()
+        assert model == "ar-small" or job_of(sent(), model) == job
+    for stage in ("figure1", "table2"):
+        artefact = ARTEFACTS[stage].stage
+        assert artefact.planned(sent(), {}) == artefact.planned(CI, {})
+
+
+def test_a_cell_depends_on_whether_a_server_answers_it_and_not_on_where_it_stands():
+    here, there = job_of(CI, "ar-small"), job_of(sent(), "ar-small")
+    assert there.config == {**here.config, "endpoint": "ar-small"}
+    for setting, benchmarks in CI.evaluations_of("ar-small").items():
+        same = cell_spec(here, {}, setting, benchmarks[0])
+        answered = cell_spec(there, {}, setting, benchmarks[0])
+        plain = CI.settings[setting].plain
+        assert answered == ({**same, "endpoint": "ar-small"} if plain else same)
+        assert sent().is_sent("ar-small", setting) is plain
+    moved = sent(url="https://elsewhere/v1", api_key_env="KEY", concurrency=64)
+    assert job_of(moved, "ar-small") == there
+    assert job_of(sent(model="other"), "ar-small") != there
+    assert EVALUATE.spec.model_validate(there.config).endpoint == "ar-small"
+
+
+def test_a_job_is_told_where_its_server_stands(tmp_path):
+    job = Job(job_of(sent(), "ar-small"), Inputs(()), tmp_path)
+    with pytest.raises(UserError, match=r"answers these questions as ar-small.*--endpoint url="):
+        EVALUATE.start(job)
 
 
 def test_a_change_of_a_tasks_file_is_seen(tmp_path):
