@@ -69,6 +69,9 @@ class Completions(ThreadingHTTPServer):
             "usage": {"completion_tokens": len(answer.tokens)},
         }
 
+    def handle_error(self, *_: Any) -> None:
+        """A completion that fails breaks its connection off, without a word here."""
+
     def text(self, tokens: Any) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
