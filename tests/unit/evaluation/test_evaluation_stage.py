@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,27 @@ def test_a_job_is_told_where_its_server_stands(tmp_path):
     job = Job(job_of(sent(), "ar-small"), Inputs(()), tmp_path)
     with pytest.raises(UserError, match=r"answers these questions as ar-small.*--endpoint url="):
         EVALUATE.start(job)
+
+
+def test_what_a_server_answered_for_an_earlier_checkpoint_is_not_taken(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "mars.evaluation.evaluate.evaluate", lambda spec, *, work, **_: asked.append(work)
+    )
+    manifest = tmp_path / "checkpoints/ar-small/manifest.json"
+    data = tmp_path / "data/hub/manifest.json"
+    for file in (manifest, data):
+        file.parent.mkdir(parents=True)
+        file.write_text("first")
+    server = Endpoint(url="http://node7:8000/v1")
+    job = Job(job_of(sent(), "ar-small"), Inputs((manifest, data)), tmp_path, endpoint=server)
+    EVALUATE.start(job)
+    EVALUATE.start(job)
+    manifest.write_text("trained again")
+    EVALUATE.start(replace(job, inputs=Inputs((manifest, data))))
+    first, again, other = asked
+    assert first == again != other
+    assert all(work.is_relative_to(job.work) for work in asked)  # which goes once it is done
 
 
 def test_a_change_of_a_tasks_file_is_seen(tmp_path):
