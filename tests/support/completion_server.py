@@ -92,6 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(server.failing.pop(0), {"error": {"message": "not now"}})
         if not server.extras and body.keys() & {"return_token_ids", "repetition_penalty"}:
             return self.send(400, {"error": {"message": "unknown argument"}})
+        if server.extras and len(body.get("stop", [])) > 4:  # as vLLM does
+            return self.send(400, {"error": {"message": "at most 4 items"}})
         self.headed(lambda: server.complete(body))
 
     def headed(self, answer: Any) -> None:
