@@ -321,7 +321,7 @@ class Evaluation(Strict):
     endpoint: dict[Name, Endpoint] = Field(
         {},
         exclude=True,
-        description="by model: the server that answers its AR rows (docs/serving.md)",
+        description="by model: the server that answers its AR rows (docs/endpoint.md)",
     )
 
 
