@@ -13,7 +13,7 @@ from mars.audit.gpu_speed import CALIBRATED, MEASURED, MODELLED, GpuSpeed
 from mars.audit.plan import PlannedJob
 from mars.audit.price import RESPONSE_TOKENS, Prices
 from mars.audit.price_table import price_table
-from mars.config.experiment import Experiment, load_experiment
+from mars.config.experiment import Endpoint, Experiment, load_experiment
 from mars.paper.published import training_hours
 from mars.provenance.files import write_json
 from tests.support.gpu_results import made_up_result
@@ -41,6 +41,20 @@ def hours(found: Prices, stage: str, name: str = "") -> float:
     one = found.of(job(stage, name))
     assert one is not None
     return one.gpu_hours
+
+
+def test_what_a_server_answers_costs_nothing_here(paper):
+    def sent_to(url):
+        endpoint = {"ar-sft-7B": Endpoint(url=url)}
+        evaluation = paper.evaluation.model_copy(update={"endpoint": endpoint})
+        return paper.model_copy(update={"evaluation": evaluation})
+
+    (setting,) = (name for name, one in paper.settings.items() if one.plain)
+    assert setting in paper.evaluations_of("ar-sft-7B")
+    there = prices(sent_to("http://node7/v1"))
+    assert hours(there, "evaluate", "ar-sft-7B") < hours(prices(paper), "evaluate", "ar-sft-7B")
+    for name in ("mars-b4-7B", "ar-sft-0.5B"):
+        assert hours(there, "evaluate", name) == hours(prices(paper), "evaluate", name) > 0
 
 
 # --- training -----------------------------------------------------------------------------------
