@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import torch
 
 from mars.decoding.cache import attention_of
 from mars.decoding.cursor import Engine
+from mars.decoding.policy import Policy, adaptive, fixed
 from mars.decoding.requests import Request
 from mars.evaluation.scores import mean
 from mars.provenance.files import write_json
@@ -30,9 +31,6 @@ from mars.speed.timing import circumstances
 if TYPE_CHECKING:
     from mars.provenance.stage import Job
     from mars.speed.stage import LiveTauSpec
-
-Policy = Callable[[int], float | None]
-"""Requests waiting -> tau; None is one-token mode, the paper's tau = 1."""
 
 ENTRIES = 50  # of a timeline, while requests arrive
 
@@ -89,28 +87,6 @@ def trace(
         now += rng.expovariate(capacity * load)
         arrivals.append(Arrival(now, order[number]))
     return arrivals
-
-
-def fixed(tau: float | None) -> Policy:
-    """The same tau whatever the load."""
-    return lambda waiting: tau
-
-
-def adaptive(*, high: float, low: float, slots: int) -> Policy:
-    """The controller: tau falls as the queue grows.
-
-    One token per forward while no more than a quarter of the slots' number wait (the engine
-    collects that many before it admits them); then from ``high`` down to ``low``, in steps of 0.05,
-    which is reached when two rounds of requests wait for every slot.
-    """
-
-    def tau(waiting: int) -> float | None:
-        if waiting <= slots // 4:
-            return None
-        share = min(1.0, waiting / (2 * slots))
-        return round((high - share * (high - low)) * 20) / 20
-
-    return tau
 
 
 def serve(

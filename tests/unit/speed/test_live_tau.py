@@ -9,18 +9,10 @@ from mars.config.experiment import LiveTau
 from mars.decoding import decode
 from mars.decoding.cache import CachedModel
 from mars.decoding.cursor import Engine
+from mars.decoding.policy import adaptive, fixed
 from mars.provenance.files import read_json
 from mars.speed import live_tau
-from mars.speed.live_tau import (
-    Arrival,
-    Served,
-    adaptive,
-    correctness,
-    fixed,
-    serve,
-    summary,
-    trace,
-)
+from mars.speed.live_tau import Arrival, Served, correctness, serve, summary, trace
 from tests.support.fixed_steps import Eagerly
 
 
@@ -119,15 +111,6 @@ def test_the_timeline_counts_every_token(workload):
     assert sum(counted) == pytest.approx(sum(len(one.tokens) for one in served))
     assert all(end - start >= 2.0 for start, end in pairwise(times[:-1]))
     assert max(entry["queue"] for entry in timeline) > 2
-
-
-def test_the_controller_lowers_tau_with_the_queue():
-    policy = adaptive(high=0.95, low=0.5, slots=4)
-    assert policy(0) is policy(1) is None
-    taus = [policy(waiting) for waiting in range(2, 12)]
-    assert taus == sorted(taus, reverse=True)
-    assert taus[0] < 0.95
-    assert taus[-1] == policy(100) == 0.5
 
 
 def test_the_load_rises_to_its_peak_and_falls():
