@@ -14,7 +14,7 @@ The paper names this cache (no block boundaries, no waiting) as future work.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import NamedTuple
@@ -157,16 +157,41 @@ class Engine:
         self.submitted += 1
         return self.submitted - 1
 
-    def set_threshold(self, threshold: float | None, identity: int | None = None) -> None:
-        """Change tau from the next step on, of one request or of all, running and waiting."""
+    def set_threshold(
+        self, threshold: float | None, identities: Collection[int] | None = None
+    ) -> None:
+        """Change tau from the next step on, of these requests or of all, running and waiting.
+
+        Raises:
+            UserError: not a threshold, or one of these is neither running nor waiting.
+        """
         cutoff(threshold, self.metric)
-        chosen = [s for s in (*self.active, *self.queue) if identity in (None, s.identity)]
-        if not chosen and identity is not None:
-            raise UserError(f"No request {identity} is running or waiting.")
-        for slot in chosen:
+        for slot in self._known(identities):
             slot.request = replace(slot.request, threshold=threshold)
         for row, slot in enumerate(self.active):
-            self._set_rule(row, slot)
+            if identities is None or slot.identity in identities:
+                self._set_rule(row, slot)
+
+    @torch.inference_mode()
+    def cancel(self, identity: int) -> None:
+        """Forget a request, waiting or running; its slot is free at once, and it has no result.
+
+        Raises:
+            UserError: it is neither running nor waiting.
+        """
+        for slot in self._known([identity]):
+            slot.finish = "cancelled"
+        self.queue = deque(slot for slot in self.queue if slot.finish is None)
+        self._retire()
+        self.results.pop(identity, None)
+
+    def _known(self, identities: Collection[int] | None) -> list[_Slot]:
+        """The requests that are running or waiting: these, or all."""
+        known = {slot.identity: slot for slot in (*self.active, *self.queue)}
+        for identity in identities or ():
+            if identity not in known:
+                raise UserError(f"No request {identity} is running or waiting.")
+        return [known[identity] for identity in (known if identities is None else identities)]
 
     def run(self, progress: Callable[[Decoded], None] | None = None) -> dict[int, Decoded]:
         """Step until nothing is left; ``progress`` sees each sequence as it ends."""

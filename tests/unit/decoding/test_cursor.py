@@ -233,7 +233,7 @@ def test_a_bad_request_is_one_sentence_and_disturbs_nobody():
     with pytest.raises(UserError, match="blocks of at most 4"):
         running.submit(Request([1], 0.3, 20), block_size=8)
     with pytest.raises(UserError, match="No request 99"):
-        running.set_threshold(0.5, 99)
+        running.set_threshold(0.5, [0, 99])
     done = running.run()
     assert [done[identity] for identity in identities] == expected
     assert len(done) == len(good)
@@ -268,12 +268,37 @@ def test_the_threshold_is_live():
         running.submit(Request(prompt, None, 60))
     for _ in range(5):
         assert all(len(new) == 1 for new in running.step().values())
-    running.set_threshold(0, 1)
+    running.set_threshold(0, [1])
     first, second = running.step(), running.step()
     assert [len(first[0]), len(first[1])] == [1, 4]
     assert [len(second[0]), len(second[1])] == [1, 4]
     running.set_threshold(None)
     assert all(len(new) == 1 for new in running.step().values())
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_cancelled_requests_free_their_slots_and_disturb_nobody(seed, lossless):
+    model, some, draw = random_model("qwen2"), prompts(12, seed=seed), random.Random(seed)
+    requests = [Request(prompt, draw.choice(THRESHOLDS), 20) for prompt in some]
+    expected = engine(model, lossless=lossless).answer(requests)
+    running = engine(model, lossless=lossless)
+    left = {running.submit(request) for request in requests}
+    cancelled = set()
+    while running.active or running.queue:
+        running.step()
+        going = sorted(left - running.results.keys())
+        if going and draw.random() < 0.3:
+            identity = draw.choice(going)
+            before = len(running.active) + len(running.queue)
+            running.cancel(identity)
+            assert len(running.active) + len(running.queue) == before - 1
+            left.remove(identity)
+            cancelled.add(identity)
+            with pytest.raises(UserError, match=f"No request {identity}"):
+                running.cancel(identity)
+    assert cancelled
+    assert running.results == {identity: expected[identity] for identity in left}
 
 
 def test_a_request_may_ask_for_smaller_blocks():
