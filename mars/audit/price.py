@@ -25,6 +25,7 @@ from mars.config.experiment import (
     Experiment,
     HubBase,
     HubData,
+    InVllm,
     LiveTau,
     Speculative,
     WallClock,
@@ -278,7 +279,7 @@ class Prices:
             return None
         if isinstance(part, WallClock):
             return self._wall_clock(part, known[part.model])
-        if isinstance(part, Speculative):
+        if isinstance(part, Speculative | InVllm):
             # One question at a time, a forward for every token: those of the draft are the more.
             target = known[part.pairs[0].target]
             passes = len(part.pairs) * (1 + min(self.rounds, part.rounds))
