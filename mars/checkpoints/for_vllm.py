@@ -73,10 +73,12 @@ def export_for_vllm(checkpoint: Path, output: Path, target: Path | None = None) 
             served itself, and a MARS checkpoint then drafts for itself.
 
     Raises:
-        UserError: the two have different tokenizers, the mask token has no row in the target, or
-            the weights are not in a format or of a kind that can be changed.
+        UserError: the two have different tokenizers, the mask token has no row in the target, vLLM
+            cannot serve the target, or the weights cannot be changed as needed.
     """
     _expect_weights(checkpoint_folder(checkpoint))
+    if target is not None:
+        _expect_served(checkpoint_folder(target))
     config = read_json(checkpoint / "config.json")
     wanted, rows, changes = dict(config), config["vocab_size"], []
     block_size = _generation(checkpoint).get("mars_block_size")
@@ -103,17 +105,8 @@ def export_for_vllm(checkpoint: Path, output: Path, target: Path | None = None) 
 
 
 def serve_command(served: Path, draft: ForVllm | None, draft_tokens: int | None = None) -> str:
-    """The command line that serves a model with vLLM.
-
-    Raises:
-        UserError: the model is not one that vLLM can serve as it is.
-    """
+    """The command line that serves a model with vLLM, with a draft or without."""
     config = read_json(served / "config.json")
-    if has_narrow_heads(config):
-        raise UserError(
-            f"{served} has heads of {head_width(config)}, which vLLM does not serve on a CPU; "
-            f"give the folder that `mars export --for vllm {served}` writes as --target."
-        )
     command = ["vllm", "serve", str(served)]
     if (config.get("dtype") or config.get("torch_dtype")) == "float32":
         command += ["--dtype", "float32"]  # else vLLM would round the weights
@@ -128,6 +121,16 @@ def serve_command(served: Path, draft: ForVllm | None, draft_tokens: int | None 
 def _expect_weights(checkpoint: Path) -> None:
     if not list(checkpoint.glob(WEIGHTS)):
         raise UserError(f"{checkpoint} has no weights in safetensors format; save it so.")
+
+
+def _expect_served(target: Path) -> None:
+    config = read_json(target / "config.json")
+    if has_narrow_heads(config):
+        raise UserError(
+            f"{target} has heads of {head_width(config)}, and vLLM has none under {NARROWEST} on a "
+            f"CPU; run `mars export --for vllm {target}`, and give the folder that it writes as "
+            "--target."
+        )
 
 
 def _generation(checkpoint: Path) -> dict[str, Any]:
