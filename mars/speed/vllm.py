@@ -65,14 +65,18 @@ def measure_target(
     section = spec.section
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        served = export_for_vllm(checkpoints[target], work / "target").folder
-        ready = {one: export_for_vllm(checkpoints[one], work / one, served) for one in drafts}
+        served = export_for_vllm(checkpoints[target], work / "target")
+        ready = {
+            one: export_for_vllm(checkpoints[one], work / one, served.folder) for one in drafts
+        }
         rules = {
             one: draft.speculative_config(section.draft_tokens) for one, draft in ready.items()
         }
         engines = {
             name: stack.enter_context(running(job, work / f"engine-{number}.json"))
-            for number, (name, job) in enumerate(_jobs(spec, questions, served, rules).items())
+            for number, (name, job) in enumerate(
+                _jobs(spec, questions, served.folder, rules).items()
+            )
         }
         load = [os.getloadavg()[0]]
         runners = {name: engine.decode for name, engine in engines.items()}
@@ -85,7 +89,7 @@ def measure_target(
             "target": target,
             "block_size": draft.block_size,
             "draft_tokens": rules[one]["num_speculative_tokens"],
-            "changes": draft.changes,
+            "changes": {"draft": draft.changes, "target": served.changes},
             "weights": {name: weights_of(checkpoints[name]) for name in (one, target)},
             "sequences": len(questions),
             "tokens": outputs[one].count,

@@ -304,10 +304,10 @@ def _notes_in_vllm(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
     times = f"vLLM {installed['vllm']} with torch {installed['torch']}"
     return [
         f"In vLLM, beyond the paper: stock {times}, {first['sequences']} {spec.benchmark} "
-        f"questions, one at a time, at most {first['max_new_tokens']} new tokens. The draft "
-        f"proposes K tokens in one forward ({drafted}), and the target keeps those that it would "
-        "have chosen itself; there is no tau. AR is vLLM's own decoding of the same target, token "
-        "by token, in the same rounds.",
+        f"questions, one at a time, at most {first['max_new_tokens']} new tokens. K tokens are "
+        f"drafted ({drafted}), by MARS in one forward, by AR one by one; the target keeps those "
+        "that it would have chosen itself, so there is no tau. AR is vLLM's own decoding of the "
+        "same target, token by token, in the same rounds.",
         f"Outputs equal to vLLM's greedy decoding of the target: {equal}. What was changed in the "
         "checkpoints for vLLM is in the records (`changes`); none of it changes what they compute.",
     ]

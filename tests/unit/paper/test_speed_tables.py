@@ -162,7 +162,7 @@ def test_table_6_finds_its_rows_by_what_the_models_are(plan, tmp_path):
 IN_VLLM = {
     "block_size": 4,
     "draft_tokens": 4,
-    "changes": ["config.json names the mask token, 3."],
+    "changes": {"draft": ["config.json names the mask token, 3."], "target": []},
     "tokens": 400,
     "target_forwards": 125,
     "tokens_per_target_forward": 3.2,
