@@ -21,6 +21,7 @@ from mars.data.tokenizer import load_tokenizer
 from mars.evaluation.scores import mean
 from mars.provenance.files import write_json
 from mars.provenance.manifest import new_folder
+from mars.speed.methods import Pass
 from mars.speed.questions import Questions
 from mars.speed.rounds import Round, ratios, spread, take_turns
 from mars.speed.timing import circumstances, weights_of
@@ -62,26 +63,17 @@ def measure_target(
     checkpoints: dict[str, Path],
 ) -> list[dict[str, Any]]:
     """The records of all that draft for one target, without the circumstances."""
-    section = spec.section
-    with ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
         served = export_for_vllm(checkpoints[target], work / "target")
         ready = {
-            one: export_for_vllm(checkpoints[one], work / one, served.folder) for one in drafts
+            one: export_for_vllm(checkpoints[one], work / "drafts" / one, served.folder)
+            for one in drafts
         }
-        rules = {
-            one: draft.speculative_config(section.draft_tokens) for one, draft in ready.items()
-        }
-        engines = {
-            name: stack.enter_context(running(job, work / f"engine-{number}.json"))
-            for number, (name, job) in enumerate(
-                _jobs(spec, questions, served.folder, rules).items()
-            )
-        }
-        load = [os.getloadavg()[0]]
-        runners = {name: engine.decode for name, engine in engines.items()}
-        outputs, rounds = take_turns(runners, section.rounds, print)
-        load.append(os.getloadavg()[0])
+        wanted = spec.section.draft_tokens
+        rules = {one: draft.speculative_config(wanted) for one, draft in ready.items()}
+        engines = _jobs(spec, questions, served.folder, rules)
+        outputs, rounds, about = _decode_in_turns(engines, spec.section.rounds, work)
     alone = outputs[ALONE].tokens
     return [
         {
@@ -102,14 +94,33 @@ def measure_target(
             "equal_to_greedy": sum(map(list.__eq__, outputs[one].tokens, alone)),
             "repeats_agree": all(turn[one].tokens == outputs[one].tokens for turn in rounds),
             "benchmark": spec.benchmark.task,
-            "rounds": section.rounds,
+            "rounds": spec.section.rounds,
             **spec.model_dump(include={"max_new_tokens", "precision"}),
-            "threads": torch.get_num_threads(),
-            "load_average": load,
-            "in_vllm": engines[one].versions,
+            **about,
         }
         for one, draft in ready.items()
     ]
+
+
+def _decode_in_turns(
+    jobs: dict[str, dict[str, Any]], limit: int, work: Path
+) -> tuple[dict[str, Pass], list[Round], dict[str, Any]]:
+    """Start an engine for each job and let them take turns; also what records say of that."""
+    with ExitStack() as stack:
+        engines = {
+            name: stack.enter_context(running(job, work / f"engine-{number}.json"))
+            for number, (name, job) in enumerate(jobs.items())
+        }
+        load = [os.getloadavg()[0]]
+        runners = {name: engine.decode for name, engine in engines.items()}
+        outputs, rounds = take_turns(runners, limit, print)
+        load.append(os.getloadavg()[0])
+    about = {
+        "threads": torch.get_num_threads(),
+        "load_average": load,
+        "in_vllm": engines[ALONE].versions,
+    }
+    return outputs, rounds, about
 
 
 def _times(rounds: Sequence[Round], name: str) -> dict[str, Any]:
