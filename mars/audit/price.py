@@ -25,6 +25,7 @@ from mars.config.experiment import (
     Experiment,
     HubBase,
     HubData,
+    InVllm,
     LiveTau,
     Speculative,
     WallClock,
@@ -282,10 +283,11 @@ class Prices:
             return None
         if isinstance(part, WallClock):
             return self._wall_clock(part, known[part.model])
-        if isinstance(part, Speculative):
+        if isinstance(part, Speculative | InVllm):
             # One question at a time, a forward for every token: those of the draft are the more.
             target = known[part.pairs[0].target]
-            passes = len(part.pairs) * (1 + min(self.rounds, part.rounds))
+            alone = {pair.target for pair in part.pairs} if isinstance(part, InVllm) else ()
+            passes = (len(part.pairs) + len(alone)) * (1 + min(self.rounds, part.rounds))
             return self._decoded("hf", target, 1, passes * part.questions, 1)
         if isinstance(part, LiveTau):
             # Three policies: tau of 1, a low tau, tau by the load, which slots sit out when quiet.

@@ -36,7 +36,8 @@ MANY = 10**6  # rounds: more than any limit
 HEAD = ("stage", "jobs", "GPU-hours", "on 1 GPU", "on 8 GPUs", "disk", "download", "hours are")
 ORDER = (
     *("fetch_dataset", "import_base", "import_released", "tokenize", "pretrain", "train"),
-    *("evaluate", "measure_wall_clock", "measure_speculative", "measure_live_tau", "other"),
+    *("evaluate", "measure_wall_clock", "measure_speculative", "measure_live_tau"),
+    *("measure_vllm", "other"),
 )
 
 

@@ -393,6 +393,19 @@ class Speculative(Strict):
     rounds: PositiveInt = Field(5, description="at most; they end as those of `wall_clock` do")
 
 
+class InVllm(Strict):
+    """Rows of Table 6 beyond the paper: drafts in stock vLLM, installed by `make vllm-env`."""
+
+    pairs: list[DraftAndTarget] = Field(
+        min_length=1, description="a model may draft for itself; targets decode one token a forward"
+    )
+    draft_tokens: PositiveInt | None = Field(
+        None, description="K; null: B of a MARS draft, 4 of an AR one"
+    )
+    questions: PositiveInt = Field(256, description="first N of the benchmark")
+    rounds: PositiveInt = Field(5, description="at most; they end as those of `wall_clock` do")
+
+
 class LiveTau(Strict):
     """One engine under a load that rises and falls, with tau fixed or adapted to the load."""
 
@@ -416,11 +429,16 @@ class Speed(Strict):
     wall_clock: WallClock | None = Field(None, description="null: not measured")
     speculative: Speculative | None = Field(None, description="null: not measured")
     live_tau: LiveTau | None = Field(None, description="null: not measured")
+    vllm: InVllm | None = Field(None, description="null: not measured; needs `make vllm-env`")
 
-    def parts(self) -> dict[str, WallClock | Speculative | LiveTau | None]:
+    def parts(self) -> dict[str, WallClock | Speculative | LiveTau | InVllm | None]:
         """The measurements, by key."""
-        keys = ("wall_clock", "speculative", "live_tau")
-        return dict(zip(keys, (self.wall_clock, self.speculative, self.live_tau), strict=True))
+        return {
+            "wall_clock": self.wall_clock,
+            "speculative": self.speculative,
+            "live_tau": self.live_tau,
+            "vllm": self.vllm,
+        }
 
     def models(self) -> dict[str, str]:
         """The models named here, by the key that names them."""
@@ -429,8 +447,9 @@ class Speed(Strict):
             for key, part in self.parts().items()
             if isinstance(part, WallClock | LiveTau)
         }
-        for index, pair in enumerate(self.speculative.pairs if self.speculative else []):
-            found |= {f"speculative.pairs[{index}].{k}": v for k, v in pair.model_dump().items()}
+        for key, part in self.parts().items():
+            for index, pair in enumerate(getattr(part, "pairs", [])):
+                found |= {f"{key}.pairs[{index}].{k}": v for k, v in pair.model_dump().items()}
         return found
 
 

@@ -139,11 +139,12 @@ def _timed_still(speed: dict[str, Any], gone: set[str]) -> dict[str, Any]:
     for part in ("wall_clock", "live_tau"):
         if isinstance(speed.get(part), dict) and speed[part].get("model") in gone:
             left[part] = None
-    if isinstance(both := speed.get("speculative"), dict):
-        pairs = [
-            pair
-            for pair in both.get("pairs", [])
-            if not (isinstance(pair, dict) and gone & set(pair.values()))
-        ]
-        left["speculative"] = {**both, "pairs": pairs} if pairs else None
+    for part in ("speculative", "vllm"):
+        if isinstance(both := speed.get(part), dict):
+            pairs = [
+                pair
+                for pair in both.get("pairs", [])
+                if not (isinstance(pair, dict) and gone & set(pair.values()))
+            ]
+            left[part] = {**both, "pairs": pairs} if pairs else None
     return left

@@ -5,9 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from mars.config.experiment import Benchmark, Experiment, LiveTau, Speculative, WallClock
+from mars.config.experiment import (
+    Benchmark,
+    Experiment,
+    InVllm,
+    LiveTau,
+    Speculative,
+    WallClock,
+)
 from mars.data.stage import data_manifests
 from mars.errors import UserError
+from mars.provenance.fingerprint import project
 from mars.provenance.stage import Job, Spec, Stage
 
 
@@ -39,6 +47,13 @@ class LiveTauSpec(TimedSpec):
     section: LiveTau
 
 
+class VllmSpec(TimedSpec):
+    """Of the rows of Table 6 that are timed in vLLM; ``requirements``: what is installed for it."""
+
+    section: InVllm
+    requirements: list[str]
+
+
 def resolve(experiment: Experiment, part: str, spec: type[TimedSpec]) -> TimedSpec:
     """What ``part``, a key of the section `speed`, depends on.
 
@@ -57,7 +72,15 @@ def resolve(experiment: Experiment, part: str, spec: type[TimedSpec]) -> TimedSp
         "generated_data": experiment.generated,
         "section": section,
     }
+    if spec is VllmSpec:
+        fields["requirements"] = pins_of_vllm()
     return spec(**fields)
+
+
+def pins_of_vllm() -> list[str]:
+    """The packages that `make vllm-env` installs, which are not in the lock."""
+    lines = (project() / "requirements-vllm.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def inputs(experiment: Experiment, part: str) -> list[str]:
@@ -91,6 +114,13 @@ def run_live_tau(spec: LiveTauSpec, job: Job) -> None:
     measure_live_tau(spec, job)
 
 
+def run_vllm(spec: VllmSpec, job: Job) -> None:
+    """Time drafts in stock vLLM: rows of Table 6 beyond the paper."""
+    from mars.speed.vllm import measure_vllm
+
+    measure_vllm(spec, job)
+
+
 MEASURE: dict[str, Stage[Any]] = {
     name: Stage(
         f"measure_{name}",
@@ -105,5 +135,6 @@ MEASURE: dict[str, Stage[Any]] = {
         ("wall_clock", WallClockSpec, run_wall_clock),
         ("speculative", SpeculativeSpec, run_speculative),
         ("live_tau", LiveTauSpec, run_live_tau),
+        ("vllm", VllmSpec, run_vllm),
     )
 }

@@ -26,7 +26,14 @@ from mars.paper.tables.evaluated import EvaluatedTable
 from mars.paper.tables.files import write
 from mars.paper.tables.findings import FINDINGS
 from mars.paper.tables.hyperparameters import CAPTION, TrainedSpec, hyperparameters
-from mars.paper.tables.wall_clock import CAPTION_5, CAPTION_6, TimedSpec, table5, table6
+from mars.paper.tables.wall_clock import (
+    CAPTION_5,
+    CAPTION_6,
+    PairsSpec,
+    TimedSpec,
+    table5,
+    table6,
+)
 from mars.provenance.files import read_json
 from mars.provenance.stage import Job, Stage
 
@@ -127,16 +134,25 @@ def timed_by_batch(experiment: Experiment) -> TimedSpec:
     return _timed(experiment, "wall_clock")
 
 
-def timed_in_pairs(experiment: Experiment) -> TimedSpec:
+def timed_in_pairs(experiment: Experiment) -> PairsSpec:
     """What Table 6 needs beside what was timed."""
-    return _timed(experiment, "speculative")
+    spec = _timed(experiment, "speculative", "vllm")
+    further = experiment.speed.vllm if experiment.speed else None
+    return PairsSpec(**dict(spec), in_vllm=tuple(further.pairs) if further else ())
 
 
-def _timed(experiment: Experiment, part: str) -> TimedSpec:
+def what_pairs_were_timed(experiment: Experiment) -> list[str]:
+    """The measurements of pairs: in this project, and in vLLM where the experiment says so."""
+    further = ["vllm"] if experiment.speed and experiment.speed.vllm else []
+    return [f"speed/{part}/manifest.json" for part in ("speculative", *further)]
+
+
+def _timed(experiment: Experiment, part: str, *further: str) -> TimedSpec:
     speed = experiment.speed
     if speed is None or getattr(speed, part) is None:
         raise UserError(f"{experiment.experiment} times nothing here: it has no `speed.{part}`.")
-    names = [name for key, name in speed.models().items() if key.startswith(f"{part}.")]
+    parts = (part, *further)
+    names = [name for key, name in speed.models().items() if key.split(".")[0] in parts]
     models = identities(experiment, names)
     return TimedSpec(
         data=experiment.data,
@@ -160,13 +176,14 @@ def write_table5(spec: TimedSpec, job: Job) -> list[Path]:
     return write(table5(spec, job.inputs.folder("speed")), job.output)
 
 
-def write_table6(spec: TimedSpec, job: Job) -> list[Path]:
-    return write(table6(spec, job.inputs.folder("speed")), job.output)
+def write_table6(spec: PairsSpec, job: Job) -> list[Path]:
+    folders = job.inputs.folders("speed")
+    return write(table6(spec, folders["speculative"], folders.get("vllm")), job.output)
 
 
 # --- the registry: no call but of classes, for a call would count as code of every table ---------
 
-OF_BATCHES, OF_PAIRS = Measurement("wall_clock"), Measurement("speculative")
+OF_BATCHES = Measurement("wall_clock")
 TABLES = (
     OfEvaluations("table2", "Table 2: one-token mode", compared=2),
     OfEvaluations("table3", "Table 3: SFT loss and block size", compared=3),
@@ -179,7 +196,7 @@ TABLES = (
         compared=5,
     ),
     Artefact(
-        Stage("table6", TimedSpec, timed_in_pairs, write_table6, OF_PAIRS, "table"),
+        Stage("table6", PairsSpec, timed_in_pairs, write_table6, what_pairs_were_timed, "table"),
         "Table 6: with speculative decoding",
         CAPTION_6,
         needs="speed.speculative",

@@ -9,7 +9,8 @@ accuracies over questions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ class TimedSpec(Spec):
     def stands_for(self, model: str) -> str:
         """The paper's scale of a model."""
         return self.scales[self.models[model].scale].stands_for
+
+
+class PairsSpec(TimedSpec):
+    """Of Table 6; ``in_vllm``: the pairs that were timed in vLLM, in order."""
+
+    in_vllm: tuple[DraftAndTarget, ...] = ()
 
 
 CAPTION_5 = (
@@ -173,11 +180,9 @@ Identity = tuple[str, str, int | None]
 """Method, scale and block size of a draft or a target."""
 
 
-def table6(spec: TimedSpec, folder: Path) -> Table:
-    """Table 6, from the folder that the stage speculative wrote."""
-    found = _read(folder, "*.json")
-    order = [(pair.draft, pair.target) for pair in spec.pairs]
-    found.sort(key=lambda item: order.index((item[1]["draft"], item[1]["target"])))
+def table6(spec: PairsSpec, folder: Path, in_vllm: Path | None = None) -> Table:
+    """Table 6, from the folders that the stages speculative and, where there is one, vllm wrote."""
+    found = _in_order(folder, spec.pairs)
     known = {_pair(spec, record): (file, record) for file, record in found}
     paper = _published6()
     beyond: dict[tuple[Identity, Identity], tuple[str, dict[str, float]]] = {
@@ -204,7 +209,21 @@ def table6(spec: TimedSpec, folder: Path) -> Table:
             setting=spec.setting if record else None,
         )
     notes = _notes6(spec, [record for _, record in found])
-    return _table("table6", CAPTION_6, spec, cells, notes, lines=("row",))
+    if in_vllm is None:
+        return _table("table6", CAPTION_6, spec, cells, notes, lines=("row",))
+    records = _in_order(in_vllm, spec.in_vllm)
+    cells = [replace(cell, extra={"engine": "this project", **cell.extra}) for cell in cells]
+    cells += [cell for file, record in records for cell in _cells_in_vllm(spec, file, record)]
+    notes += _notes_in_vllm(spec, [record for _, record in records])
+    look = {"lines": ("row",), "blocks": ("engine",)}
+    return _table("table6", CAPTION_6, spec, cells, notes, **look)
+
+
+def _in_order(folder: Path, pairs: Sequence[DraftAndTarget]) -> list[tuple[str, TimingRecord]]:
+    """The records of pairs in a folder, in the order of the configuration."""
+    order = [(pair.draft, pair.target) for pair in pairs]
+    found = _read(folder, "*.json")
+    return sorted(found, key=lambda item: order.index((item[1]["draft"], item[1]["target"])))
 
 
 def _pair(spec: TimedSpec, record: TimingRecord) -> tuple[Identity, Identity]:
@@ -243,6 +262,54 @@ def _notes6(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
         _spread_note(records),
         "Change: accuracy minus the accuracy of the target alone, at one token per forward, on the "
         "same questions. The paper does not say what its change is measured from.",
+    ]
+
+
+# --- Table 6, in vLLM ---------------------------------------------------------------------------
+
+
+def _cells_in_vllm(spec: TimedSpec, file: str, record: TimingRecord) -> list[TableCell]:
+    """A row of what was timed in vLLM; it answers as the target does, one token per forward."""
+    return _cells(
+        {
+            "tokens_per_second": record["tokens_per_second"],
+            "seconds": record["seconds"],
+            "speedup_over_ar": record["speedup"],
+        },
+        {
+            "tokens_per_target_forward": _plain(record, "tokens_per_target_forward"),
+            "accuracy": _score(record, "accuracy"),
+            "percent_equal_to_greedy": Measured(
+                100 * record["equal_to_greedy"] / record["sequences"]
+            ),
+        },
+        {},
+        file,
+        {"engine": "vLLM"},
+        scale=spec.stands_for(record["target"]),
+        row=f"{published.pair_label(record)} in vLLM{BEYOND}",
+        benchmark=spec.benchmark,
+        model=record["target"],
+        setting=spec.one_token,
+    )
+
+
+def _notes_in_vllm(spec: TimedSpec, records: list[TimingRecord]) -> list[str]:
+    first = records[0]
+    installed = first["in_vllm"]
+    drafted = ", ".join(
+        f"{record['draft_tokens']} for {published.pair_label(record)}" for record in records
+    )
+    equal = ", ".join(f"{record['equal_to_greedy']} of {record['sequences']}" for record in records)
+    times = f"vLLM {installed['vllm']} with torch {installed['torch']}"
+    return [
+        f"In vLLM, beyond the paper: stock {times}, {first['sequences']} {spec.benchmark} "
+        f"questions, one at a time, at most {first['max_new_tokens']} new tokens. K tokens are "
+        f"drafted ({drafted}), by MARS in one forward, by AR one by one; the target keeps those "
+        "that it would have chosen itself, so there is no tau. AR is vLLM's own decoding of the "
+        "same target, token by token, in the same rounds.",
+        f"Outputs equal to vLLM's greedy decoding of the target: {equal}. What was changed in the "
+        "checkpoints for vLLM is in the records (`changes`); none of it changes what they compute.",
     ]
 
 

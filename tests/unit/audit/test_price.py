@@ -259,6 +259,16 @@ def test_the_docs_have_the_memory_that_the_tool_prints():
     assert tool.table() in (ROOT / "docs/running-the-paper.md").read_text()
 
 
+def test_drafts_in_vllm_have_a_price():
+    overlay = ROOT / "config/overlays/paper-vllm.yaml"
+    experiment = load_experiment(ROOT / "config/paper.yaml", overlay)
+    speed = experiment.speed
+    longer = speed.vllm.model_copy(update={"questions": 2 * speed.vllm.questions})
+    doubled = experiment.model_copy(update={"speed": speed.model_copy(update={"vllm": longer})})
+    one = hours(prices(experiment), "measure_vllm")
+    assert hours(prices(doubled), "measure_vllm") == pytest.approx(2 * one)
+
+
 def test_an_experiment_without_the_papers_models_has_no_price():
     tiny = load_experiment(ROOT / "config/tiny.yaml")
     for stage in MEASUREMENTS:

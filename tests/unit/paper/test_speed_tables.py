@@ -157,3 +157,61 @@ def test_table_6_finds_its_rows_by_what_the_models_are(plan, tmp_path):
     assert rows[third, "gsm8k_delta"]["value"] == "-12.5"
     assert rows[third, "gsm8k_delta"]["published"] == "1.0"
     assert rows[third, "seconds"]["model"] == "mars-b4-large"
+
+
+IN_VLLM = {
+    "block_size": 4,
+    "draft_tokens": 4,
+    "changes": {"draft": ["config.json names the mask token, 3."], "target": []},
+    "tokens": 400,
+    "target_forwards": 125,
+    "tokens_per_target_forward": 3.2,
+    "tokens_per_second": spread([90.0, 100.0, 110.0]),
+    "seconds": spread([4.4, 4.0, 3.6]),
+    "speedup": spread([1.4, 1.5, 1.6]),
+    "accuracy": {"value": 0.5, "stderr": 0.125},
+    "equal_to_greedy": 16,
+    "max_new_tokens": 64,
+    "in_vllm": {"torch": "2.13.0", "vllm": "0.32.0"},
+    **SHARED,
+}
+
+
+def test_rows_in_vllm_stand_apart_and_are_beyond_the_paper(tmp_path):
+    base = Path(__file__).resolve().parents[3] / "config"
+    overlay = tmp_path / "vllm.yaml"
+    overlay.write_text(
+        "speed: {vllm: {pairs: [{draft: mars-b4-small, target: ar-large},"
+        " {draft: mars-b4-large, target: mars-b4-large}]}}"
+    )
+    spec, without = (
+        ARTEFACTS["table6"].stage.resolve(load_experiment(base / "tiny.yaml", *further))
+        for further in ([overlay], [])
+    )
+    speed = tmp_path / "speed"
+    write_json(speed / "speculative/manifest.json", {"files": {}})
+    write_json(speed / "vllm/manifest.json", {"files": {}})
+    for pair in reversed(spec.in_vllm):
+        write_json(speed / f"vllm/{pair.draft}--{pair.target}.json", pair.model_dump() | IN_VLLM)
+    write(table6(spec, speed / "speculative", speed / "vllm"), tmp_path)
+    there = [row for row in rows_of(tmp_path, 6) if row["engine"] == "vLLM"]
+    assert list(dict.fromkeys(row["row"] for row in there)) == [
+        "mars-b4-small -> ar-large in vLLM (beyond the paper)",
+        "mars-b4-large -> mars-b4-large in vLLM (beyond the paper)",
+    ]
+    assert {row["published"] for row in there} == {"n/a"}
+    found = {row["quantity"]: row for row in there if row["model"] == "ar-large"}
+    assert float(found["speedup_over_ar"]["value"]) == 1.5
+    assert float(found["tokens_per_target_forward"]["value"]) == 3.2
+    assert float(found["percent_equal_to_greedy"]["value"]) == 100
+    assert found["seconds"]["record"] == "vllm/mars-b4-small--ar-large.json"
+    page = (tmp_path / "table6.md").read_text()
+    assert "16 of 16" in page
+    assert "vLLM 0.32.0" in page
+
+    here = [row["row"] for row in rows_of(tmp_path, 6) if row["engine"] != "vLLM"]
+    write(table6(without, speed / "speculative"), tmp_path)
+    alone = rows_of(tmp_path, 6)
+    assert [row["row"] for row in alone] == here
+    assert "engine" not in alone[0]
+    assert "vLLM" not in (tmp_path / "table6.md").read_text()
