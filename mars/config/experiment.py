@@ -633,7 +633,7 @@ class Experiment(Strict):
             raise ValueError(_sentence(error, f"models.{name}.training.").rstrip(".")) from error
         return training.model_copy(update={"epochs": training.epochs * model.epochs_factor})
 
-    def measured(self, section: str) -> Probe | WallClock | Speculative | LiveTau | None:
+    def measured(self, section: str) -> Probe | WallClock | Speculative | LiveTau | InVllm | None:
         """The section of a measurement: `probe`, or a part of `speed` such as `speed.live_tau`."""
         if section == "probe":
             return self.probe
