@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mars.audit.jobs import specs_of
 from mars.config.experiment import DraftAndTarget, InVllm, load_experiment
 from mars.errors import UserError
 from mars.paper.artefacts import ARTEFACTS
@@ -50,6 +51,9 @@ def test_vllm_is_measured_only_where_the_experiment_says_so():
     here = ["speed/speculative/manifest.json"]
     assert table6.inputs(WITHOUT_VLLM) == here
     assert table6.inputs(CI) == [*here, "speed/vllm/manifest.json"]
+    for experiment, measured in ((CI, True), (WITHOUT_VLLM, False)):
+        jobs = {one.stage for one in specs_of(experiment)["measure"]}
+        assert ("measure_vllm" in jobs) == measured
 
 
 def test_what_vllm_is_installed_is_part_of_the_spec():
