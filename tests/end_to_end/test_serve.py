@@ -26,10 +26,12 @@ from typing import Any
 import psutil
 import pytest
 
-from mars.config.experiment import Benchmark, Evaluation, Setting
+from mars.config.experiment import Benchmark, Evaluation, Setting, load_experiment
 from mars.decoding import decode
 from mars.evaluation.evaluate import evaluate
+from mars.evaluation.offline import prepare_process
 from mars.evaluation.stage import EvaluationSpec
+from mars.evaluation.tasks import load_benchmark
 from mars.provenance.files import read_json, read_jsonl, write_jsonl
 from tests.support.decoding_models import EOS, MASK, random_model
 from tests.support.little_checkpoint import CHAT, character_tokenizer, write_checkpoint
@@ -43,6 +45,9 @@ pytestmark = [
         reason="needs what mars serve needs (docs/serving.md), and openai",
     ),
 ]
+ROOT = Path(__file__).resolve().parents[2]
+PLACES = [os.environ.get("MARS_RESULTS"), ROOT / "results/tiny", ROOT / "results/mini"]
+RESULTS = next((Path(one) for one in PLACES if one and (Path(one) / "checkpoints").is_dir()), None)
 LETTERS = "abcdefghijklmnopqrstuvwxyz ü"
 TAU = 0.2
 
@@ -245,6 +250,52 @@ def test_lm_eval_scores_what_the_direct_evaluation_scores(
     record = read_json(direct / "tau/letters.json")
     assert read_json(results)["results"]["letters"]["exact_match,none"] == 0.5
     assert record["metrics"]["exact_match"]["none"]["value"] == 0.5
+
+
+@pytest.mark.skipif(
+    RESULTS is None, reason="needs a finished tiny or mini, or MARS_RESULTS=<its results>"
+)
+@pytest.mark.parametrize("name", ["bbh", "gsm8k", "ifeval", "mmlu_pro"])
+def test_the_benchmarks_of_an_experiment_score_as_they_did(tmp_path: Path, name: str):
+    """lm-eval asks the server what the experiment's own evaluation asked the engine."""
+    from lm_eval.evaluator import evaluate as lm_evaluate
+    from lm_eval.models.openai_completions import LocalChatCompletion
+
+    assert RESULTS is not None
+    experiment = load_experiment(ROOT / f"config/{RESULTS.resolve().name}.yaml")
+    benchmark = experiment.benchmarks[name]
+    expected = read_jsonl(RESULTS / f"evaluations/mars-b4-small/tau-0.95/{name}.samples.jsonl")
+    prepare_process(60)
+    loaded = load_benchmark(benchmark, RESULTS / "data/hub", generated=True)
+    budget = experiment.evaluation.max_new_tokens
+    for task in loaded.tasks.values():
+        task.set_config("generation_kwargs", {"max_gen_toks": budget, "tau": 0.95}, update=True)
+    with served(RESULTS / "checkpoints/mars-b4-small", tmp_path / "log") as server:
+        model = LocalChatCompletion(
+            base_url=f"{server.url}/chat/completions",
+            model="mars-b4-small",
+            num_concurrent=8,
+            max_retries=1,
+        )
+        results = lm_evaluate(
+            model,
+            {"tasks": loaded.tasks, "groups": loaded.groups},
+            limit=benchmark.limit,
+            bootstrap_iters=0,
+            apply_chat_template=True,
+            fewshot_as_multiturn=benchmark.fewshot_as_multiturn,
+        )
+    found = {}
+    for task, entries in results["samples"].items():
+        for one in entries:
+            scores = {metric: one[metric] for metric in one["metrics"]}
+            found[task, one["doc_id"], one["filter"]] = one["resps"][0][0], scores
+    assert found == {
+        (one["task"], one["document"], kind): (one["generation"], scores)
+        for one in expected
+        for kind, scores in one["scores"].items()
+    }
+    assert len(found) >= 80
 
 
 @dataclass(frozen=True)
