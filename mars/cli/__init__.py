@@ -15,6 +15,7 @@ from mars.cli import (  # isort: skip
     configuration,  # noqa: F401
     decoding,  # noqa: F401
     exporting,  # noqa: F401
+    serving,  # noqa: F401
     speed,  # noqa: F401
     audit,  # noqa: F401
     stages,  # noqa: F401

@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,14 +198,16 @@ def imports(file):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("mars", ["run"]),
+        ("mars", ["run", "serve"]),
         ("workflow", ["run"]),
         ("tools", ["run", "dev"]),
-        ("tests", ["run", "dev"]),
+        ("tests", ["run", "dev", "serve"]),
     ],
 )
 def test_every_import_is_declared_in_pyproject(lock, folder, extras):
-    direct = lock.direct_requirements()
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    serve = [Requirement(line) for line in optional["optional-dependencies"]["serve"]]
+    direct = {**lock.direct_requirements(), "serve": serve}
     declared = {canonicalize_name(item.name) for extra in extras for item in direct[extra]}
     files = [file for file in (ROOT / folder).rglob("*") if file.suffix in (".py", ".smk")]
     own = {"mars", "tests"}
@@ -213,7 +217,7 @@ def test_every_import_is_declared_in_pyproject(lock, folder, extras):
         f"{file.relative_to(ROOT)} imports {name}"
         for file in files
         for name in imports(file) - own - elsewhere - sys.stdlib_module_names
-        if not declared & {canonicalize_name(package) for package in brought_by.get(name, ())}
+        if not declared & {canonicalize_name(package) for package in brought_by.get(name, [name])}
     }
     assert files
     assert not undeclared, "pyproject.toml does not declare what brings it"

@@ -5,12 +5,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models
-from transformers import PreTrainedTokenizerFast
 
 from mars.evaluation.stop_strings import StopStrings, holds
+from tests.support.sentence_pieces import sentence_piece_tokenizer
 
-PIECES = ["▁a", "▁b", "▁Q", "Q", ":", "\n", "ab", "▁", ".", "▁.", "▁n't"]
 STRINGS = [
     "Q:",
     "\n\n",
@@ -28,20 +26,7 @@ TEXTS = ["Q: how many?", "the answer is 3.", "\n\n", "é漢🙂", " a b", ":", "
 
 @pytest.fixture(scope="session")
 def sentence_pieces():
-    """Like Llama 2: a leading space is stripped, unknown characters are bytes."""
-    pieces = [*(f"<0x{byte:02X}>" for byte in range(256)), *PIECES, "<s>"]
-    tokenizer = Tokenizer(
-        models.BPE({piece: index for index, piece in enumerate(pieces)}, [], byte_fallback=True)
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
+    return sentence_piece_tokenizer()
 
 
 def some_tokens(tokenizer, draw):
