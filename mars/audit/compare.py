@@ -107,7 +107,7 @@ def compare(
     try:
         values = read(before), read(now)
     except ValueError:
-        return Compared(name, "different", "is no JSON")
+        return Compared(name, "different", f"from byte {_first_byte(before, now)} on")
     if before.suffix == ".jsonl" and elsewhere and stage not in JUDGED:
         return _compare_rows(name, *values, elsewhere)
     found = list(differences(*values, judged=JUDGED.get(stage)))
