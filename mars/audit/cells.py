@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from mars.paper.specs import seeds_of
 from mars.paper.tables.table import NONE, NOT_RUN
 from mars.paper.tables.tidy_csv import full_row_name
 from mars.provenance.files import canonical_json, read_json, read_jsonl
+from mars.provenance.manifest import NAME as MANIFEST
 
 
 @dataclass(frozen=True)
@@ -123,27 +125,56 @@ class Tables:
             return Audited(cell, [], [], [self.records.link(table)])
         if not ARTEFACTS[cell.table].from_evaluations:
             return Audited(cell, [], [], self._chain_of_jobs(table, cell))
-        derived = [self._derive(part) for part in self._parts(cell)]
-        values = [value for value, _ in derived]
-        sources = list(dict.fromkeys(file for _, files in derived for file in files))
+        value, sources = self._number(cell)
         problems = [found for file in sources for found in self._of_evaluation(file)]
-        if values and None not in values:
-            value = math.fsum(values) / len(values)
-            if not _agrees(cell.value, value):
-                text = f"{cell.title} is {cell.value}, the evaluation records give {value:.6f}"
-                problems.append(Problem("changed", cell.file, text))
+        if value is not None and not agrees(cell.value, value):
+            text = f"{cell.title} is {cell.value}, the evaluation records give {value:.6f}"
+            problems.append(Problem("changed", cell.file, text))
         chain = {table: self.records.link(table)}
         for file in sources:
             if (maker := self.records.maker(file)) is not None:
                 chain |= {link.record: link for link in self.records.chain(maker)}
         return Audited(cell, problems, sources, list(chain.values()))
 
-    def _chain_of_jobs(self, table: str, cell: CellLine) -> list[Link]:
-        """The jobs behind a cell that is no score: those of its model, where it names one."""
-        links = [self.records.link(table)]
+    def _number(self, cell: CellLine) -> tuple[float | None, list[str]]:
+        """A cell's number from the evaluation records, if it is one, and which these are."""
+        derived = [self._derive(part) for part in self._parts(cell)]
+        values = [value for value, _ in derived]
+        sources = list(dict.fromkeys(file for _, files in derived for file in files))
+        return math.fsum(values) / len(values) if values and None not in values else None, sources
+
+    def number(self, cell: CellLine, again: Mapping[str, dict[str, Any]]) -> float | None:
+        """A cell's number if these evaluations, by file, were the recorded ones."""
+        other = copy.copy(self)
+        other._read = {**self._read, **again}
+        return other._number(cell)[0] if ARTEFACTS[cell.table].from_evaluations else None
+
+    def sources(self, cell: CellLine) -> dict[str, list[str]]:
+        """The jobs that a cell is made by, by record, the table's first, and of an evaluation the
+        files that the cell is from. These files need not be here."""
+        table = self.records.maker(cell.file)
+        assert table is not None
+        found: dict[str, list[str]] = {table: []}
+        if cell.value == NOT_RUN:
+            return found
+        if not ARTEFACTS[cell.table].from_evaluations:
+            return found | {maker: [] for maker in self._jobs_of(table, cell)}
+        for file in self._number(cell)[1]:
+            maker = self.records.maker(str(Path(file).parents[1] / MANIFEST))
+            if maker is not None:
+                found.setdefault(maker, []).append(file)
+        return found
+
+    def _jobs_of(self, table: str, cell: CellLine) -> list[str]:
+        """The jobs that a table took in: those of the cell's model, where it names one."""
         makers = dict.fromkeys(map(self.records.maker, self.records.records[table]["inputs"]))
         named = [maker for maker in makers if maker and self._model_of(maker) == cell.model]
-        for maker in named or [maker for maker in makers if maker]:
+        return named or [maker for maker in makers if maker]
+
+    def _chain_of_jobs(self, table: str, cell: CellLine) -> list[Link]:
+        """The jobs behind a cell that is no score."""
+        links = [self.records.link(table)]
+        for maker in self._jobs_of(table, cell):
             links += [link for link in self.records.chain(maker) if link not in links]
         return links
 
@@ -268,7 +299,8 @@ def _percent(record: dict[str, Any]) -> float:
     return 100 * record["metrics"][benchmark["metric"]][benchmark["filter"]]["value"]
 
 
-def _agrees(text: str, value: float) -> bool:
+def agrees(text: str, value: float) -> bool:
+    """Whether a table's cell says this number."""
     try:
         return math.isclose(float(text), value, rel_tol=0, abs_tol=1e-5)
     except ValueError:

@@ -126,11 +126,14 @@ def estimates(planned: list[PlannedJob], experiment: Experiment, root: Path) -> 
         seconds = [cost[0] for cost in costs if cost]
         size = [cost[1] for cost in costs if cost and cost[1] is not None]
         total_seconds += sum(seconds)
-        time = _time(sum(seconds)) if len(seconds) == len(costs) else "unknown"
+        time = readable_time(sum(seconds)) if len(seconds) == len(costs) else "unknown"
         disk = readable_size(sum(size)) if len(size) == len(costs) else "unknown"
         lines.append(f"{stage:<16} {len(members):>4} {time:>12} {disk:>12}")
     count = sum(map(len, running.values()))
-    return [*lines, f"{'all':<16} {count:>4} {_time(total_seconds):>12} (known, one after another)"]
+    return [
+        *lines,
+        f"{'all':<16} {count:>4} {readable_time(total_seconds):>12} (known, one after another)",
+    ]
 
 
 def _cost(job: PlannedJob, of_stage: list[dict[str, Any]]) -> tuple[float, float | None] | None:
@@ -142,7 +145,8 @@ def _cost(job: PlannedJob, of_stage: list[dict[str, Any]]) -> tuple[float, float
     return mean(record["seconds"] for record in records), mean(sizes) if sizes else None
 
 
-def _time(seconds: float) -> str:
+def readable_time(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

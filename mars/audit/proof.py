@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -11,18 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mars.audit.compare import compare
 from mars.audit.plan import jobs, snakemake_command
 from mars.errors import UserError
-from mars.provenance.files import read_json, sha256_file
+from mars.provenance.files import read_json
 from mars.provenance.fingerprint import project
 from mars.provenance.manifest import NAME as MANIFEST
 from mars.provenance.manifest import listed_files
-
-# What is measured by a clock or a counter of memory and differs from run to run.
-MEASURED = {
-    *("seconds", "startup_seconds", "tokens_per_second", "peak_memory_bytes", "load_average"),
-    *("samples_sha256", "sha256", "bytes"),
-}
 
 
 def prove(stage: str, commit: str) -> dict[str, Any]:
@@ -33,32 +27,35 @@ def prove(stage: str, commit: str) -> dict[str, Any]:
     """
     if stage.startswith("measure"):
         raise UserError(f"the outputs of {stage} are times, which no two runs share; no proof.")
-    with tempfile.TemporaryDirectory(prefix="mars-proof-") as folder, _worktree(commit) as then:
-        now = _outputs(project(), Path(folder, "now"), stage)
-        before = _outputs(then, Path(folder, "then"), stage)
-        for name in sorted(before.keys() | now.keys()):
-            if before.get(name) != now.get(name):
-                raise UserError(f"{name} is not the same under both commits; run the jobs again.")
-    return {"experiment": "ci", "stage": stage, "files": len(now), "result": "identical"}
+    with tempfile.TemporaryDirectory(prefix="mars-proof-") as folder, worktree(commit) as then:
+        now, before = Path(folder, "now"), Path(folder, "then")
+        made = _outputs(project(), now, stage) | _outputs(then, before, stage)
+        for name in sorted(made):
+            found = compare(name, before / name, now / name)
+            if found.word != "identical":
+                raise UserError(
+                    f"{name} is not the same under both commits ({found.text}); run the jobs again."
+                )
+    return {"experiment": "ci", "stage": stage, "files": len(made), "result": "identical"}
 
 
 @contextmanager
-def _worktree(commit: str) -> Iterator[Path]:
+def worktree(commit: str) -> Iterator[Path]:
     """The project as it was at a commit."""
     git = ["git", "-C", str(project()), "worktree"]
     with tempfile.TemporaryDirectory(prefix="mars-then-") as folder:
         path = Path(folder, "project")
         done = subprocess.run([*git, "add", "--detach", str(path), commit], capture_output=True)
         if done.returncode:
-            raise UserError(f"commit {commit} is not here; fetch it, or accept without a proof.")
+            raise UserError(f"commit {commit} is not here; fetch it first.")
         try:
             yield path
         finally:
             subprocess.run([*git, "remove", "--force", str(path)], capture_output=True)
 
 
-def _outputs(source: Path, folder: Path, stage: str) -> dict[str, Any]:
-    """Run the `ci` jobs of a stage, and all before them; what counts of each file they made."""
+def _outputs(source: Path, folder: Path, stage: str) -> set[str]:
+    """Run the `ci` jobs of a stage, and all before them; the files they made, as named there."""
     folder.mkdir()
     here = jobs([project() / "config/ci.yaml"], folder)
     wanted = [job for job in here if job.stage == stage]
@@ -71,29 +68,6 @@ def _outputs(source: Path, folder: Path, stage: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{stage} of ci does not run with {source}: {done.stderr[-500:]}")
-    found: dict[str, Any] = {}
-    for job in wanted:
-        for name in read_json(job.record)["outputs"]:
-            listed = listed_files(folder / name) if Path(name).name == MANIFEST else {}
-            for path in [folder / name, *listed]:
-                found[str(path.relative_to(folder))] = _content(path)
-    return found
-
-
-def _content(path: Path) -> Any:
-    """What two runs must share: all of a file but what was measured."""
-    if path.suffix == ".json":
-        return _unmeasured(read_json(path))
-    if path.suffix == ".jsonl":
-        return [_unmeasured(json.loads(line)) for line in path.read_text().splitlines()]
-    if path.suffix == ".md":
-        words = {name.replace("_", " ") for name in MEASURED}
-        lines = path.read_text().splitlines()
-        return [line for line in lines if not any(f"| {word} |" in line for word in words)]
-    return sha256_file(path)
-
-
-def _unmeasured(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _unmeasured(item) for key, item in value.items() if key not in MEASURED}
-    return [_unmeasured(item) for item in value] if isinstance(value, list) else value
+    files = [folder / name for job in wanted for name in read_json(job.record)["outputs"]]
+    listed = [path for file in files if file.name == MANIFEST for path in listed_files(file)]
+    return {str(path.relative_to(folder)) for path in (*files, *listed)}

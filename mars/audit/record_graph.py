@@ -14,7 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mars.audit.compare import WORDS as COMPARED
 from mars.audit.differences import OLD, Difference, differences, present_spec, spec_of
+from mars.audit.replays import Replayed, latest, read_replays
 from mars.config.experiment import Experiment
 from mars.provenance.accepted import accepted_as
 from mars.provenance.files import read_json, sha256_file
@@ -41,6 +43,7 @@ class Link:
 
     Attributes:
         accepted: why the present code counts as that of the record, where it is another one.
+        replayed: what came out when the job, or a part of it, was run again.
     """
 
     job: str
@@ -51,6 +54,7 @@ class Link:
     started: str
     commit: str
     accepted: str | None
+    replayed: list[Replayed] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     @property
@@ -89,13 +93,14 @@ class RecordGraph:
                     self.records[name] = record
                 else:
                     self.broken.append(Problem("stale", name, OLD))
+        self.replays = read_replays(folder.parent)
         self._maker: dict[str, tuple[str, str]] = {}  # of each file: its record, its sha256
         for name, record in self.records.items():
             # A record is made by the job it is of; its seal stands for its content.
             self._maker[name] = (name, sha256_file(self.root / name))
             for output, digest in record["outputs"].items():
                 self._maker[output] = (name, digest)
-                for listed, listed_digest in self._listed(output).items():
+                for listed, listed_digest in self.listed(output).items():
                     self._maker[listed] = (name, listed_digest)
 
     def maker(self, file: str) -> str | None:
@@ -131,12 +136,13 @@ class RecordGraph:
     def link(self, name: str) -> Link:
         """One job, checked."""
         record = self.records[name]
-        files = [file for output in record["outputs"] for file in (output, *self._listed(output))]
+        files = [file for output in record["outputs"] for file in (output, *self.listed(output))]
         config = record["spec"]["config"]
         sections = [section for section in config.values() if isinstance(section, dict)]
         described = ChainMap(record["facts"], config, *sections)
         keys = ("repository", "package", "file", "revision", "seed")
         code = record["code"]
+        replayed = latest(self.replays, name, record.get("sha256", ""))
         return Link(
             job=spec_of(record).job,
             record=name,
@@ -146,11 +152,17 @@ class RecordGraph:
             started=record["started"],
             commit=f"{(code['commit'] or 'no commit')[:10]}{' + edits' if code['dirty'] else ''}",
             accepted=self._accepted(record),
+            replayed=replayed,
             problems=[
                 *self._of_record(name),
                 *(problem for file in files for problem in self._of_file(file)),
                 *self._of_inputs(name),
                 *(Problem("stale", name, str(one)) for one in self._differences(record)),
+                *(
+                    Problem("changed", name, f"was replayed on {one.date}: different, {one.first}")
+                    for one in replayed
+                    if one.word == COMPARED[-1] and one.same_code
+                ),
             ],
         )
 
@@ -173,7 +185,7 @@ class RecordGraph:
         return [] if is_sealed(self.records[name]) else [edited]
 
     def _of_file(self, file: str) -> list[Problem]:
-        digest = self._sha256(file)
+        digest = self.sha256(file)
         if digest is None:
             return [Problem("missing", file, "does not exist")]
         same = digest == self._maker[file][1]
@@ -190,7 +202,7 @@ class RecordGraph:
                 found.append(Problem("stale", file, f"was made again since {name} was written"))
         return found
 
-    def _listed(self, output: str) -> dict[str, str]:
+    def listed(self, output: str) -> dict[str, str]:
         """The files that a manifest lists, with their sha256."""
         if Path(output).name != MANIFEST or not (self.root / output).is_file():
             return {}
@@ -201,6 +213,7 @@ class RecordGraph:
         return {str(path.relative_to(self.root)): digest for path, digest in listed.items()}
 
     @cache  # noqa: B019 - each file is hashed once in an audit
-    def _sha256(self, file: str) -> str | None:
+    def sha256(self, file: str) -> str | None:
+        """Hash of a file, by its name in the records; None if it is not there."""
         path = self.root / file
         return sha256_file(path) if path.is_file() else None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from mars.audit.cells import NONE, NOT_RUN, CellLine, Tables
+from mars.audit.compare import WORDS as COMPARED
 from mars.audit.record_graph import WORDS, Link, Problem, worst
+from mars.provenance.manifest import NAME as MANIFEST
 
 Report = tuple[str, list[str], dict[str, Any]]
 """The one word, the lines, the plain values."""
@@ -33,7 +36,8 @@ def audit_cell(tables: Tables, cell: CellLine, samples: bool = False) -> Report:
         "chain": [{**asdict(link), "word": link.word} for link in audited.chain],
         **({"samples": questions} if samples else {}),
     }
-    return audited.word, [*lines, _verdict(audited.word, audited.chain)], plain
+    verdict = _verdict(audited.word, audited.chain, audited.evaluations)
+    return audited.word, [*lines, verdict], plain
 
 
 def audit_all(tables: Tables) -> Report:
@@ -78,12 +82,40 @@ def _only(found: dict[str, Any], files: Iterable[str]) -> dict[str, Any]:
     return {file: found[file] for file in files if file in found}
 
 
-def _verdict(word: str, chain: Iterable[Link]) -> str:
-    """The word, with what it rests on where a change of code was accepted."""
-    accepted = dict.fromkeys(link.accepted for link in chain if link.accepted)
-    if word != WORDS[0] or not accepted:
+def _verdict(word: str, chain: Iterable[Link], evaluations: Iterable[str] = ()) -> str:
+    """The word, with what it rests on: accepted changes of code, and jobs that were run again."""
+    links = list(chain)
+    accepted = dict.fromkeys(link.accepted for link in links if link.accepted)
+    if word != WORDS[0]:
         return word
-    return f"{word} (accepted: {'; '.join(accepted)})"
+    because = f" (accepted: {'; '.join(accepted)})" if accepted else ""
+    return f"{word}{because}{_replayed(links, evaluations)}"
+
+
+def _replayed(chain: list[Link], evaluations: Iterable[str]) -> str:
+    """How many jobs were run again to the same end, and when the last of them was."""
+    files = list(map(Path, evaluations))
+    dates = [date for link in chain if (date := _came_out_again(link, files))]
+    if not dates:
+        return ""
+    if len(dates) == len(chain):
+        return f", replayed on {max(dates)}"
+    return f", {len(dates)} of {len(chain)} jobs replayed, the last on {max(dates)}"
+
+
+def _came_out_again(link: Link, evaluations: list[Path]) -> str | None:
+    """When a job was last run again to the same end: all of it, or these evaluations of it."""
+    good = [one for one in link.replayed if one.word in COMPARED[:2]]
+    dates = [one.date for one in good if not one.cells]
+    cells = {cell: one.date for one in good for cell in one.cells}
+    wanted = [
+        f"{file.parent.name}/{file.stem}"
+        for file in evaluations
+        if str(file.parents[1] / MANIFEST) in link.outputs
+    ]
+    if not dates and wanted and cells.keys() >= set(wanted):
+        dates = [cells[cell] for cell in wanted]
+    return max(dates, default=None)
 
 
 def _chain(chain: list[Link]) -> list[str]:
@@ -97,6 +129,9 @@ def _chain(chain: list[Link]) -> list[str]:
         facts = f"{files}; {link.started[:16]}, {link.commit}{source}"
         if link.accepted:
             facts += f"; code accepted: {link.accepted}"
+        for one in link.replayed:
+            part = f" ({', '.join(one.cells)})" if one.cells else ""
+            facts += f"; replayed on {one.date}{part}: {one.word}"
         lines.append(f"{link.word:<8}  {link.job:<{width}}  {first} {digest[:10]} ({facts})")
         lines += [f"{'':<10}{line}" for line in _lines(link.problems)]
     return lines

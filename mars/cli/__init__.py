@@ -18,6 +18,7 @@ from mars.cli import (  # isort: skip
     serving,  # noqa: F401
     speed,  # noqa: F401
     audit,  # noqa: F401
+    replay,  # noqa: F401
     stages,  # noqa: F401
 )
 from mars.cli.common import app

@@ -20,6 +20,11 @@ from mars.provenance.fingerprint import project
 from mars.provenance.manifest import size_with_manifest, write_manifest
 from mars.provenance.stage import Job, Stage
 
+# Variables that decide in which order sums are added, so how they are rounded.
+VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE"),
+)
 # What results are computed from; an edit elsewhere makes no commit another one.
 COMPUTES = ("mars", "workflow", "config", "Snakefile", "requirements.lock")
 
@@ -55,6 +60,7 @@ def run_recorded(stage: Stage[Any], job: Job, record: Path) -> None:
                 "code": {**git_state(), "modules": modules},
                 "environment": versions(stage.locked),
                 "hardware": hardware(),
+                "arithmetic": arithmetic(),
             }
         ),
     )
@@ -91,6 +97,18 @@ def hardware() -> dict[str, Any]:
         found["gpus"] = [
             torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
         ]
+    return found
+
+
+def arithmetic() -> dict[str, Any]:
+    """What rounding hangs on beside the machine: variables, threads and vector instructions."""
+    found: dict[str, Any] = {
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["threads"] = torch.get_num_threads()
+        found["instructions"] = torch.backends.cpu.get_cpu_capability()
     return found
 
 
