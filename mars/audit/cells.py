@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mars.audit.differences import spec_of
+from mars.audit.packed import OF_SAMPLES
 from mars.audit.record_graph import Link, Problem, RecordGraph, worst
 from mars.errors import UserError
 from mars.evaluation.stage import cell_spec
@@ -21,7 +23,7 @@ from mars.paper.artefacts import ARTEFACTS
 from mars.paper.specs import seeds_of
 from mars.paper.tables.table import NONE, NOT_RUN
 from mars.paper.tables.tidy_csv import full_row_name
-from mars.provenance.files import canonical_json, read_json, read_jsonl
+from mars.provenance.files import canonical_json
 from mars.provenance.manifest import NAME as MANIFEST
 
 
@@ -79,7 +81,7 @@ class Tables:
 
     def __init__(self, records: RecordGraph):
         self.records = records
-        results = Path("results") / records.experiment.experiment
+        results = records.results
         self.cells: list[CellLine] = []
         self.missing: list[Problem] = []
         # Figures have no cells.
@@ -93,13 +95,13 @@ class Tables:
         self._keys = {item.title: key for key, item in records.experiment.benchmarks.items()}
         self._folder = results / "evaluations"
         self._read: dict[str, dict[str, Any]] = {}
-        for path in sorted((records.root / self._folder).glob("*/*/*.json")):
+        for file in records.files("evaluations/*/*/*.json"):
             try:
-                evaluation = read_json(path)
+                evaluation = json.loads(records.read(file) or b"")
                 evaluation["metrics"], evaluation["cell_spec"]["benchmark"]
             except (ValueError, KeyError, TypeError):
                 continue  # its hash tells that it was changed
-            self._read[str(path.relative_to(records.root))] = evaluation
+            self._read[file] = evaluation
 
     def find(self, table: str, row: str, column: str, quantity: str | None = None) -> CellLine:
         """The cell that these words mean; capitals, hyphens and brackets do not matter.
@@ -200,8 +202,8 @@ class Tables:
 
     def samples(self, file: str) -> list[dict[str, Any]]:
         """The questions behind an evaluation record, each with its generation and scores."""
-        path = (self.records.root / file).with_suffix(".samples.jsonl")
-        return read_jsonl(path) if path.is_file() else []
+        lines = self.records.read(str(Path(file).with_suffix(OF_SAMPLES))) or b""
+        return [json.loads(line) for line in lines.splitlines()]
 
     def _parts(self, cell: CellLine) -> list[CellLine]:
         """The cell itself; of an average, the cells that it is over."""

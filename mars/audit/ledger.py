@@ -1,8 +1,10 @@
 """What a finished experiment hands on beside its results, all of it small enough for git.
 
 ``metrics.json``: every score in one file, for ``dvc metrics``. ``records.jsonl``: the provenance
-records of all jobs. ``snakemake.jsonl``: what Snakemake noted of each output. ``specs/``: what each
-part of the experiment depends on, for DVC, which keeps the large folders (``dvc.yaml``).
+records of all jobs. ``snakemake.jsonl``: what Snakemake noted of each output. ``samples.parquet``
+and ``evidence.parquet``: what tables and claims are made from (:mod:`mars.audit.packed`).
+``specs/``: what each part of the experiment depends on, for DVC, which keeps the large folders
+(``dvc.yaml``).
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mars.audit.packed import pack
 from mars.audit.snakemake_metadata import restore_dates, restore_notes, save_notes
+from mars.config.experiment import Experiment
 from mars.provenance.files import (
     read_json,
     read_jsonl,
@@ -36,17 +40,40 @@ PARTS = {
 }
 
 
-def save(results: Path) -> None:
-    """Write metrics, records and Snakemake's notes into the folder of an experiment.
+def save(experiment: Experiment) -> str:
+    """Write metrics, records, Snakemake's notes and the evidence into the folder of an experiment.
 
-    Args:
-        results: as the workflow names it, ``results/<experiment>``, from its working folder.
+    Where a part of what was recorded is not there, as in a clone in which some jobs ran, all stays
+    as it was: half of an experiment must not take the place of a whole one.
+
+    Returns:
+        what was done, in a sentence.
     """
+    results = Path("results") / experiment.experiment
+    if lacking := not_here(experiment):
+        return f"{results} stays as it was packed: {lacking[0]} is not here."
     write_json(results / "metrics.json", metrics(results))
     files = sorted((results / "provenance").rglob("*.json"))
     rows = ({"file": str(f.relative_to(results)), "record": read_json(f)} for f in files)
     write_jsonl(results / RECORDS, rows)
     save_notes(results)
+    pack(results)
+    return f"{results} is packed for git."
+
+
+def not_here(experiment: Experiment) -> list[str]:
+    """The large outputs that records of the experiment's jobs speak of, and that are not here."""
+    results = Path("results") / experiment.experiment
+    models = {*experiment.models}
+    records = [
+        file
+        for rule, part in PARTS.items()
+        if part != "data"
+        for file in sorted(results.glob(f"provenance/{rule}/*.json"))
+        if file.stem in models or rule == "measure"
+    ]
+    outputs = [output for file in records for output in read_json(file)["outputs"]]
+    return [output for output in outputs or [str(results)] if not Path(output).is_file()]
 
 
 def restore(results: Path) -> None:

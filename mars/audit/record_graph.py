@@ -8,6 +8,7 @@ there now, and by the code, configuration and packages of today? The answer is o
 
 from __future__ import annotations
 
+import json
 from collections import ChainMap
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,12 +17,12 @@ from typing import Any
 
 from mars.audit.compare import WORDS as COMPARED
 from mars.audit.differences import OLD, Difference, differences, present_spec, spec_of
+from mars.audit.packed import Packed
 from mars.audit.replays import Replayed, latest, read_replays
 from mars.config.experiment import Experiment
 from mars.provenance.accepted import accepted_as
 from mars.provenance.files import read_json, sha256_file
 from mars.provenance.manifest import NAME as MANIFEST
-from mars.provenance.manifest import listed_files
 from mars.provenance.record import is_sealed
 from mars.stages import STAGES
 
@@ -70,15 +71,23 @@ def worst(problems: list[Problem]) -> str:
 class RecordGraph:
     """The provenance records of one experiment, against the files that are there now.
 
+    A file that is not there counts as there if what was packed gives it back.
+
     Args:
         experiment: the present configuration.
         root: folder in which the workflow ran; records name files relative to it.
+
+    Attributes:
+        unpacked: files that were not there, and were hashed as they are packed.
     """
 
     def __init__(self, experiment: Experiment, root: Path):
         self.experiment = experiment
         self.root = Path(root)
-        folder = self.root / "results" / experiment.experiment / "provenance"
+        self.results = Path("results") / experiment.experiment
+        self.packed = Packed(self.root / self.results)
+        self.unpacked: set[str] = set()
+        folder = self.root / self.results / "provenance"
         self.broken: list[Problem] = []
         self.records: dict[str, dict[str, Any]] = {}
         for path in sorted(folder.rglob("*.json")):
@@ -102,6 +111,21 @@ class RecordGraph:
                 self._maker[output] = (name, digest)
                 for listed, listed_digest in self.listed(output).items():
                     self._maker[listed] = (name, listed_digest)
+
+    def read(self, file: str) -> bytes | None:
+        """The content of a file that is there, or packed."""
+        path = self.root / file
+        return path.read_bytes() if path.is_file() else self.packed.read(self._in_results(file))
+
+    def files(self, pattern: str) -> list[str]:
+        """The files in the folder of results, there or packed, that match a pattern."""
+        there = {str(p.relative_to(self.root)) for p in (self.root / self.results).glob(pattern)}
+        packed = {str(self.results / name) for name in self.packed.kept}
+        return sorted(there | {name for name in packed if Path(name).match(pattern)})
+
+    def _in_results(self, file: str) -> str:
+        path = Path(file)
+        return str(path.relative_to(self.results)) if path.is_relative_to(self.results) else ""
 
     def maker(self, file: str) -> str | None:
         """The record of the job that made a file; None if no record speaks of it."""
@@ -174,8 +198,9 @@ class RecordGraph:
         spec = spec_of(record)
         if spec.stage not in STAGES:
             return None
-        results = self.root / "results" / self.experiment.experiment
-        entry = accepted_as(results, spec.job, STAGES[spec.stage].reached.fingerprint)
+        entry = accepted_as(
+            self.root / self.results, spec.job, STAGES[spec.stage].reached.fingerprint
+        )
         return entry.because if entry is not None and entry.was == spec.code else None
 
     def _of_record(self, name: str) -> list[Problem]:
@@ -204,16 +229,20 @@ class RecordGraph:
 
     def listed(self, output: str) -> dict[str, str]:
         """The files that a manifest lists, with their sha256."""
-        if Path(output).name != MANIFEST or not (self.root / output).is_file():
+        if Path(output).name != MANIFEST or (content := self.read(output)) is None:
             return {}
         try:
-            listed = listed_files(self.root / output)
-        except (ValueError, KeyError, TypeError):
+            listed = json.loads(content)["files"].items()
+            return {str(Path(output).parent / name): entry["sha256"] for name, entry in listed}
+        except (ValueError, KeyError, TypeError, AttributeError):
             return {}  # its own hash tells that it was changed
-        return {str(path.relative_to(self.root)): digest for path, digest in listed.items()}
 
     @cache  # noqa: B019 - each file is hashed once in an audit
     def sha256(self, file: str) -> str | None:
         """Hash of a file, by its name in the records; None if it is not there."""
         path = self.root / file
-        return sha256_file(path) if path.is_file() else None
+        if path.is_file():
+            return sha256_file(path)
+        digest = self.packed.sha256.get(self._in_results(file))
+        self.unpacked |= {file} if digest else set()
+        return digest

@@ -10,7 +10,8 @@ from typing import Any
 
 from mars.audit.cells import NONE, NOT_RUN, CellLine, Tables
 from mars.audit.compare import WORDS as COMPARED
-from mars.audit.record_graph import WORDS, Link, Problem, worst
+from mars.audit.packed import EVIDENCE, SAMPLES
+from mars.audit.record_graph import WORDS, Link, Problem, RecordGraph, worst
 from mars.provenance.manifest import NAME as MANIFEST
 
 Report = tuple[str, list[str], dict[str, Any]]
@@ -36,6 +37,7 @@ def audit_cell(tables: Tables, cell: CellLine, samples: bool = False) -> Report:
         "chain": [{**asdict(link), "word": link.word} for link in audited.chain],
         **({"samples": questions} if samples else {}),
     }
+    lines += _unpacked(tables.records)
     verdict = _verdict(audited.word, audited.chain, audited.evaluations)
     return audited.word, [*lines, verdict], plain
 
@@ -62,6 +64,7 @@ def audit_all(tables: Tables) -> Report:
     if endpoints := tables.endpoints():
         answered = f"{len(endpoints)} evaluation{'s' * (len(endpoints) > 1)} answered by a server"
         lines.append(f"{answered}, whose weights were not checked")
+    lines += _unpacked(records)
     for link in others.values():
         if link.problems:
             lines += [f"{link.word:<8}  {link.job}"]
@@ -72,9 +75,18 @@ def audit_all(tables: Tables) -> Report:
         "word": word,
         "cells": counts,
         "endpoints": endpoints,
+        "unpacked": sorted(records.unpacked),
         "problems": [asdict(finding) for finding in dict.fromkeys(problems)],
     }
     return word, [*lines, _verdict(word, others.values())], plain
+
+
+def _unpacked(records: RecordGraph) -> list[str]:
+    """That some files are not here, but packed, if so."""
+    if not (number := len(records.unpacked)):
+        return []
+    some = "1 file is not here and was" if number == 1 else f"{number} files are not here and were"
+    return [f"{some} hashed as {SAMPLES} and {EVIDENCE} give them back, byte for byte"]
 
 
 def _only(found: dict[str, Any], files: Iterable[str]) -> dict[str, Any]:

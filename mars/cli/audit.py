@@ -13,7 +13,7 @@ from mars.audit.accept import candidates, code_changes
 from mars.audit.cells import Tables
 from mars.audit.gpu_results import read_gpu_results
 from mars.audit.gpu_speed import GpuSpeed
-from mars.audit.ledger import commit, restore_records
+from mars.audit.ledger import commit, restore_records, save
 from mars.audit.plan import PlannedJob, estimates, jobs, reason
 from mars.audit.price import Prices
 from mars.audit.price_table import price_table
@@ -126,9 +126,11 @@ def plan(config: Configs = TINY, root: Root = Path(".")) -> None:
 
 @app.command()
 def ledger(config: Configs = TINY) -> None:
-    """Enter finished results into DVC's cache and lock, where dvc.yaml is about them."""
+    """Pack finished results for git; enter them into DVC's ledger, where dvc.yaml is about them."""
 
-    print(commit(Path("results") / load_experiment(*config).experiment))
+    experiment = load_experiment(*config)
+    print(save(experiment))
+    print(commit(Path("results") / experiment.experiment))
 
 
 @app.command()
