@@ -17,6 +17,8 @@ BIN       := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP       := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --no-compile
 CONFIG     = config/$(EXPERIMENT).yaml
+# A claim of the paper, for make claim.
+N          ?=
 # Merged over the experiment's configuration, e.g. config/overlays/smollm2-cpu.yaml.
 OVERLAY    ?=
 # What `make fetch` brought is used, unless the environment names another mirror.
@@ -34,7 +36,7 @@ SMOLLM2   := $(call stamp,smollm2)
 DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev fetch reproduce report plan audit test test-unit test-properties test-slurm \
+.PHONY: help install install-dev fetch reproduce report plan audit claims claim test test-unit test-properties test-slurm \
         test-cuda-trace test-gpu vllm-env lint lock known-experiment
 
 help:
@@ -50,6 +52,8 @@ help:
 	@echo "make plan [EXPERIMENT=]            what 'make reproduce' would run, why, and its cost; runs nothing"
 	@echo "make report [EXPERIMENT=]          one HTML page of all that was run: results/<experiment>/report.html"
 	@echo "make audit [EXPERIMENT=]           whether every number still is what its records say"
+	@echo "make claims [EXPERIMENT=]          tables and verdicts again from the packed answers, without a run"
+	@echo "make claim N=3 [EXPERIMENT=]       one claim of the paper alone: runs only what it takes"
 	@echo "make test                          install the development tools as well, run the tests"
 	@echo "make test-unit                     the unit tests only, for use between edits"
 	@echo "make test-slurm                    the ci experiment through a Slurm started for it (root, slurm-wlm)"
@@ -101,16 +105,30 @@ $(SMOLLM2) $(DEV): | $(RUN)
 	$(PYTHON) -m venv .venv
 
 # The lock is the kernel's: it ends with the last process of a run, killed or not, so nothing has to
-# be unlocked by hand (Snakemake's own lock outlives a kill), and no two runs share the results.
+# be unlocked by hand (Snakemake's own lock outlives a kill), and no two runs share the results. What
+# is run are $targets, a variable of the shell; empty: everything.
+define RUN_ALONE
+mkdir -p .snakemake; flock --nonblock --conflict-exit-code 75 .snakemake/run.lock \
+  env $(SNAKEMAKE) --nolock $$targets || { code=$$?; \
+  test $$code -ne 75 || echo "Another run, or the last jobs of a killed one, is busy here; wait for it."; \
+  exit $$code; }
+endef
+
 reproduce: known-experiment install
 	@command -v git >/dev/null || echo "git is not here: all of this works, but no record will name the commit."
 	@$(BIN)/mars check $(CONFIG) $(OVERLAY)
-	@mkdir -p .snakemake
-	@flock --nonblock --conflict-exit-code 75 .snakemake/run.lock env $(SNAKEMAKE) --nolock || { code=$$?; \
-	  test $$code -ne 75 || echo "Another run, or the last jobs of a killed one, is busy here; wait for it."; \
-	  exit $$code; }
+	@targets=; $(RUN_ALONE)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars ledger $(addprefix --config ,$(CONFIG) $(OVERLAY))
 	@$(BIN)/mars show $(addprefix --config ,$(CONFIG) $(OVERLAY))
+
+claims: known-experiment install
+	@$(BIN)/mars claims $(addprefix --config ,$(CONFIG) $(OVERLAY))
+
+claim: known-experiment install
+	@test -n "$(N)" || { echo "Say which one: make claim N=3; docs/comparison.md lists the claims."; exit 2; }
+	@$(BIN)/mars check $(CONFIG) $(OVERLAY)
+	@targets=$$($(BIN)/mars claim $(N) --files $(addprefix --config ,$(CONFIG) $(OVERLAY))) || exit; $(RUN_ALONE)
+	@$(BIN)/mars claim $(N) $(addprefix --config ,$(CONFIG) $(OVERLAY))
 
 # Into the mirror, from which the other targets then take everything, with the hub switched off.
 fetch: known-experiment install

@@ -3,8 +3,8 @@
 ``metrics.json``: every score in one file, for ``dvc metrics``. ``records.jsonl``: the provenance
 records of all jobs. ``snakemake.jsonl``: what Snakemake noted of each output. ``samples.parquet``
 and ``evidence.parquet``: what tables and claims are made from (:mod:`mars.audit.packed`).
-``specs/``: what each part of the experiment depends on, for DVC, which keeps the large folders
-(``dvc.yaml``).
+``CLAIMS.md``: each claim, and what a test of it takes. ``specs/``: what each part of the experiment
+depends on, for DVC, which keeps the large folders (``dvc.yaml``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mars.audit.claims_sheet import write_sheet
 from mars.audit.packed import pack
 from mars.audit.snakemake_metadata import restore_dates, restore_notes, save_notes
 from mars.config.experiment import Experiment
@@ -58,6 +59,8 @@ def save(experiment: Experiment) -> str:
     write_jsonl(results / RECORDS, rows)
     save_notes(results)
     pack(results)
+    if (results / "claims.json").is_file():
+        write_sheet(experiment)
     return f"{results} is packed for git."
 
 

@@ -19,6 +19,7 @@ from mars.cli import (  # isort: skip
     speed,  # noqa: F401
     audit,  # noqa: F401
     replay,  # noqa: F401
+    claims,  # noqa: F401
     stages,  # noqa: F401
 )
 from mars.cli.common import app

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from mars.audit.cells import Tables
+from mars.audit.packed import EVIDENCE
+from mars.audit.packed import SAMPLES as SAMPLES_OF_ALL
 from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all, audit_cell
 from mars.config.experiment import load_experiment
@@ -69,7 +71,13 @@ def flip(file: str) -> Callable[[Path], None]:
 
 
 def remove(file: str) -> Callable[[Path], None]:
-    return lambda run: (run / RESULTS / file).unlink()
+    """Remove a file, and what was packed, which would give it back."""
+
+    def apply(run: Path) -> None:
+        for name in (file, SAMPLES_OF_ALL, EVIDENCE):
+            (run / RESULTS / name).unlink()
+
+    return apply
 
 
 def replace(file: str, pattern: str, new: str) -> Callable[[Path], None]:
