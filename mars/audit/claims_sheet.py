@@ -64,7 +64,9 @@ def files_behind(number: int, experiment: Experiment) -> list[str]:
         raise UserError(f"there is no claim {number}; the claims are 1 to {max(BEHIND)}.")
     files = BEHIND[number].files(experiment)
     if not files:
-        raise UserError(f"{experiment.experiment} does not test claim {number}; choose another.")
+        raise UserError(
+            f"{experiment.experiment} does not test claim {number}; choose another experiment."
+        )
     return [f"results/{experiment.experiment}/{file}" for file in files]
 
 
@@ -136,8 +138,8 @@ def price(graph: RecordGraph, files: Iterable[str]) -> Price | None:
     return Price(
         jobs=len(records),
         seconds=sum(record["seconds"] for record in records),
-        memory=max(record["peak_memory_bytes"] for record in records),
-        disk=sum(record["output_bytes"] for record in records),
+        memory=max(record.get("peak_memory_bytes", 0) for record in records),
+        disk=sum(record.get("output_bytes", 0) for record in records),
         machines=tuple(dict.fromkeys(_machine(record["hardware"]) for record in records)),
     )
 

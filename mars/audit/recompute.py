@@ -186,7 +186,7 @@ def _compared(name: str, committed: Path, again: Path) -> Outcome:
     if committed.suffix == ".json":
         where = difference(read_json(committed), read_json(again))
     else:
-        where = _difference_of_text(committed.read_text(), again.read_text())
+        where = difference_of_text(committed.read_text(), again.read_text())
     return Outcome(name, DIFFERS, where) if where else Outcome(name, CLOSE)
 
 
@@ -223,7 +223,8 @@ def difference(committed: Any, again: Any, where: str = "") -> str:
     return f"{where.removesuffix('.')} is {committed!r}, made again {again!r}"
 
 
-def _difference_of_text(committed: str, again: str) -> str:
+def difference_of_text(committed: str, again: str) -> str:
+    """Where two texts differ first by more than the rounding of a number, and how."""
     lines = committed.splitlines(), again.splitlines()
     for number, (one, other) in enumerate(zip(*lines, strict=False), 1):
         parts = A_NUMBER.split(one), A_NUMBER.split(other)

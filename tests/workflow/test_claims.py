@@ -68,6 +68,15 @@ def test_a_clone_lacks_nothing_of_evaluations_and_measurements(finished: Path, c
         assert packed.read(file) == (finished / RESULTS / file).read_bytes()
 
 
+def test_no_text_of_gpqa_is_packed(clone: Path):
+    rows = pq.read_table(clone / SAMPLES, filters=[("benchmark", "=", "gpqa")]).to_pylist()
+    assert rows
+    for row in rows:
+        assert row["generation"] is None
+        letters = [json.loads(row["target"]), *json.loads(row["extracted"]).values()]
+        assert all(one is None or (len(one) == 1 and one.isalpha()) for one in letters)
+
+
 def another_answer(clone: Path) -> None:
     """The first answer of GSM8K, as if it had been right, or wrong."""
     rows = pq.read_table(clone / SAMPLES).to_pylist()
