@@ -18,6 +18,7 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mars.errors import UserError
 from mars.provenance.files import read_json, write_atomic
 from mars.provenance.manifest import NAME as MANIFEST
 
@@ -134,14 +135,28 @@ def _evidence(results: Path, others: Iterable[Path]) -> bytes:
     found = {file for pattern in KEPT for file in results.glob(pattern) if file.is_file()}
     contents = {file: file.read_bytes() for file in {*found, *others}}
     contents |= {file: _head(file) for file in results.glob(HEADS)}
-    rows = [
-        {"file": str(file.relative_to(results)), "content": content, "size": file.stat().st_size}
-        for file, content in sorted(contents.items())
-    ]
+    kept = {
+        str(file.relative_to(results)): Kept(content, file.stat().st_size)
+        for file, content in contents.items()
+    }
+    kept |= _heads_of_deleted(results, kept)
+    rows = [{"file": file, **kept[file]._asdict()} for file in sorted(kept)]
     kinds = [("file", pa.string()), ("content", pa.binary()), ("size", pa.int64())]
     stream = BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(kinds)), stream, **COMPRESSION)
     return stream.getvalue()
+
+
+def _heads_of_deleted(results: Path, kept: Mapping[str, Kept]) -> dict[str, Kept]:
+    """What was packed of weights that were deleted since, while their manifest is as it was."""
+    before = Packed(results).kept
+    found = {file: one for file, one in before.items() if Path(file).match(HEADS)}
+    manifests = {file: str(Path(file).with_name(MANIFEST)) for file in found}
+    return {
+        file: one
+        for file, one in found.items()
+        if file not in kept and before.get(manifests[file]) == kept.get(manifests[file])
+    }
 
 
 def _head(file: Path) -> bytes:
@@ -166,23 +181,29 @@ class Packed:
     @cached_property
     def kept(self) -> dict[str, Kept]:
         """The files of ``evidence.parquet``, whole or in part."""
-        import pyarrow.parquet as pq
-
-        if not (self.results / EVIDENCE).is_file():
-            return {}
-        rows = pq.read_table(self.results / EVIDENCE).to_pylist()
-        return {row["file"]: Kept(row["content"], row["size"]) for row in rows}
+        return {row["file"]: Kept(row["content"], row["size"]) for row in self._rows(EVIDENCE)}
 
     def samples(self) -> Iterator[tuple[str, bytes]]:
         """The files of samples, one after another."""
+        rows = self._rows(SAMPLES)
+        for cell, lines in groupby(rows, key=lambda row: tuple(row[key] for key in CELL)):
+            yield _file_of(*cell), _text(lines).encode()
+
+    def _rows(self, name: str) -> Iterator[dict[str, Any]]:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if not (self.results / SAMPLES).is_file():
+        if not (path := self.results / name).is_file():
             return
-        with pq.ParquetFile(self.results / SAMPLES) as packed:
-            rows = (row for batch in packed.iter_batches() for row in batch.to_pylist())
-            for cell, lines in groupby(rows, key=lambda row: tuple(row[key] for key in CELL)):
-                yield _file_of(*cell), _text(lines).encode()
+        try:
+            with pq.ParquetFile(path) as packed:
+                for batch in packed.iter_batches():
+                    yield from batch.to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{path} cannot be read ({reason}); take it from git again, or remove it."
+            ) from error
 
     @cached_property
     def sha256(self) -> dict[str, str]:
@@ -199,11 +220,14 @@ class Packed:
 
     def unpack(self, folder: Path) -> None:
         """Write all files into another folder of results; weights that are not here are zeros."""
-        for file, one in self.kept.items():
-            _write(folder / file, one.content)
-            os.truncate(folder / file, one.size)
-        for file, content in self.samples():
-            _write(folder / file, content)
+        whole = ((file, Kept(content, len(content))) for file, content in self.samples())
+        for file, one in chain(self.kept.items(), whole):
+            path = folder / file
+            if ".." in path.parts or Path(file).is_absolute():
+                raise UserError(f"{self.results / EVIDENCE} names {file}, which is no result.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(one.content)
+            os.truncate(path, one.size)
 
 
 def _file_of(model: str, setting: str, benchmark: str) -> str:
@@ -224,8 +248,3 @@ def _line(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_all(one: Kept) -> bool:
     return len(one.content) == one.size
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)

@@ -8,14 +8,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from mars.audit.packed import EVIDENCE, SAMPLES, Packed, pack
 from mars.checkpoints.describe import describe
+from mars.errors import UserError
 from mars.provenance.files import sha256_file, write_json, write_jsonl
+from mars.provenance.manifest import write_manifest
 
 JUDGED = {"metric": "exact_match", "filter": "strict"}
 LINE = {
@@ -118,11 +122,46 @@ def test_of_weights_the_head_is_kept(tmp_path: Path):
     assert packed.sha256.keys() == {"checkpoints/ar/config.json"}
 
 
+def test_weights_may_be_deleted_while_their_manifest_stays(tmp_path: Path):
+    folder = tmp_path / "checkpoints/ar"
+    folder.mkdir(parents=True)
+    save_file({"wte": np.zeros((3, 4))}, folder / "model.safetensors")
+    write_manifest(folder)
+    pack(tmp_path)
+    before = Packed(tmp_path).kept
+    assert "checkpoints/ar/model.safetensors" in before
+    (folder / "model.safetensors").unlink()
+    pack(tmp_path)
+    assert Packed(tmp_path).kept == before
+    write_manifest(folder, trained="anew")
+    pack(tmp_path)
+    assert Packed(tmp_path).kept.keys() == {"checkpoints/ar/manifest.json"}
+
+
 def test_where_nothing_is_packed_there_is_nothing(tmp_path: Path):
     packed = Packed(tmp_path)
     assert packed.sha256 == {}
     assert packed.read("evaluations/ar/one-token/gsm8k.samples.jsonl") is None
     assert packed.read("evaluations/ar/one-token/gsm8k.json") is None
+
+
+@pytest.mark.parametrize("name", [SAMPLES, EVIDENCE])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, name: str):
+    write_cell(tmp_path, "ar/one-token/gsm8k", [LINE])
+    pack(tmp_path)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-20])
+    with pytest.raises(UserError, match=rf"{name} cannot be read .*take it from git again"):
+        Packed(tmp_path).unpack(tmp_path / "elsewhere")
+
+
+def test_nothing_is_unpacked_beside_the_folder(tmp_path: Path):
+    pack(tmp_path)
+    row = {"file": "../beside.json", "content": b"{}", "size": 2}
+    schema = pq.read_schema(tmp_path / EVIDENCE)
+    pq.write_table(pa.Table.from_pylist([row], schema), tmp_path / EVIDENCE)
+    with pytest.raises(UserError, match=r"names \.\./beside\.json"):
+        Packed(tmp_path).unpack(tmp_path / "elsewhere")
+    assert not (tmp_path / "beside.json").exists()
 
 
 def test_unfinished_work_is_not_packed(tmp_path: Path):
