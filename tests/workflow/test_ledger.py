@@ -12,7 +12,9 @@ import pytest
 from mars.audit import ledger
 from mars.audit.cells import Tables
 from mars.audit.jobs import specs_of
+from mars.audit.packed import EVIDENCE, SAMPLES
 from mars.audit.plan import jobs
+from mars.audit.recompute import SAME, recompute
 from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all
 from mars.config.experiment import load_experiment
@@ -73,7 +75,8 @@ def test_a_clone_has_nothing_to_do_and_notices_a_change(
     assert f"{RESULTS}/tables/table2.csv" in in_git
     assert f"{RESULTS}/records.jsonl" in in_git
     assert not any("provenance" in name for name in in_git)
-    assert not any("checkpoints/" in name or "samples" in name for name in in_git)
+    assert {f"{RESULTS}/{name}" for name in (SAMPLES, EVIDENCE, "CLAIMS.md")} < {*in_git}
+    assert not any("checkpoints/" in name or ".samples." in name for name in in_git)
     dvc(repository, "remote", "add", "--default", "store", str(tmp_path / "store"))
     command(repository, "git", "commit", "--quiet", "--all", "--message", "remote")
     dvc(repository, "push", "--quiet")
@@ -81,6 +84,7 @@ def test_a_clone_has_nothing_to_do_and_notices_a_change(
     command(tmp_path, "git", "clone", "--quiet", str(repository), str(clone))
     monkeypatch.setenv("PYTHONPATH", str(clone))
     monkeypatch.setattr(fingerprint, "PACKAGE", clone / "mars")
+    assert recompute(clone / RESULTS).word == SAME  # from git alone
     assert {"evaluate ar-small", "pretrain base-small"} < planned(clone, clone), (
         "tables are not all"
     )
