@@ -44,7 +44,8 @@ def read_json(path: str | Path) -> Any:
 
 def read_jsonl(path: str | Path) -> list[Any]:
     """The JSON documents in ``path``, one per line."""
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+    with open(path) as stream:  # a string may hold line separators that splitlines() knows
+        return [json.loads(line) for line in stream]
 
 
 def canonical_json(value: Any) -> str:

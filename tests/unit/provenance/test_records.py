@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from mars.audit.differences import changed_keys
 from mars.errors import UserError
-from mars.provenance.files import read_json, sha256_file, write_atomic
+from mars.provenance.files import (
+    read_json,
+    read_jsonl,
+    sha256_file,
+    write_atomic,
+    write_jsonl,
+)
 from mars.provenance.fingerprint import Reached
 from mars.provenance.manifest import (
     new_folder,
@@ -186,3 +195,11 @@ def test_changed_lists_are_told_by_their_entries():
     now = ["x", {"name": "table2", "caption": "b"}, {"name": "masks", "caption": "c" * 500}]
     assert changed_keys({"shown": then}, {"shown": now}) == ["shown another table2 -table3 +masks"]
     assert changed_keys({"n": [1, 2]}, {"n": [2, 1]}) == ["n in another order"]
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text()), max_size=3))
+@example([{"answer": "a\u2028b\u2029c\x85d\x1ce"}])
+def test_lines_of_json_come_back_whatever_they_hold(rows: list[dict[str, str]]):
+    with tempfile.TemporaryDirectory() as folder:
+        write_jsonl(Path(folder, "rows.jsonl"), rows)
+        assert read_jsonl(Path(folder, "rows.jsonl")) == rows
