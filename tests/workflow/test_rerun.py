@@ -38,6 +38,7 @@ SHOWN = {
     "table9": {"ar-small", "mars-b4-small"},
     "findings": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
     "claims": MODELS - {"base-small", "base-large"},
+    "compute": {"ar-small", "mars-b4-small", "ar-large", "mars-b4-large"},
     "figure1": {"mars-b4-small"},
     "figure3": {"ar-small", "mars-b4-small", "mars-b8-no-sft-small", "ar-large", "mars-b4-large"},
     "figure6": {"mars-b4-small"},
@@ -49,6 +50,7 @@ TIMED = {
     **{job: PAIRS for job in ("measure_speculative", "table6")},
     **{job: ALONE for job in ("measure_live_tau", "live_tau")},
 }
+PROBED = {"mars-b4-small", "mars-b8-no-sft-small"}
 MEASURED = {job for job in TIMED if job.startswith("measure")}
 
 
@@ -72,6 +74,12 @@ def shown(*models: str) -> set[str]:
     return jobs | {"comparison", "report"}
 
 
+def probed(*models: str) -> set[str]:
+    """The jobs that look at the masks of any of these models, and what shows it."""
+    jobs = {f"probe {model}" for model in PROBED & set(models)}
+    return jobs | ({"masks", "report"} if jobs else set())
+
+
 def timed(*models: str) -> set[str]:
     """The jobs that time any of these models, and what shows it."""
     jobs = {job for job, of in TIMED.items() if of & set(models)}
@@ -82,7 +90,7 @@ PAPER = shown(*MODELS)
 CURVES = {"training_curves", "report"}
 TABLES = {job for job in (*SHOWN, *TIMED) if job.startswith("table")}
 TABLES |= {"findings", "claims", "comparison", "report"}
-AFTER_TRAINING = EVALUATE | PAPER | set(TIMED)
+AFTER_TRAINING = EVALUATE | PAPER | set(TIMED) | probed(*MODELS)
 ALL = DATA | TRAIN | TRAINED | AFTER_TRAINING
 
 
@@ -214,12 +222,16 @@ ALL_BENCHMARKS = ("base-small", "ar-small", "mars-b4-small")
     [
         pytest.param(
             lambda c: c["models"]["mars-b4-small"].update(training=SLOWER),
-            of_model("mars-b4-small") | shown("mars-b4-small") | timed("mars-b4-small") | TRAINED,
+            of_model("mars-b4-small")
+            | shown("mars-b4-small")
+            | timed("mars-b4-small")
+            | probed("mars-b4-small")
+            | TRAINED,
             id="learning rate of one model",
         ),
         pytest.param(
             lambda c: c["models"]["ar-small"].update(training=SLOWER),
-            of_model(*CHILDREN) | shown(*CHILDREN) | timed(*CHILDREN) | TRAINED,
+            of_model(*CHILDREN) | shown(*CHILDREN) | timed(*CHILDREN) | probed(*CHILDREN) | TRAINED,
             id="learning rate of a parent",
         ),
         pytest.param(
@@ -238,12 +250,12 @@ ALL_BENCHMARKS = ("base-small", "ar-small", "mars-b4-small")
         pytest.param(lambda c: c["data"].update(seed=1), ALL, id="seed of the data"),
         pytest.param(
             lambda c: c["evaluation"].update(max_new_tokens=17),
-            EVALUATE | PAPER | {"table7"},
+            EVALUATE | PAPER | probed(*MODELS) | {"table7"},
             id="protocol",
         ),
         pytest.param(
             lambda c: c["scales"]["large"].update(stands_for="0.5B"),
-            TABLES | {"table7", "figure3", "figure6"},
+            TABLES | {"table7", "figure3", "figure6", "compute"},
             id="other rows of the tables",
         ),
         pytest.param(

@@ -227,6 +227,6 @@ def experiment(folder: Path) -> Path:
     content["data"] = {"source": "hub", "dataset": DATA}
     content["scales"]["small"]["base"] = {"source": "hub", "repository": MODEL}
     content["benchmarks"] = {"gpqa": content["benchmarks"]["gpqa"]}
-    content |= {"evaluate": [], "artefacts": [], "speed": None}
+    content |= {"evaluate": [], "artefacts": [], "speed": None, "probe": None}
     (folder / "mine.yaml").write_text(yaml.safe_dump(content))
     return folder / "mine.yaml"

@@ -98,7 +98,8 @@ def test_the_command_line_carries_what_the_configuration_says():
     assert resources.training["7B"].sharded
     for scale in ("0.5B", "7B", "a scale that it does not name"):
         options = resources.options(scale)
-        assert read_options([f"{key}={value}" for key, value in options]) == options
+        given = [f"{key}={value}" for key, value in options]
+        assert read_options(TrainingOptions, "--option", given) == options
     for wrong in ("shared=true", "compile=perhaps", "sharded", "checkpoint_minutes=0"):
         with pytest.raises(UserError, match=f"--option {wrong.partition('=')[0]}: .*options are"):
-            read_options([wrong])
+            read_options(TrainingOptions, "--option", [wrong])
