@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,3 +52,14 @@ def change_function(path: Path, name: str) -> None:
     first = node.body[1] if ast.get_docstring(node) else node.body[0]
     lines.insert(first.lineno - 1, f"{' ' * first.col_offset}changed = 1")
     path.write_text("\n".join(lines) + "\n")
+
+
+def commit(project: Path) -> str:
+    """Make the project a repository with one commit, or commit what has changed; its hash."""
+    (project / ".gitignore").write_text("__pycache__/\n")  # running the code is no edit
+    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "then")):
+        subprocess.run(["git", *who, *words], cwd=project, check=True, capture_output=True)
+    words = ["git", "rev-parse", "HEAD"]
+    done = subprocess.run(words, cwd=project, check=True, capture_output=True, text=True)
+    return done.stdout.strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from mars.errors import UserError
 from mars.provenance.accepted import read_accepted
 from mars.provenance.files import read_json, write_json
 from mars.provenance.record import sealed
-from tests.support.ci_experiment import change_function, forget
+from tests.support.ci_experiment import change_function, commit, forget
 
 RESULTS = Path("results/ci")
 CELL = ("table2", "0.5B MARS B=4", "GSM8K")
@@ -97,17 +96,6 @@ def test_what_is_no_change_of_code_is_refused(run: Path, edited: Path, now: Expe
         candidates(train, now, run)
     with pytest.raises(UserError, match="nothing to accept"):
         candidates(named("evaluate base", before), now, run)
-
-
-def commit(project: Path) -> str:
-    """Make the project a repository with one commit, or commit what has changed."""
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "then")):
-        subprocess.run(["git", *who, *words], cwd=project, check=True, capture_output=True)
-    words = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(words, cwd=project, check=True, capture_output=True, text=True).stdout[
-        :-1
-    ]
 
 
 def test_the_difference_is_that_since_the_record(run: Path, edited: Path):

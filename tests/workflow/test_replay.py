@@ -21,7 +21,7 @@ from mars.audit.report import audit_all, audit_cell
 from mars.config.experiment import Experiment, load_experiment
 from mars.errors import UserError
 from mars.provenance.files import read_json, read_jsonl, write_json, write_jsonl
-from tests.support.ci_experiment import change_function, environment, forget
+from tests.support.ci_experiment import change_function, commit, environment, forget
 from tests.support.forgery import forge
 
 RESULTS = Path("results/ci")
@@ -245,17 +245,6 @@ def test_two_checkouts_have_the_same_specs_as_the_records(
     assert first == second
     records = tables_of(finished, experiment_now).records.records.values()
     assert set(first.splitlines()) == {spec_of(record).canonical() for record in records}
-
-
-def commit(project: Path) -> str:
-    (project / ".gitignore").write_text("__pycache__/\n")  # running the code is no edit
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "then")):
-        subprocess.run(["git", *who, *words], cwd=project, check=True, capture_output=True)
-    words = ["git", "rev-parse", "HEAD"]
-    return subprocess.run(words, cwd=project, check=True, capture_output=True, text=True).stdout[
-        :-1
-    ]
 
 
 def test_the_recorded_code_is_run_where_the_present_code_is_another(
