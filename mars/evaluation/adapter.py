@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from lm_eval.api.instance import Instance
@@ -16,14 +17,17 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mars.checkpoints.load import eos_token_ids, load_model
+from mars.data.tokenizer import load_tokenizer
 from mars.decoding import decode
 from mars.decoding.methods import METHODS, default_method
 from mars.decoding.requests import Decoded
 from mars.errors import UserError
 from mars.evaluation.stop_strings import StopStrings, holds
+from mars.machine.cpus import warn_of_slow_bfloat16
 
 if TYPE_CHECKING:
-    from mars.config.experiment import Setting
+    from mars.config.experiment import Evaluation, Setting
 
 COUNTING = (
     "tokens up to and including the first EOS, or the token that completes the first stop string, "
@@ -46,6 +50,7 @@ class Generation:
 class DecodingLM(HFLM):
     """AR and MARS checkpoints alike; what changes between settings is ``setting``.
 
+    After a benchmark ``prompts`` and ``decoded`` hold its token ids, ``generations`` what counts.
     When the GPU's memory runs out, ``slots`` is halved for good, and ``notes`` says so.
 
     Args:
@@ -82,8 +87,24 @@ class DecodingLM(HFLM):
         self.max_new_tokens, self.slots = max_new_tokens, slots
         self.on_start = on_start
         self.setting: Setting | None = None
+        self.prompts: list[list[int]] = []
+        self.decoded: list[Decoded] = []
         self.generations: dict[tuple[str, int], Generation] = {}
         self.notes: dict[str, str] = {}
+
+    @classmethod
+    def load(cls, checkpoint: Path, protocol: Evaluation, **arguments: Any) -> Self:
+        """The checkpoint in a folder, in the precision and with the limits of the protocol."""
+        model = load_model(checkpoint, getattr(torch, protocol.precision))
+        if model.device.type == "cpu" and protocol.precision == "bfloat16":
+            warn_of_slow_bfloat16("evaluation.precision")
+        tokenizer = load_tokenizer(checkpoint)
+        own = {
+            "eos_token_ids": eos_token_ids(model, tokenizer),
+            "max_new_tokens": protocol.max_new_tokens,
+            "slots": protocol.slots,
+        }
+        return cls(model, tokenizer, **(own | arguments))
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer all requests in one call of the engine; costs are left in ``generations``."""
@@ -96,10 +117,11 @@ class DecodingLM(HFLM):
             )
         untils = [request.args[1].get("until") or [] for request in requests]
         stops = [[s for s in ([u] if isinstance(u, str) else u) if s] for u in untils]
-        decoded = self.decode_all(requests, [prompt[-room:] for prompt in prompts], stops)
+        self.prompts = [prompt[-room:] for prompt in prompts]
+        self.decoded = self.decode_all(requests, self.prompts, stops)
         found = [
             self._generation(answer, strings, truncated=len(prompt) > room)
-            for answer, strings, prompt in zip(decoded, stops, prompts, strict=True)
+            for answer, strings, prompt in zip(self.decoded, stops, prompts, strict=True)
         ]
         places = ((request.task_name, request.doc_id) for request in requests)
         self.generations = dict(zip(places, found, strict=True))

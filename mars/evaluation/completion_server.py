@@ -240,7 +240,7 @@ class KeptReplies:
 
 def _whole_lines(file: Path) -> list[tuple[str, Reply]]:
     found = []
-    for line in file.read_text().splitlines():
+    for line in file.read_text().split("\n"):
         try:
             key, reply = json.loads(line)
         except ValueError:

@@ -21,8 +21,6 @@ import psutil
 import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 
-from mars.checkpoints.load import eos_token_ids, load_model
-from mars.data.tokenizer import load_tokenizer
 from mars.evaluation.adapter import COUNTING, DecodingLM
 from mars.evaluation.code_execution import CODE_EVAL
 from mars.evaluation.completion_server import Server
@@ -30,7 +28,6 @@ from mars.evaluation.endpoint import EndpointLM
 from mars.evaluation.offline import prepare_process
 from mars.evaluation.scores import headline, mean, ratio
 from mars.evaluation.tasks import LoadedBenchmark, load_benchmark, read_documents
-from mars.machine.cpus import warn_of_slow_bfloat16
 from mars.provenance.files import canonical_json, read_json, sha256_file, write_json, write_jsonl
 from mars.provenance.record import versions
 
@@ -83,18 +80,12 @@ def evaluate(
         for name in missing_cells
     }
     server = Server(endpoint, spec.endpoint, work) if endpoint and spec.endpoint else None
-    model = load_model(checkpoint, getattr(torch, protocol.precision))
-    if model.device.type == "cpu" and protocol.precision == "bfloat16":
-        warn_of_slow_bfloat16("evaluation.precision")
-    tokenizer = load_tokenizer(checkpoint)
     startup: dict[str, float] = {}
-    lm: DecodingLM = (DecodingLM if server is None else partial(EndpointLM, server=server))(
-        model,
-        tokenizer,
+    load = DecodingLM.load if server is None else partial(EndpointLM.load, server=server)
+    lm = load(
+        checkpoint,
+        protocol,
         block_size=spec.block_size,
-        eos_token_ids=eos_token_ids(model, tokenizer),
-        max_new_tokens=protocol.max_new_tokens,
-        slots=protocol.slots,
         method=spec.method,
         options={"right_shift": spec.right_shift} if spec.method == "block_diffusion" else {},
         on_start=lambda: startup.update(seconds=time.time() - psutil.Process().create_time()),

@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel
 
-from mars.checkpoints.load import eos_token_ids, load_model
 from mars.config.experiment import Setting
-from mars.data.tokenizer import load_tokenizer
 from mars.decoding.acceptance import confidence, forbid
-from mars.decoding.requests import Decoded
 from mars.evaluation.adapter import DecodingLM
 from mars.evaluation.evaluate import evaluate_cell
 from mars.evaluation.offline import prepare_process
@@ -142,38 +138,16 @@ def probe(spec: ProbeSpec, *, checkpoint: Path, hub: Path, output: Path) -> None
     protocol = spec.evaluation
     prepare_process(protocol.code_timeout)
     loaded = load_benchmark(spec.benchmark, hub, generated=spec.generated_data)
-    model = load_model(checkpoint, getattr(torch, protocol.precision))
-    tokenizer = load_tokenizer(checkpoint)
-    lm = _Asked(
-        model,
-        tokenizer,
-        block_size=spec.block_size,
-        eos_token_ids=eos_token_ids(model, tokenizer),
-        max_new_tokens=protocol.max_new_tokens,
-        slots=protocol.slots,
-    )
+    lm = DecodingLM.load(checkpoint, protocol, block_size=spec.block_size)
     evaluate_cell(lm, loaded, spec.benchmark, Setting.model_validate({}))
     rows: list[Place] = []
-    for question, (prompt, answer) in enumerate(lm.asked):
+    for question, (prompt, answer) in enumerate(zip(lm.prompts, lm.decoded, strict=True)):
         found = predictions(
-            model,
-            np.array([*prompt, *answer]),
+            lm.model,
+            np.array([*prompt, *answer.tokens]),
             len(prompt),
             block_size=spec.block_size,
-            mask_token_id=tokenizer.mask_token_id,
+            mask_token_id=lm.tokenizer.mask_token_id,
         )
         rows += places(question, found)
     write_jsonl(output / "places.jsonl", (row._asdict() for row in rows))
-
-
-class _Asked(DecodingLM):
-    """Keeps the prompts of a benchmark and its answers as token ids."""
-
-    def decode_all(
-        self, requests: list[Instance], prompts: list[list[int]], stops: list[list[str]]
-    ) -> list[Decoded]:
-        answers = super().decode_all(requests, prompts, stops)
-        self.asked: list[tuple[list[int], list[int]]] = [
-            (prompt, answer.tokens) for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        return answers

@@ -8,12 +8,9 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 
-from mars.checkpoints.load import eos_token_ids, load_model
 from mars.config.experiment import Benchmark
-from mars.data.tokenizer import load_tokenizer
 from mars.decoding.generate import text_of
 from mars.decoding.requests import Decoded
 from mars.errors import UserError
@@ -84,31 +81,12 @@ def decode_example(
     }
 
 
-class _WatchedLM(DecodingLM):
-    """Keeps what was decoded, forward by forward."""
-
-    decoded: list[Decoded]
-
-    def decode_all(self, *arguments: Any) -> list[Decoded]:
-        self.decoded = super().decode_all(*arguments)
-        return self.decoded
-
-
 def _answer_again(
     spec: ExampleSpec, checkpoint: Path, hub: Path, chosen: Answer
-) -> tuple[_WatchedLM, dict[str, Any]]:
+) -> tuple[DecodingLM, dict[str, Any]]:
     """The model after it answered one document, and lm-eval's entry of it."""
     forbid_network()
-    model = load_model(checkpoint, getattr(torch, spec.evaluation.precision))
-    tokenizer = load_tokenizer(checkpoint)
-    lm = _WatchedLM(
-        model,
-        tokenizer,
-        block_size=spec.block_size,
-        eos_token_ids=eos_token_ids(model, tokenizer),
-        max_new_tokens=spec.evaluation.max_new_tokens,
-        slots=1,
-    )
+    lm = DecodingLM.load(checkpoint, spec.evaluation, block_size=spec.block_size, slots=1)
     lm.setting = spec.decoding
     loaded = load_benchmark(spec.task, hub, generated=spec.generated_data)
     results = lm_evaluate(

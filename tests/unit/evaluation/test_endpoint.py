@@ -9,7 +9,7 @@ import torch
 from mars.config.experiment import Endpoint, Evaluation, Setting
 from mars.errors import UserError
 from mars.evaluation import completion_server, endpoint
-from mars.evaluation.completion_server import Server
+from mars.evaluation.completion_server import KeptReplies, Reply, Server
 from mars.evaluation.evaluate import evaluate
 from mars.evaluation.stage import EvaluationSpec
 from mars.provenance.files import read_json, read_jsonl
@@ -174,6 +174,12 @@ def test_answers_cut_off_by_a_kill_are_asked_again(server, tmp_path):
     server.asked.clear()
     assert ask() == first == ask()
     assert len(server.asked) == 1
+
+
+def test_a_line_separator_in_an_answer_survives_every_resume(tmp_path):
+    file, reply = tmp_path / "answers.jsonl", Reply("one\u2028two", 3, "eos", None, "http://here")
+    KeptReplies(file).add("key", reply)
+    assert [KeptReplies(file).get("key") for _ in range(3)] == [reply] * 3
 
 
 def test_no_server_is_one_sentence():
