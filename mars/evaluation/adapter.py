@@ -99,7 +99,7 @@ class DecodingLM(HFLM):
         if model.device.type == "cpu" and protocol.precision == "bfloat16":
             warn_of_slow_bfloat16("evaluation.precision")
         tokenizer = load_tokenizer(checkpoint)
-        own = {
+        own: dict[str, Any] = {
             "eos_token_ids": eos_token_ids(model, tokenizer),
             "max_new_tokens": protocol.max_new_tokens,
             "slots": protocol.slots,
