@@ -4,7 +4,8 @@
 records of all jobs. ``snakemake.jsonl``: what Snakemake noted of each output. ``samples.parquet``
 and ``evidence.parquet``: what tables and claims are made from (:mod:`mars.audit.packed`).
 ``CLAIMS.md``: each claim, and what a test of it takes. ``specs/``: what each part of the experiment
-depends on, for DVC, which keeps the large folders (``dvc.yaml``).
+depends on, for DVC, which keeps the large folders (``dvc.yaml``). Beside the experiments, under
+``results/gpu/trainings``: how well trainings used their GPUs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mars.audit.claims_sheet import write_sheet
+from mars.audit.gpu_trainings import write_gpu_trainings
 from mars.audit.packed import pack
 from mars.audit.snakemake_metadata import restore_dates, restore_notes, save_notes
 from mars.config.experiment import Experiment
@@ -59,6 +61,7 @@ def save(experiment: Experiment) -> str:
     write_jsonl(results / RECORDS, rows)
     save_notes(results)
     pack(results)
+    write_gpu_trainings(experiment)
     if (results / "claims.json").is_file():
         write_sheet(experiment)
     return f"{results} is packed for git."

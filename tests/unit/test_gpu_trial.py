@@ -16,8 +16,9 @@ import torch
 from mars.audit.gpu_results import GpuResult, trainings
 from mars.decoding import cursor
 from mars.decoding.methods import TIMED
+from mars.machine.data_sheets import peaks
 from tests.gpu.__main__ import run_part
-from tests.gpu.device import peaks, slug
+from tests.gpu.device import slug
 from tests.gpu.exactness import Exactness
 from tests.gpu.part import Part, Row
 from tests.gpu.result import Result
