@@ -36,8 +36,8 @@ SMOLLM2   := $(call stamp,smollm2)
 DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev fetch reproduce report plan audit claims claim test test-unit test-properties test-slurm \
-        test-cuda-trace test-gpu vllm-env lint lock known-experiment
+.PHONY: help install install-dev fetch reproduce kick-the-tires report plan audit claims claim test test-unit \
+        test-properties test-slurm test-cuda-trace test-gpu vllm-env lint lock known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -48,6 +48,7 @@ help:
 	@echo "make reproduce EXPERIMENT=smollm2 OVERLAY=config/overlays/smollm2-cpu.yaml"
 	@echo "                                   the same with a configuration merged over another"
 	@echo "make reproduce TORCH_INDEX=<url>   the same with torch from there, e.g. without CUDA; see README.md"
+	@echo "make kick-the-tires                whether every kind of job runs here, in 3 minutes at most"
 	@echo "make fetch [EXPERIMENT=]           what it needs from the hub into mirror/, for a run without network"
 	@echo "make plan [EXPERIMENT=]            what 'make reproduce' would run, why, and its cost; runs nothing"
 	@echo "make report [EXPERIMENT=]          one HTML page of all that was run: results/<experiment>/report.html"
@@ -120,6 +121,10 @@ reproduce: known-experiment install
 	@targets=; $(RUN_ALONE)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars ledger $(addprefix --config ,$(CONFIG) $(OVERLAY))
 	@$(BIN)/mars show $(addprefix --config ,$(CONFIG) $(OVERLAY))
+
+# In build/kick-the-tires; results/ stays as it is.
+kick-the-tires: install
+	@$(BIN)/python tools/kick_the_tires.py
 
 claims: known-experiment install
 	@$(BIN)/mars claims $(addprefix --config ,$(CONFIG) $(OVERLAY))

@@ -8,10 +8,11 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mars.audit.differences import spec_of
@@ -150,6 +151,23 @@ class Tables:
         other = copy.copy(self)
         other._read = {**self._read, **again}
         return other._number(cell)[0] if ARTEFACTS[cell.table].from_evaluations else None
+
+    def from_answers(self, file: str, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """An evaluation record with the score and the counts that its answers add up to."""
+        record = self._read[file]
+        benchmark = record["cell_spec"]["benchmark"]
+        metric, name = benchmark["metric"], benchmark["filter"]
+        score = fmean(answer["scores"][name][metric] for answer in answers)
+        counts = {
+            key: sum(answer[key] for answer in answers) for key in ("tokens", "forwards", "overrun")
+        }
+        return {
+            **record,
+            **counts,
+            "documents": len(answers),
+            "metrics": {metric: {name: {"value": score}}},
+            "tokens_per_forward": {"value": counts["tokens"] / counts["forwards"]},
+        }
 
     def sources(self, cell: CellLine) -> dict[str, list[str]]:
         """The jobs that a cell is made by, by record, the table's first, and of an evaluation the

@@ -164,12 +164,6 @@ def judge(name: str, found: list[Difference], elsewhere: str | None = None) -> C
 _ASIDE = {"time": "times", "hash": "hashes of other files", "machine": "the machine's name"}
 
 
-def listing(*manifests: Path) -> list[str]:
-    """The files that any of these manifests lists, relative to its folder."""
-    lists = [read_json(file)["files"] for file in manifests if file.is_file()]
-    return sorted({name for listed in lists for name in listed})
-
-
 def is_manifest(name: str) -> bool:
     """Whether a file stands for the folder that it is in."""
     return Path(name).name == MANIFEST

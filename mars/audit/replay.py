@@ -6,6 +6,7 @@ What it makes comes nowhere near the results.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -16,11 +17,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
+from functools import cached_property
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
-from mars.audit.compare import WORDS, Compared, compare, differences, is_manifest, judge, listing
+from mars.audit.compare import WORDS, Compared, compare, differences, is_manifest, judge
 from mars.audit.differences import spec_of
 from mars.audit.proof import worktree
 from mars.audit.record_graph import RecordGraph
@@ -30,10 +32,11 @@ from mars.provenance.files import read_json, sha256_file, write_json
 from mars.provenance.fingerprint import project
 from mars.provenance.manifest import listed_files
 from mars.provenance.record import VARIABLES
-from mars.provenance.stage import JobSpec
+from mars.provenance.stage import PLACES, JobSpec
 
 THREADED = ("tokenize", "pretrain", "train", "evaluate", "probe")  # the others have one thread
 SEES_ALL = ("report",)  # the page shows the records of all jobs, which are no inputs of its own
+SEES_SHAPES = ("claims",)  # of checkpoints only the shapes of the weights, which are packed
 NOT_LINKED = ("mars", "results")  # the code is the one that is asked for
 
 
@@ -100,8 +103,10 @@ def worst(words: Iterator[str] | Sequence[str]) -> str:
 class Replays:
     """Runs jobs of one experiment again, one after the other.
 
+    A recorded file that is not here is taken from what was packed, if that gives it back.
+
     Args:
-        scratch: an empty folder for what they make.
+        scratch: an empty folder for what they make, and for what is unpacked.
         at_commit: whether to run the recorded code, which a commit must hold, or the present one.
     """
 
@@ -110,6 +115,7 @@ class Replays:
         self.root = records.root.resolve()
         self.scratch = scratch.resolve()
         self.at_commit = at_commit
+        self._numbers = count()
         self._made: dict[str, Path] = {}  # of each file made again: the folder that it is in
         self._worktrees: dict[str, Path] = {}
         self._stack = ExitStack()
@@ -124,7 +130,7 @@ class Replays:
         """Run one job again and compare; a job that cannot run is an outcome, too."""
         record = self.records.records[task.record]
         spec = _narrowed(spec_of(record), task.cells)
-        folder = self.scratch / str(len(list(self.scratch.iterdir())))
+        folder = self.scratch / str(next(self._numbers))
         folder.mkdir(parents=True)
         started = time.monotonic()
         try:
@@ -151,45 +157,74 @@ class Replays:
 
     # --- what a job is given ----------------------------------------------------------------------
 
+    def lacks(self, task: Task) -> str | None:
+        """What a job cannot run without and is not here: a file, or a folder; None if all is."""
+        record = self.records.records[task.record]
+        stage = record["spec"]["stage"]
+        return next(filter(None, (self._absent(name, stage) for name in record["inputs"])), None)
+
+    def recorded(self, file: str) -> Path:
+        """Where a recorded file is: among the results, or unpacked."""
+        here = self.root / file
+        return here if here.is_file() else self._unpacked / file
+
+    @cached_property
+    def _unpacked(self) -> Path:
+        """A folder with all that was packed, as it was among the results."""
+        folder = self.scratch / "packed"
+        self.records.packed.unpack(folder / self.records.results)
+        return folder
+
     def _link_inputs(self, record: dict[str, Any], own_record: str, folder: Path) -> None:
         """Links to the recorded inputs, or to what was made in their place if they are not here.
 
         Files are linked one by one, so that whatever the job writes stays in the folder.
         """
+        stage = record["spec"]["stage"]
         for name, digest in record["inputs"].items():
-            source = self._source(name, digest)
-            listed = listed_files(source / name) if is_manifest(name) else {}
-            for file in [source / name, *listed]:
-                _link(file, folder / file.relative_to(source))
+            for place, source in self._sources(name, digest, stage).items():
+                _link(source, folder / place)
         for entry in self.root.iterdir():  # definitions of tasks, a mirror
             if entry.name not in NOT_LINKED and not entry.name.startswith("."):
                 _link(entry, folder / entry.name)
-        if record["spec"]["stage"] in SEES_ALL:
+        if stage in SEES_ALL:
             own = {self.root / name for name in (own_record, *record["outputs"])}
             results = self.root / "results" / self.records.experiment.experiment
             for file in results.rglob("*"):
                 if file.is_file() and file not in own:
                     _link(file, folder / file.relative_to(self.root))
 
-    def _source(self, name: str, digest: str) -> Path:
-        """The folder from which an input is taken.
+    def _sources(self, name: str, digest: str, stage: str) -> dict[str, Path]:
+        """From where each file of an input is taken.
 
         Raises:
             UserError: it is not here, or it is not what the record names.
         """
-        files = {name: digest}
-        if is_manifest(name) and (self.root / name).is_file():
-            listed = listed_files(self.root / name).items()
-            files |= {str(path.relative_to(self.root)): sha256 for path, sha256 in listed}
-        missing = next((file for file in files if not (self.root / file).is_file()), None)
-        if missing is None:
-            for file, wanted in files.items():
-                if self.records.sha256(file) != wanted:
-                    raise UserError(f"{file} is not what the job was given; see `mars audit`.")
-            return self.root
-        if name in self._made:
-            return self._made[name]
-        raise UserError(f"{missing} is not here; say --chain to make it again first, or fetch it.")
+        if absent := self._absent(name, stage):
+            raise UserError(
+                f"{absent} is not here; say --chain to make it again first, or fetch it."
+            )
+        files = {name: digest, **self.records.listed(name)}
+        if any(map(self._is_absent, files)) and name in self._made:
+            source = self._made[name]
+            made = [source / name, *(listed_files(source / name) if is_manifest(name) else [])]
+            return {str(file.relative_to(source)): file for file in made}
+        for file, wanted in files.items():
+            if self.records.sha256(file) not in (wanted, None):
+                raise UserError(f"{file} is not what the job was given; see `mars audit`.")
+        sources = {file: self.recorded(file) for file in files}
+        return {file: source for file, source in sources.items() if source.is_file()}
+
+    def _absent(self, name: str, stage: str) -> str | None:
+        """What of an input is neither here nor packed nor made: a file, or the folder of some."""
+        absent = list(filter(self._is_absent, [name, *self.records.listed(name)]))
+        shapes_do = stage in SEES_SHAPES and any(map(Path(name).match, PLACES["checkpoints"]))
+        if not absent or name in self._made or (shapes_do and name not in absent):
+            return None
+        return absent[0] if len(absent) == 1 else str(Path(name).parent)
+
+    def _is_absent(self, file: str) -> bool:
+        return self.records.sha256(file) is None
 
     # --- running it -------------------------------------------------------------------------------
 
@@ -265,10 +300,9 @@ class Replays:
             recorded = {} if task.cells else {output: digest}
             if is_manifest(output) and here:
                 known = self.records.listed(output)
-                both = [folder / output] if task.cells else [folder / output, self.root / output]
-                parent = Path(output).parent
-                names = [str(parent / name) for name in listing(*both)]
-                recorded |= {name: known.get(name, "") for name in names}
+                names = {str(file.relative_to(folder)) for file in listed_files(folder / output)}
+                names |= set() if task.cells else known.keys()
+                recorded |= {name: known.get(name, "") for name in sorted(names)}
             elif task.cells:
                 yield Compared(output, "not compared", "the recorded files are not here")
             for name, wanted in recorded.items():
@@ -291,7 +325,7 @@ class Replays:
             )
         if here != wanted and wanted:
             return Compared(name, "not compared", "the one here is not the recorded one")
-        return compare(name, self.root / name, new, stage, elsewhere)
+        return compare(name, self.recorded(name), new, stage, elsewhere)
 
 
 def price(records: RecordGraph, task: Task) -> float:
@@ -299,12 +333,12 @@ def price(records: RecordGraph, task: Task) -> float:
     record = records.records[task.record]
     if not task.cells:
         return record["seconds"]
-    folder = records.root / next(iter(record["outputs"]))
-    files = [folder.parent / f"{cell}.json" for cell in task.cells]
-    if not all(file.is_file() for file in files):
+    folder = Path(next(iter(record["outputs"]))).parent
+    contents = [records.read(str(folder / f"{cell}.json")) for cell in task.cells]
+    if None in contents:
         cells = sum(map(len, record["spec"]["config"]["cells"].values()))
         return record["seconds"] * len(task.cells) / cells
-    found = list(map(read_json, files))
+    found = [json.loads(content) for content in contents if content]
     return sum(one["seconds"] for one in found) + max(one["startup_seconds"] or 0 for one in found)
 
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ from mars.audit.cells import CellLine, Tables, agrees
 from mars.audit.compare import ERRORS, WORDS
 from mars.audit.differences import spec_of
 from mars.audit.ledger import restore_records
+from mars.audit.packed import OF_SAMPLES
 from mars.audit.plan import readable_time
 from mars.audit.record_graph import RecordGraph
 from mars.audit.replay import Outcome, Replays, Task, price, worst
@@ -23,7 +24,7 @@ from mars.audit.replays import add_replay
 from mars.cli.common import TINY, Configs, Root, app
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
-from mars.provenance.files import read_json
+from mars.provenance.files import read_json, read_jsonl
 
 
 @app.command()
@@ -53,11 +54,14 @@ def replay(
     restore_records(results)
     tables = Tables(RecordGraph(experiment, root))
     cell, tasks = _chosen(tables, what or [], quantity, sample, seed)
-    if chain:
-        tasks = with_chain(tables.records, tasks, cell=cell is not None)
-    print("\n".join(_announced(tables.records, tasks)), flush=True)
+    everything = with_chain(tables.records, tasks, cell=cell is not None)
+    tasks = everything if chain else tasks
     outcomes = []
     with _folder(scratch) as folder, Replays(tables.records, folder, at_commit) as replays:
+        left = _not_possible(replays, tasks) if cell is not None and not chain else {}
+        tasks = [task for task in tasks if task not in left]
+        lines = [*_left_out(tables.records, left, everything), *_announced(tables.records, tasks)]
+        print("\n".join(lines), flush=True)
         for task in tasks:
             outcome = replays.run(task)
             outcomes.append(outcome)
@@ -65,7 +69,7 @@ def replay(
             if outcome.compared:
                 add_replay(results, outcome.entry(tables.records.records[task.record]["sha256"]))
         words = [outcome.word for outcome in outcomes]
-        if cell is not None and (found := _number_again(tables, cell, outcomes)):
+        if cell is not None and (found := _number_again(tables, cell, replays, outcomes, left)):
             line, word = found
             print(line)
             words = [word, *(one for one in words if one != "not compared")]
@@ -89,6 +93,27 @@ def _chosen(
     raise UserError("name a table, a row and a column, or one job in quotes, or say --sample <n>.")
 
 
+def _not_possible(replays: Replays, tasks: list[Task]) -> dict[Task, str]:
+    """Of the jobs behind a cell those that cannot run here, with what they lack; none if all."""
+    lacking = {task: lack for task in tasks if (lack := replays.lacks(task))}
+    return lacking if len(lacking) < len(tasks) else {}
+
+
+def _left_out(records: RecordGraph, left: dict[Task, str], everything: list[Task]) -> list[str]:
+    """What cannot run here and why, what can, and what would run it all."""
+    if not left:
+        return []
+    lines = [
+        f"{spec_of(records.records[task.record]).job} cannot run here: {lack} is not here."
+        for task, lack in left.items()
+    ]
+    how = (
+        "The rest is made from what is here, without a model. To make all of it again, from the "
+        f"data on, say --chain: {_priced(records, everything)}."
+    )
+    return [*lines, how, ""]
+
+
 @contextmanager
 def _folder(scratch: Path | None) -> Iterator[Path]:
     """The folder that jobs run in."""
@@ -109,8 +134,14 @@ def _announced(records: RecordGraph, tasks: list[Task]) -> list[str]:
         f"  {_name(spec_of(records.records[task.record]).job, task):<60} {readable_time(one):>12}"
         for task, one in zip(tasks, seconds, strict=True)
     ]
-    count = f"{len(tasks)} job{'s' * (len(tasks) != 1)}"
-    return [f"{count} to run again, {readable_time(sum(seconds))} by the records:", *lines, ""]
+    return [f"{_priced(records, tasks, ' to run again')}:", *lines, ""]
+
+
+def _priced(records: RecordGraph, tasks: list[Task], what: str = "") -> str:
+    """How many jobs, and what they took when they were recorded."""
+    count = f"{len(tasks)} job{'s' * (len(tasks) != 1)}{what}"
+    seconds = sum(price(records, task) for task in tasks)
+    return f"{count}, {readable_time(seconds)} by the records"
 
 
 def _name(job: str, task: Task) -> str:
@@ -137,18 +168,34 @@ def _told(outcome: Outcome) -> list[str]:
 
 
 def _number_again(
-    tables: Tables, cell: CellLine, outcomes: list[Outcome]
+    tables: Tables,
+    cell: CellLine,
+    replays: Replays,
+    outcomes: list[Outcome],
+    left: dict[Task, str],
 ) -> tuple[str, str] | None:
-    """The cell's number from the evaluations that were made again; None where it is no score."""
-    again: dict[str, Any] = {}
-    for outcome in outcomes:
-        evaluations = [Path(file) for file in tables.sources(cell).get(outcome.task.record, [])]
-        again |= {str(f): read_json(outcome.folder / f) for f in evaluations if not outcome.problem}
-    value = tables.number(cell, again) if again else None
+    """The cell's number from the evaluations that were made again, or else from the recorded
+    answers; None where it is no score."""
+    files = tables.sources(cell)
+    again = {
+        file: read_json(outcome.folder / file)
+        for outcome in outcomes
+        for file in files.get(outcome.task.record, [])
+        if not outcome.problem
+    }
+    added = {
+        file: tables.from_answers(
+            file, read_jsonl(replays.recorded(str(Path(file).with_suffix(OF_SAMPLES))))
+        )
+        for task in left
+        for file in files[task.record]
+    }
+    value = tables.number(cell, again | added) if again or added else None
     if value is None:
         return None
     word = WORDS[0] if agrees(cell.value, value) else WORDS[-1]
-    if word == WORDS[-1] and any(outcome.elsewhere for outcome in outcomes):
+    if word == WORDS[-1] and not added and any(outcome.elsewhere for outcome in outcomes):
         near = abs(float(cell.value) - value) <= ERRORS * math.sqrt(2) * float(cell.stderr or 0)
         word = WORDS[1] if near else word
-    return f"{word:<16}  {cell.title}: {cell.value} in the table, {value:g} again", word
+    how = "from the recorded answers" if added else "again"
+    return f"{word:<16}  {cell.title}: {cell.value} in the table, {value:g} {how}", word

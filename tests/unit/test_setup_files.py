@@ -167,6 +167,7 @@ def clone(tmp_path):
         (["install", "EXPERIMENT=smollm2"], {"run", "smollm2"}),
         (["install", "OVERLAY=config/smollm2.yaml"], {"run", "smollm2"}),
         (["reproduce"], {"run"}),
+        (["kick-the-tires"], {"run"}),
         (["test"], {"run", "dev"}),
         (["test-unit"], {"run", "dev"}),
         (["lint"], {"run", "dev"}),

@@ -23,6 +23,7 @@ from mars.config.experiment import Experiment, load_experiment
 from mars.errors import UserError
 from mars.paper.claims.behind import BEHIND
 from mars.provenance.files import read_json, write_atomic, write_json
+from tests.support.forgery import forge_packed_answer
 
 RESULTS = "results/ci"
 IN_GIT = ("claims.json", "claims.md", "comparison.csv", "comparison.md", "tables", "metrics.json")
@@ -78,15 +79,7 @@ def test_no_text_of_gpqa_is_packed(clone: Path):
 
 
 def another_answer(clone: Path) -> None:
-    """The first answer of GSM8K, as if it had been right, or wrong."""
-    rows = pq.read_table(clone / SAMPLES).to_pylist()
-    row = next(row for row in rows if (row["model"], row["benchmark"]) == ("ar-small", "gsm8k"))
-    scores = json.loads(row["scores"])
-    for metrics in scores.values():
-        metrics["exact_match"] = 1.0 - metrics["exact_match"]
-    row["scores"] = json.dumps(scores)
-    schema = pq.read_schema(clone / SAMPLES)
-    pq.write_table(pq.read_table(clone / SAMPLES).from_pylist(rows, schema), clone / SAMPLES)
+    forge_packed_answer(clone, "ar-small", "one-token", "gsm8k")
 
 
 def another_verdict(clone: Path) -> None:

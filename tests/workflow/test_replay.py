@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from mars.audit.cells import Tables
 from mars.audit.differences import spec_of
 from mars.audit.record_graph import RecordGraph
+from mars.audit.replay import Replays
 from mars.audit.replay_choice import behind_cell, drawn, in_order, named, numbers_on
 from mars.audit.replays import read_replays
 from mars.audit.report import audit_all, audit_cell
@@ -22,11 +23,12 @@ from mars.config.experiment import Experiment, load_experiment
 from mars.errors import UserError
 from mars.provenance.files import read_json, read_jsonl, write_json, write_jsonl
 from tests.support.ci_experiment import change_function, commit, environment, forget
-from tests.support.forgery import forge
+from tests.support.forgery import forge, forge_packed_answer
 
 RESULTS = Path("results/ci")
 CELL = ("table2", "0.5B MARS B=4", "GSM8K")
 BEHIND = ["evaluate mars-b4-small", "table2"]
+WITHOUT_MODEL = ("table2", "table5", "comparison", "claims", "figure3")
 
 
 @pytest.fixture
@@ -273,8 +275,52 @@ def test_the_recorded_code_is_run_where_the_present_code_is_another(
     assert read_replays(run / RESULTS)[-1].code == then
 
 
+# --- in a clone ---------------------------------------------------------------------------------
+
+
+def leave_what_git_has(run: Path) -> None:
+    for folder in ("checkpoints", "evaluations", "data", "speed", "probes"):
+        shutil.rmtree(run / RESULTS / folder)
+
+
+@pytest.fixture
+def clone(run: Path) -> Path:
+    """The folder of the experiment, with no answers but the packed ones."""
+    leave_what_git_has(run)
+    return run
+
+
+def test_a_clone_replays_what_needs_no_model(
+    clone: Path, edited: Path, experiment_now: Experiment, tmp_path: Path
+):
+    done = replay(clone, edited, *CELL)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "identical"), done.stdout
+    first, how, *_ = done.stdout.splitlines()
+    assert first == (
+        f"evaluate mars-b4-small cannot run here: {RESULTS}/checkpoints/mars-b4-small is not here."
+    )
+    assert re.search(r"--chain: \d+ jobs, \d+ min \d\d s by the records\.$", how)
+    assert "from the recorded answers" in done.stdout
+    assert [entry.job for entry in read_replays(clone / RESULTS)] == ["table2"]
+
+    records = tables_of(clone, experiment_now).records
+    with Replays(records, tmp_path / "scratch") as replays:
+        words = {name: replays.run(named(records, name)[0]).word for name in WITHOUT_MODEL}
+        (trained,) = named(records, "train mars-b4-small")
+        assert "ar-small is not here; say --chain" in replays.run(trained).problem
+    assert words == dict.fromkeys(WITHOUT_MODEL, "identical")
+    assert not (clone / RESULTS / "evaluations").exists()
+
+
+def test_a_number_that_the_packed_answers_do_not_give_is_different(
+    clone: Path, edited: Path, experiment_now: Experiment
+):
+    forge_packed_answer(clone / RESULTS, "mars-b4-small", "one-token", "gsm8k")
+    done = replay(clone, edited, *CELL)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "different"), done.stdout
+
+
 @pytest.mark.slow
-@pytest.mark.xfail(reason="files that are only packed are not compared yet", strict=True)
 def test_a_clone_without_checkpoints_replays_the_chain(
     run: Path, edited: Path, experiment_now: Experiment
 ):
@@ -283,8 +329,8 @@ def test_a_clone_without_checkpoints_replays_the_chain(
     found = tables_of(run, experiment_now)
     _, lines, _ = audit_cell(found, found.find(*CELL))
     assert re.fullmatch(r"verified, replayed on \d{4}-\d\d-\d\d", lines[-1])
-    for folder in ("checkpoints", "evaluations", "data", "speed", "probes"):
-        shutil.rmtree(run / RESULTS / folder)
+    leave_what_git_has(run)
     done = replay(run, edited, *CELL, "--chain")
     assert done.returncode == 0, done.stdout
+    assert not re.search("^(not run|different)", done.stdout, re.MULTILINE)
     assert "identical         table2, 0.5B MARS-0.5B (B=4), GSM8K, accuracy" in done.stdout
