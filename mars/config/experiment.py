@@ -469,10 +469,14 @@ class TrainingResources(DeviceUse):
     gpus: NonNegativeInt = Field(1, description="at most; one process on each")
 
 
+Tracker = Literal["tensorboard", "trackio", "wandb"]
+
+
 class TrainingOptions(DeviceUse):
     """What a training is told beside its spec: `mars run --option key=value`."""
 
     checkpoint_minutes: PositiveFloat = 15
+    log_with: Tracker | None = None
 
 
 class Resources(Strict):
@@ -483,6 +487,9 @@ class Resources(Strict):
     checkpoint_minutes: PositiveFloat = Field(
         15, description="between two saves of a training; more if they would take over 5 % of it"
     )
+    log_with: Tracker | None = Field(
+        None, description="also report trainings there; its package is yours to install"
+    )
 
     def of_training(self, scale: str) -> TrainingResources:
         """What a training of this scale may use."""
@@ -491,7 +498,9 @@ class Resources(Strict):
     def options(self, scale: str) -> TrainingOptions:
         """What a training of this scale is told."""
         use = self.of_training(scale).model_dump(exclude={"gpus"})
-        return TrainingOptions(**use, checkpoint_minutes=self.checkpoint_minutes)
+        return TrainingOptions(
+            **use, checkpoint_minutes=self.checkpoint_minutes, log_with=self.log_with
+        )
 
 
 def _artefacts() -> dict[str, Any]:

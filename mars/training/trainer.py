@@ -50,6 +50,7 @@ from mars.training.methods import MEAN_INVERSE_RATE, layout
 from mars.training.packed_model import DENSE, PackedModel
 from mars.training.packing import Rows, steps_of_run
 from mars.training.sharding import shard
+from mars.training.tracking import check_tracker, start_tracker, tracked_folder
 
 if TYPE_CHECKING:
     from mars.training.stage import TrainSpec
@@ -98,7 +99,8 @@ def train(
     Raises:
         UserError: no mask token, an unusable data set, a diverging loss, work of another run.
     """
-    accelerator = _accelerator(spec.training.precision)
+    check_tracker(options.log_with)
+    accelerator = _accelerator(spec.training.precision, options, output)
     tokenizer = AutoTokenizer.from_pretrained(parent)
     if accelerator.num_processes == 1:  # nothing to spread the model over
         options = options.model_copy(update={"sharded": False})
@@ -115,8 +117,12 @@ def train(
         "examples": len(examples),
     }
     run = TrainingRun(accelerator, model, examples, spec, settings, work, options)
+    run.resume()
+    start_tracker(accelerator, output, settings, run.progress.step)
     with worker_deaths_told():
         run.train()
+    for tracker in accelerator.trackers:
+        tracker.finish()
     state = run.state_dict()
     summary: dict[str, Any] = {}
     if accelerator.is_main_process:
@@ -182,7 +188,6 @@ class TrainingRun:
 
     def train(self) -> None:
         """Run all steps that are not done yet."""
-        self.resume()
         progress = self.progress
         every = math.ceil(self.steps / LOG_LINES)
         first_tokens, first_seconds = progress.tokens, progress.seconds
@@ -303,6 +308,8 @@ class TrainingRun:
         }
         progress.log.append(line)
         progress.pending = []
+        known = {key: value for key, value in line.items() if key != "step" and value is not None}
+        self.accelerator.log(known, progress.step)
 
     def due(self, saved: float) -> bool:
         """Whether it is time for a checkpoint; the main process decides for all.
@@ -362,11 +369,13 @@ class TrainingRun:
         }
 
 
-def _accelerator(precision: str) -> Accelerator:
+def _accelerator(precision: str, options: TrainingOptions, output: Path) -> Accelerator:
     """The part of this process in the launched group."""
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
         mixed_precision="bf16" if precision == "bfloat16" else "no",
+        log_with=options.log_with,
+        project_dir=tracked_folder(output),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     launched = int(os.environ.get("WORLD_SIZE", 1))

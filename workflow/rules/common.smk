@@ -79,7 +79,8 @@ def gpus_of_training(wildcards):
 def options_of_training(wildcards):
     """How it uses them, as options of `mars run`."""
     options = EXPERIMENT.resources.options(EXPERIMENT.models[wildcards.model].scale)
-    return " ".join(f"--option {key}={value}" for key, value in options)
+    given = options.model_dump(exclude_none=True)
+    return " ".join(f"--option {key}={value}" for key, value in given.items())
 
 
 def options_of_evaluation(wildcards):

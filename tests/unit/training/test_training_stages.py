@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from accelerate.utils import LoggerType
 
 from mars.cli.stages import read_options
 from mars.config.experiment import Architecture, TrainingOptions, load_experiment
 from mars.errors import UserError
-from mars.provenance.files import sha256_file
+from mars.provenance.files import read_jsonl, sha256_file
 from mars.provenance.manifest import write_manifest
 from mars.provenance.stage import Inputs, Job, JobSpec
 from mars.training import trainer
@@ -63,7 +66,7 @@ def job(tmp_path: Path) -> Callable[..., Job]:
         packages="",
     )
 
-    def job(name: str, **options: float) -> Job:
+    def job(name: str, **options: Any) -> Job:
         output = tmp_path / "checkpoints" / name
         return Job(plan, Inputs((tokenizer, tokens)), output, TrainingOptions(**options))
 
@@ -98,8 +101,59 @@ def test_the_command_line_carries_what_the_configuration_says():
     assert resources.training["7B"].sharded
     for scale in ("0.5B", "7B", "a scale that it does not name"):
         options = resources.options(scale)
-        given = [f"{key}={value}" for key, value in options]
+        given = [f"{key}={value}" for key, value in options.model_dump(exclude_none=True).items()]
         assert read_options(TrainingOptions, "--option", given) == options
     for wrong in ("shared=true", "compile=perhaps", "sharded", "checkpoint_minutes=0"):
         with pytest.raises(UserError, match=f"--option {wrong.partition('=')[0]}: .*options are"):
             read_options(TrainingOptions, "--option", [wrong])
+
+
+TRACKIO = """
+runs = []
+config = {}
+
+class Run:
+    def __init__(self, **given):
+        self.given, self.logged, self.finished = given, [], False
+        runs.append(self)
+    def log(self, values, step):
+        self.logged.append({**values, "step": step})
+    def finish(self):
+        self.finished = True
+
+def init(**given):
+    return Run(**given)
+"""
+
+
+def test_a_tracker_is_told_what_the_log_has_and_changes_no_bit(
+    job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "trackio.py").write_text(TRACKIO)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType.TRACKIO])
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    plain, tracked = job("plain"), job("tracked", log_with="trackio")
+    for one in (plain, tracked):
+        PRETRAIN.start(one)
+    trackio = sys.modules.pop("trackio")
+    (run,) = trackio.runs
+    assert run.given == {"project": f"mars-{tmp_path.name}", "name": "tracked", "resume": "allow"}
+    lines = read_jsonl(tracked.output / "training.jsonl")
+    assert run.logged == [
+        {key: value for key, value in line.items() if value is not None} for line in lines
+    ]
+    assert run.finished
+    assert trackio.config["training.seed"] == 0
+    weights = {sha256_file(one.output / "model.safetensors") for one in (plain, tracked)}
+    assert len(weights) == 1
+    assert plain.key == tracked.key
+
+
+def test_a_tracker_that_is_not_installed_is_a_sentence(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("mars.training.tracking.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"log_with` is wandb, which is not installed"):
+        PRETRAIN.start(job("tracked", log_with="wandb"))
