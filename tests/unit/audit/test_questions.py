@@ -3,6 +3,8 @@ number of a table leads to exactly the answers that the audit finds behind it.""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -195,3 +197,37 @@ def test_nothing_is_loaded_from_elsewhere(root: Path):
 def test_without_answers_there_is_no_page(experiment: Experiment, tmp_path: Path):
     with pytest.raises(UserError, match=r"samples\.parquet is not here"):
         write_questions(experiment, tmp_path)
+
+
+# --- in a browser -------------------------------------------------------------------------------
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def opened(page: Path, fragment: str, profile: Path) -> str:
+    """The page as a browser has it in the end, from disk."""
+    assert BROWSER is not None
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += [f"--user-data-dir={profile}", "--virtual-time-budget=10000"]
+    done = subprocess.run(
+        [*command, f"{page.as_uri()}#{fragment}"], capture_output=True, text=True, timeout=300
+    )
+    return done.stdout
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser is installed: chromium or google-chrome")
+def test_a_browser_selects_what_the_address_says(root: Path, tmp_path: Path):
+    fragment = "model=mars-b4-small,mars-b4-small-seed1&setting=tau-0.95&benchmark=gsm8k"
+    text = opened(page(root), fragment, tmp_path)
+    assert 'data-answers="4"' in text  # two trainings, two questions
+    assert "mars-b4-small, 2 trainings (tau-0.95): 75.0 %" in text
+    assert "ar-small, 2 trainings (one-token): 75.0 %" in text, "the AR model it continues"
+    for words in (
+        *("all (4)", "both wrong (0)", "both right (2)"),
+        *("ar-small right, mars-b4-small wrong (1)", "ar-small wrong, mars-b4-small right (1)"),
+    ):
+        assert words in text
+    assert text.count("<article") == 4
+    lost = opened(page(root), f"{fragment}&show=lost", tmp_path)
+    assert lost.count("<article") == 1
+    assert 'id="mars-b4-small:gsm8k_cot:1"' in lost
