@@ -36,8 +36,8 @@ SMOLLM2   := $(call stamp,smollm2)
 DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev fetch reproduce kick-the-tires report plan audit claims claim test test-unit \
-        test-properties test-slurm test-cuda-trace test-gpu vllm-env lint lock known-experiment
+.PHONY: help install install-dev fetch reproduce kick-the-tires report questions plan audit claims claim test \
+        test-unit test-properties test-slurm test-cuda-trace test-gpu vllm-env lint lock known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -52,6 +52,7 @@ help:
 	@echo "make fetch [EXPERIMENT=]           what it needs from the hub into mirror/, for a run without network"
 	@echo "make plan [EXPERIMENT=]            what 'make reproduce' would run, why, and its cost; runs nothing"
 	@echo "make report [EXPERIMENT=]          one HTML page of all that was run: results/<experiment>/report.html"
+	@echo "make questions [EXPERIMENT=]       all questions and answers on one HTML page: results/<experiment>/questions.html"
 	@echo "make audit [EXPERIMENT=]           whether every number still is what its records say"
 	@echo "make claims [EXPERIMENT=]          tables and verdicts again from the packed answers, without a run"
 	@echo "make claim N=3 [EXPERIMENT=]       one claim of the paper alone: runs only what it takes"
@@ -141,6 +142,9 @@ fetch: known-experiment install
 
 plan: known-experiment install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars plan $(addprefix --config ,$(CONFIG) $(OVERLAY))
+
+questions: known-experiment install
+	@$(BIN)/mars questions $(addprefix --config ,$(CONFIG) $(OVERLAY))
 
 audit: known-experiment install
 	@$(BIN)/mars audit --all $(addprefix --config ,$(CONFIG) $(OVERLAY))

@@ -3,8 +3,9 @@
 ``metrics.json``: every score in one file, for ``dvc metrics``. ``records.jsonl``: the provenance
 records of all jobs. ``snakemake.jsonl``: what Snakemake noted of each output. ``samples.parquet``
 and ``evidence.parquet``: what tables and claims are made from (:mod:`mars.audit.packed`).
-``CLAIMS.md``: each claim, and what a test of it takes. ``specs/``: what each part of the experiment
-depends on, for DVC, which keeps the large folders (``dvc.yaml``). Beside the experiments, under
+``CLAIMS.md``: each claim, and what a test of it takes. ``questions.html``: every question with what
+was answered (:mod:`mars.audit.questions`). ``specs/``: what each part of the experiment depends on,
+for DVC, which keeps the large folders (``dvc.yaml``). Beside the experiments, under
 ``results/gpu/trainings``: how well trainings used their GPUs.
 """
 
@@ -53,6 +54,8 @@ def save(experiment: Experiment) -> str:
         what was done, in a sentence.
     """
     results = Path("results") / experiment.experiment
+    from mars.audit.questions import write_small  # which takes a while to import
+
     if lacking := not_here(experiment):
         return f"{results} stays as it was packed: {lacking[0]} is not here."
     write_json(results / "metrics.json", metrics(results))
@@ -64,7 +67,7 @@ def save(experiment: Experiment) -> str:
     write_gpu_trainings(experiment)
     if (results / "claims.json").is_file():
         write_sheet(experiment)
-    return f"{results} is packed for git."
+    return f"{results} is packed for git. {write_small(experiment)}"
 
 
 def not_here(experiment: Experiment) -> list[str]:

@@ -134,6 +134,14 @@ def ledger(config: Configs = TINY) -> None:
 
 
 @app.command()
+def questions(config: Configs = TINY, root: Root = Path(".")) -> None:
+    """Write a page of all questions and answers, to which the numbers of the report lead."""
+    from mars.audit.questions import write_questions
+
+    print(write_questions(load_experiment(*config), root))
+
+
+@app.command()
 def export_crate(config: Configs = TINY, root: Root = Path(".")) -> None:
     """Describe an experiment's results as an RO-Crate (Process Run Crate), for other tools."""
     from mars.audit.crate import export_crate as run

@@ -135,12 +135,34 @@ class ComparisonSpec(Spec):
 
 
 class Shown(Spec):
-    """An artefact on the page, or said there to be not run."""
+    """An artefact on the page, or said there to be not run.
+
+    ``from_evaluations``: whether questions are behind its cells.
+    """
 
     name: str
     kind: str
     title: str
     caption: str
+    from_evaluations: bool = False
+
+
+class Answered(Spec):
+    """What the address of the questions behind a cell is made of.
+
+    Attributes:
+        benchmarks: their names by title.
+        trainings: of each model that was trained several times.
+        one_token: the setting from which a change of accuracy counts.
+    """
+
+    benchmarks: dict[str, str]
+    trainings: dict[str, list[str]]
+    one_token: str
+
+    def trainings_of(self, model: str) -> list[str]:
+        """All trainings of a model, itself first."""
+        return self.trainings.get(model, [model])
 
 
 class ReportSpec(Spec):
@@ -150,6 +172,7 @@ class ReportSpec(Spec):
     description: str
     scales: dict[str, PaperScale]
     artefacts: list[Shown]
+    answered: Answered
 
 
 def paper_scales(

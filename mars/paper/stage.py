@@ -9,7 +9,15 @@ from mars.paper import published
 from mars.paper.artefacts import ARTEFACTS, artefacts_of
 from mars.paper.evaluations import benchmark_keys, of_rows
 from mars.paper.published import Row
-from mars.paper.specs import ClaimsSpec, ComparisonSpec, ReportSpec, Shown, paper_scales
+from mars.paper.specs import (
+    Answered,
+    ClaimsSpec,
+    ComparisonSpec,
+    ReportSpec,
+    Shown,
+    paper_scales,
+    seeds_of,
+)
 from mars.paper.tables.notes import is_of_the_paper
 from mars.provenance.stage import Job, Stage
 
@@ -115,9 +123,27 @@ def report_spec(experiment: Experiment) -> ReportSpec:
         description=experiment.description,
         scales=paper_scales(experiment),
         artefacts=[
-            Shown(name=one.name, kind=one.kind, title=one.title, caption=one.caption)
+            Shown(
+                name=one.name,
+                kind=one.kind,
+                title=one.title,
+                caption=one.caption,
+                from_evaluations=one.from_evaluations,
+            )
             for one in ARTEFACTS.values()
         ],
+        answered=answered(experiment),
+    )
+
+
+def answered(experiment: Experiment) -> Answered:
+    """What leads from a cell to its questions."""
+    several = {name: seeds_of(name, experiment.models) for name in experiment.evaluated_models()}
+    settings = experiment.settings.items()
+    return Answered(
+        benchmarks={one.title: key for key, one in experiment.benchmarks.items()},
+        trainings={name: found for name, found in several.items() if len(found) > 1},
+        one_token=next(name for name, setting in settings if setting.plain),
     )
 
 

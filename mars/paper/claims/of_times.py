@@ -8,7 +8,17 @@ from statistics import fmean, median
 from mars.evaluation.scores import mean
 from mars.paper import published
 from mars.paper.claims.intervals import Interval, Uncertain
-from mars.paper.claims.results import NOTHING, Judged, Results, ServedRecord, judged_by, shown
+from mars.paper.claims.results import (
+    NOTHING,
+    SECONDS,
+    TIMES,
+    Estimate,
+    Judged,
+    Results,
+    ServedRecord,
+    judged_by,
+    shown,
+)
 from mars.paper.claims.significance import stderr_of
 from mars.paper.claims.verdicts import OPEN, UNDECIDED, Verdict, above
 from mars.paper.tables.table import NONE
@@ -24,16 +34,18 @@ TOO_FEW_TRACES = f" (a verdict takes {FEWEST_TRACES})"
 
 def block_cache_beats_ar(results: Results) -> Judged:
     cache = {"row": "MARS + block cache", "cache_block": str(results.cache_block)}
+    estimates: list[Estimate] = []
     verdicts: list[Verdict] = []
     parts = []
     for quantity, baseline in BASELINES.items():
         timed = results.speedups("table5", quantity)
         lines = [line for line in timed if cache.items() <= line.items()]
         verdicts += map(_faster, lines)
+        estimates += [_drawn(f"over {baseline}, batch {one['batch_size']}", one) for one in lines]
         if found := [f"{shown(_interval(one))} at batch {one['batch_size']}" for one in lines]:
             parts.append(f"over {baseline} {', '.join(found)}")
     evidence = f"speed-up with cache block {results.cache_block}: {'; '.join(parts)}"
-    return judged_by(verdicts, [evidence], trainings=[1])
+    return judged_by(verdicts, [evidence], estimates=estimates, trainings=[1])
 
 
 def tau_is_a_live_knob(results: Results) -> Judged:
@@ -49,7 +61,12 @@ def tau_is_a_live_knob(results: Results) -> Judged:
     saved = _over_traces([fmean(_saved(*pair)) for pair in pairs])
     number = len(pairs)
     enough = number >= FEWEST_TRACES
-    verdicts = [above(gain, 1.0), above(saved, 0.0)] if enough else [OPEN]
+    verdicts = [above(gain, 1.0), above(saved, 0.0)] if enough else [OPEN, OPEN]
+    words = [verdict.word for verdict in verdicts]
+    estimates = [
+        Estimate("tokens per second while all slots are busy", TIMES, gain, words[0], at_least=1.0),
+        Estimate("mean latency saved", SECONDS, saved, words[1], at_least=0.0),
+    ]
     traces = "one trace" if number == 1 else f"{number} traces"
     evidence = (
         f"{traces} of {len(pairs[0][0]['requests'])} requests{'' if enough else TOO_FEW_TRACES}, "
@@ -58,7 +75,7 @@ def tau_is_a_live_knob(results: Results) -> Judged:
         f"{_median(adaptive):.2f} against {_median(fixed):.2f} s, accuracy {_accuracy(adaptive)} "
         f"against {_accuracy(fixed)}"
     )
-    return judged_by(verdicts, [evidence], trainings=[1])
+    return judged_by(verdicts, [evidence], estimates=estimates, trainings=[1])
 
 
 def _traces(policy: ServedRecord) -> list[ServedRecord]:
@@ -98,7 +115,8 @@ def composes_with_speculative_decoding(results: Results) -> Judged:
     lines = [one for one in results.speedups("table6", "speedup") if one["row"] in others]
     parts = (f"{line['row']}: {shown(_interval(line))}" for line in lines)
     evidence = f"speed-up over {first}: {'; '.join(parts)}"
-    return judged_by(list(map(_faster, lines)), [evidence], trainings=[1])
+    estimates = [_drawn(line["row"], line) for line in lines]
+    return judged_by(list(map(_faster, lines)), [evidence], estimates=estimates, trainings=[1])
 
 
 def _interval(line: Line) -> Interval:
@@ -106,6 +124,13 @@ def _interval(line: Line) -> Interval:
     error = stderr_of(line)
     freedom = int(line["n"]) - 1 if error is not None else 1
     return Uncertain(float(line["value"]), error or 0.0, freedom).interval()
+
+
+def _drawn(label: str, line: Line) -> Estimate:
+    """A speed-up as a plot draws it, beside the paper's."""
+    printed = None if line["published"] == NONE else float(line["published"])
+    word = _faster(line).word
+    return Estimate(label, TIMES, _interval(line), word, at_least=1.0, published=printed)
 
 
 def _faster(line: Line) -> Verdict:

@@ -43,6 +43,7 @@ def write_claims(results: Results, output: Path) -> list[Path]:
             "rule": claim.rule,
             "p": found.p,
             "p_holm": together.get(number),
+            "estimates": [estimate.plain() for estimate in found.estimates],
             "tests": [test.plain() for test in found.tests],
         }
         for number, (claim, found) in enumerate(zip(CLAIMS, judged, strict=True), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mars.paper import published
@@ -50,9 +50,10 @@ class Results:
     def test(self, comparison: str, after: Row | None, before: Row | None) -> PairedTest | None:
         """The paired test of two rows, if both were run on the same questions."""
         pair = self.run_of(after), self.run_of(before)
-        if pair[0] is None or pair[1] is None:
+        if after is None or before is None or pair[0] is None or pair[1] is None:
             return None
-        return combined_test(comparison, self.evaluations, {pair[0]: 1, pair[1]: -1})
+        found = combined_test(comparison, self.evaluations, {pair[0]: 1, pair[1]: -1})
+        return found and beside_the_paper(found, [(after, 1), (before, -1)])
 
     def speed(self, row: Row, overrun: bool = False) -> tuple[Interval, int, int] | None:
         """Average tokens per forward of a row, as :func:`significance.speed` gives it."""
@@ -74,11 +75,42 @@ class Results:
         ]
 
 
+POINTS, TOKENS, TIMES, SECONDS = "points", "tokens per forward", "times as fast", "seconds"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number behind a claim, as a plot draws it.
+
+    Attributes:
+        label: what it is of.
+        unit: one of those above.
+        at_least, at_most: the bounds that the claim's rule sets its interval; None where it sets
+            none.
+        verdict: of this number alone; empty where it is shown and decides nothing.
+        published: the same number in the paper; None where it has none.
+    """
+
+    label: str
+    unit: str
+    interval: Interval
+    verdict: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    published: float | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        values = dict(vars(self))
+        return values | values.pop("interval").plain()
+
+
 @dataclass(frozen=True)
 class Judged:
     """A verdict, the numbers behind it as text, and the paired tests among them.
 
     Attributes:
+        estimates: the numbers as a plot draws them; none where nothing is uncertain.
         p: how probable numbers like these would be if the verdict were wrong, two-sided; None
             where nothing is left to chance, or nothing was run.
         trainings: how often the model was trained that was trained the fewest times; None where
@@ -88,6 +120,7 @@ class Judged:
     verdict: str
     evidence: str
     tests: Sequence[PairedTest] = ()
+    estimates: Sequence[Estimate] = ()
     p: float | None = None
     trainings: int | None = None
 
@@ -99,6 +132,7 @@ def judged_by(
     verdicts: Sequence[Verdict],
     parts: Iterable[str],
     tests: Sequence[PairedTest] = (),
+    estimates: Sequence[Estimate] = (),
     trainings: Iterable[int] = (),
 ) -> Judged:
     """What several parts of a claim say together; nothing was run if there is none."""
@@ -106,7 +140,26 @@ def judged_by(
         return NOTHING
     fewest = min([*trainings, *(test.trainings for test in tests)], default=None)
     word, p = combined(verdicts)
-    return Judged(word, "; ".join(parts), tests, p or None, fewest)
+    return Judged(word, "; ".join(parts), tests, estimates, p or None, fewest)
+
+
+def beside_the_paper(test: PairedTest, terms: Iterable[tuple[Row, int]]) -> PairedTest:
+    """A test with the paper's number of it, over the benchmarks of the test."""
+    titles = [one.title for one in test.benchmarks]
+    return replace(test, published=published.change_of_accuracy(terms, titles))
+
+
+def in_points(
+    test: PairedTest,
+    verdict: Verdict | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Estimate:
+    """A paired test as a plot draws it; without a verdict, one that is only shown."""
+    word = verdict.word if verdict else ""
+    return Estimate(
+        test.comparison, POINTS, test.difference, word, at_least, at_most, test.published
+    )
 
 
 def shown(value: Interval) -> str:

@@ -57,6 +57,7 @@ class PairedTest:
             of this training alone.
         reference: average accuracy of the run that the other one is compared with, in percent.
         difference: the average over the benchmarks, each of which counts the same.
+        published: the same by the paper's numbers; None where it has not all of them.
     """
 
     comparison: str
@@ -64,6 +65,7 @@ class PairedTest:
     reference: float | None
     difference: Interval
     benchmarks: list[BenchmarkTest]
+    published: float | None = None
 
     @property
     def questions(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -145,6 +145,18 @@ def table9() -> list[Row]:
 
 ROWS: dict[int, Callable[[], list[Row]]] = {2: table2, 3: table3, 4: table4, 8: table8, 9: table9}
 """The rows of each table of evaluations, by its number."""
+
+
+def change_of_accuracy(terms: Iterable[tuple[Row, int]], titles: Sequence[str]) -> float | None:
+    """Signed sum of the published accuracies of some rows, averaged over benchmarks, in points.
+
+    None where the paper has not all of them, as of a benchmark that is not the paper's.
+    """
+    signed = [(row.scores.get("accuracy", {}), sign) for row, sign in terms]
+    if not titles or not all(title in scores for scores, _ in signed for title in titles):
+        return None
+    sums = (sum(sign * scores[title] for scores, sign in signed) for title in titles)
+    return sum(sums) / len(titles)
 
 
 def guesses_all(block_size: int | None) -> bool:

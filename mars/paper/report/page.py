@@ -21,6 +21,8 @@ from markupsafe import Markup, escape
 from mars.errors import UserError
 from mars.paper.claims.comparison import VERDICTS
 from mars.paper.figures import generation
+from mars.paper.report.addresses import QUESTIONS, address
+from mars.paper.report.forest import forests
 from mars.paper.specs import ReportSpec, Shown
 from mars.paper.tables.html import as_html
 from mars.paper.tables.table import NOT_RUN, read_record
@@ -28,6 +30,7 @@ from mars.paper.tables.tidy_csv import read_csv
 from mars.provenance.files import read_json, write_atomic
 
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
+COLOURS = Path(__file__).parent / "colours.css"  # of the page of questions too
 SCREEN = 0.65  # width on the page of a pixel of an image: type as large as the page's own
 SUFFIXES = ("pdf", "png", "svg", "html", "csv", "json", "md", "tex")
 # Of claims and of comparisons: a sign beside the word, for eyes that miss colours.
@@ -77,7 +80,7 @@ def write_page(spec: ReportSpec, results: Path) -> Path:
         UserError: nothing has been run yet.
     """
     made = records_by_output(results)
-    sections = [_section(results, shown, made) for shown in spec.artefacts]
+    sections = [_section(results, spec, shown, made) for shown in spec.artefacts]
     if not any(section.body for section in sections):
         raise UserError(f"{results} has no table and no figure yet; run the experiment first.")
     claims, comparison = results / "claims.json", results / "comparison.csv"
@@ -91,13 +94,17 @@ def write_page(spec: ReportSpec, results: Path) -> Path:
     jobs = sorted({m.record: m for m in made.values()}.values(), key=lambda m: m.started)
     page = environment.from_string(TEMPLATE.read_text()).render(
         spec=spec,
-        claims=read_json(claims) if claims.is_file() else [],
+        # Verdicts of an earlier version have no estimates.
+        claims=[{"estimates": []} | claim for claim in _read(claims)],
         comparison=compared,
         counts=Counter((row["artefact"], row["verdict"]) for row in compared),
         chances=_sums((row["artefact"], float(row["chance"])) for row in compared),
         tables=[section for section in sections if section.shown.kind == "table"],
         figures=[section for section in sections if section.shown.kind == "figure"],
         jobs=jobs,
+        colours=Markup(COLOURS.read_text()),
+        questions=QUESTIONS,
+        forests=forests,
         signs=SIGNS,
         compared_words=VERDICTS,
         example_style=Markup(generation.STYLE),
@@ -147,13 +154,23 @@ def _made(name: str, record: JobRecord, makers: Mapping[str, str]) -> ArtefactOr
 # --- what is shown ------------------------------------------------------------------------------
 
 
-def _section(results: Path, shown: Shown, made: Mapping[str, ArtefactOrigin]) -> Section:
+def _section(
+    results: Path, spec: ReportSpec, shown: Shown, made: Mapping[str, ArtefactOrigin]
+) -> Section:
     name, is_table = f"{shown.kind}s/{shown.name}", shown.kind == "table"
     file = results / f"{name}.{'jsonl' if is_table else 'png'}"
     if not file.is_file():
         return Section(shown)
-    body = as_html(read_record(file), shown.title) if is_table else _drawing(file, shown.title)
+    body = _table(file, spec, shown) if is_table else _drawing(file, shown.title)
     return Section(shown, body, _files(results, name), made.get(str(file)))
+
+
+def _table(file: Path, spec: ReportSpec, shown: Shown) -> Markup:
+    """A table whose numbers lead to their questions, where they have any."""
+    table = read_record(file)
+    if not shown.from_evaluations:
+        return as_html(table, shown.title)
+    return as_html(table, shown.title, lambda cell: address(cell, table.cells, spec.answered))
 
 
 def _files(results: Path, name: str) -> list[str]:
@@ -191,6 +208,12 @@ def _inline(svg: str, title: str) -> Markup:
     for pattern, replacement in changes:
         svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
     return Markup('<div class="drawing">{}</div>').format(Markup(svg))
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """What is in a list of records; nothing, where it is not there."""
+    found: list[dict[str, Any]] = read_json(file) if file.is_file() else []
+    return found
 
 
 def _sums(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from scipy import stats
 
 from mars.checkpoints.describe import describe
+from mars.paper import published
 from mars.paper.claims.claims import CLAIMS
 from mars.paper.claims.intervals import Interval, Uncertain
 from mars.paper.claims.report import short, write_claims
-from mars.paper.claims.results import Results
+from mars.paper.claims.results import Results, row_of
 from mars.paper.claims.significance import (
     FEWEST,
     FLOOR,
@@ -240,7 +241,7 @@ def line(row, quantity, value, half="0.02", rounds=5, **more):
     single = half in ("n/a", "not run")
     error = half if single else str(float(half) / stats.t.ppf(0.975, rounds - 1))
     found = {"row": row, "quantity": quantity, "value": value, "stderr": error, "n": str(rounds)}
-    return {**found, **more}
+    return {**found, "published": "n/a", **more}
 
 
 def cached(value, batch="4", block="32", **more):
@@ -481,3 +482,47 @@ def test_the_claims_spec_names_what_they_compare():
     spec = experiment()
     kept = selection(claimed_rows(), spec)
     assert set(kept.models) == set(spec.models) - {"m1", "m9"}
+
+
+# --- what plots draw ----------------------------------------------------------------------------
+
+
+def by_rule(estimate):
+    """The verdict on one number alone, by the bounds that its plot has."""
+    floor, ceiling = estimate.at_least, estimate.at_most
+    if floor is not None and ceiling is not None:
+        return within(estimate.interval, ceiling).word
+    if floor is not None:
+        return above(estimate.interval, floor).word
+    return below(estimate.interval, ceiling).word if ceiling is not None else ""
+
+
+def test_a_plot_has_the_numbers_that_decide_and_their_bounds():
+    """Its numbers give the verdict again; what decides nothing has no bound."""
+    made = Made()
+    made.answer("m2", "plain", 150).answer("m4", "plain", 150).answer("bd", "plain", 90)
+    made.answer("m4", "fast", 148, tokens=20)
+    served = {"tau-1": policy(2.0, 100.0), "adaptive": policy(1.0, 150.0, wobble=0.2)}
+    tables = {"table5": cached(("1.2", "0.9"), published="1.71")}
+    judged = {n: made.judge(n, live_tau=served, tables=tables, cache_block=32) for n in range(1, 8)}
+    run = {number: one for number, one in judged.items() if one.verdict != NOT_RUN}
+    assert {1, 2, 4, 5, 6} <= run.keys()
+    for one in run.values():
+        words = [by_rule(estimate) for estimate in one.estimates]
+        assert words == [estimate.verdict for estimate in one.estimates]
+        assert combined([Verdict(word, 0.01) for word in words if word]).word == one.verdict
+        assert {test.difference for test in one.tests} <= {e.interval for e in one.estimates}
+    assert [one.published for one in run[5].estimates] == [1.71, 1.71]
+
+
+def test_the_papers_number_is_over_the_benchmarks_that_were_run():
+    diffusion, ar = (row_of(published.table2(), method=m) for m in ("block_diffusion", "ar_sft"))
+    titles = [*published.BENCHMARKS]
+    whole = published.change_of_accuracy([(diffusion, 1), (ar, -1)], titles)
+    assert whole == pytest.approx(22.8 - 28.7, abs=0.1)
+    one = published.change_of_accuracy([(diffusion, 1), (ar, -1)], ["GSM8K"])
+    assert one == pytest.approx(30.6 - 32.0)
+    assert published.change_of_accuracy([(diffusion, 1)], ["GSM8K", "of mine"]) is None
+    made = Made().answer("m2", "plain", 100, ["gsm8k"]).answer("bd", "plain", 100, ["gsm8k"])
+    made.answer("m4", "plain", 100, ["gsm8k"])
+    assert made.judge(4).estimates[0].published == one

@@ -15,6 +15,7 @@ from mars.paper.artefacts import ARTEFACTS
 from mars.paper.evaluations import Evaluations
 from mars.paper.figures import acceptance, generation, pareto
 from mars.paper.figures.sweep import sweep_points, tip
+from mars.paper.report.addresses import QUESTIONS
 from mars.paper.report.page import write_page
 from mars.paper.stage import report_spec
 from mars.paper.tables import files
@@ -41,6 +42,13 @@ CLAIM = {
     "rule": "Holds unless it is slower.",
     "p": 0.01,
     "p_holm": 0.1,
+    "estimates": [
+        {
+            **{"label": "MARS <b>", "unit": "times as fast", "verdict": "does not hold"},
+            **{"value": 0.9, "lower": 0.8, "upper": 0.95, "published": 1.71},
+            **{"at_least": 1.0, "at_most": None},
+        }
+    ],
 }
 COMPARED = {
     **{"artefact": "table2", "scale": "0.5B", "row": "AR SFT", "benchmark": "GSM8K"},
@@ -190,7 +198,7 @@ def test_links_lead_somewhere(page: Page, results: Path):
     for link in page.values("href"):
         if link.startswith("#"):
             assert link[1:] in ids
-        elif not link.startswith("https://arxiv.org/"):
+        elif not link.startswith(("https://arxiv.org/", QUESTIONS)):
             assert (results / link).is_file(), link
 
 
@@ -206,6 +214,33 @@ def test_tables_have_captions_and_images_texts(page: Page):
     levels = [int(tag[1]) for tag in tags if tag in ("h1", "h2", "h3", "h4")]
     assert levels[0] == 1
     assert max(b - a for a, b in pairwise(levels)) == 1
+
+
+def test_a_claim_has_its_plot_before_its_sentence_and_the_plot_has_words(page: Page):
+    (strip,) = (
+        a
+        for tag, a in page.elements
+        if tag == "svg" and a.get("role") == "img" and a.get("class") == "strip"
+    )
+    assert strip["aria-label"] == (
+        "MARS <b>: 0.90 [0.80, 0.95] times as fast; the claim asks for at least 1: "
+        "does not hold; paper 1.71"
+    )
+    assert page.source.index('class="strip"') < page.source.index("1.2 ± 0.3 against")
+    assert "MARS <b> 0.90 [0.80, 0.95] paper 1.71 ✗ does not hold at least 1" in page.text
+
+
+def test_a_number_of_ours_leads_to_its_questions(page: Page):
+    (link,) = (one for one in page.values("href") if one.startswith(f"{QUESTIONS}#"))
+    assert link == f"{QUESTIONS}#model=m&setting=s&benchmark=gsm8k"
+    assert "make questions EXPERIMENT=ci" in page.text
+
+
+def test_verdicts_of_an_earlier_version_have_no_plots(results: Path, tmp_path: Path):
+    files.write(TABLE, tmp_path / "tables")
+    earlier = {key: value for key, value in CLAIM.items() if key != "estimates"}
+    write_json(tmp_path / "claims.json", [earlier])
+    assert "✗ does not hold" in Page(write_page(SPEC, tmp_path)).text
 
 
 def test_the_record_says_how_a_table_was_made(page: Page):
