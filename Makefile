@@ -37,7 +37,7 @@ DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev fetch reproduce kick-the-tires report questions plan audit claims claim test \
-        test-unit test-properties test-slurm test-cuda-trace test-gpu vllm-env lint lock known-experiment
+        test-unit test-properties test-slurm test-cuda-trace test-gpu vllm-env lint lock push pull known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -56,6 +56,9 @@ help:
 	@echo "make audit [EXPERIMENT=]           whether every number still is what its records say"
 	@echo "make claims [EXPERIMENT=]          tables and verdicts again from the packed answers, without a run"
 	@echo "make claim N=3 [EXPERIMENT=]       one claim of the paper alone: runs only what it takes"
+	@echo "make push [EXPERIMENT=]            its data, models and answers to DVC's storage: a folder beside the"
+	@echo "                                   repository, or what DVC_REMOTE names; see docs/storage.md"
+	@echo "make pull [EXPERIMENT=]            the same back from there, into a clone"
 	@echo "make test                          install the development tools as well, run the tests"
 	@echo "make test-unit                     the unit tests only, for use between edits"
 	@echo "make test-slurm                    the ci experiment through a Slurm started for it (root, slurm-wlm)"
@@ -139,6 +142,9 @@ claim: known-experiment install
 # Into the mirror, from which the other targets then take everything, with the hub switched off.
 fetch: known-experiment install
 	@$(BIN)/mars fetch $(addprefix --config ,$(CONFIG) $(OVERLAY)) --to "$${MARS_HUB_MIRROR:-mirror}"
+
+push pull: known-experiment install
+	@$(BIN)/mars $@ $(addprefix --config ,$(CONFIG) $(OVERLAY))
 
 plan: known-experiment install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars plan $(addprefix --config ,$(CONFIG) $(OVERLAY))
