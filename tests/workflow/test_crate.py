@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -55,6 +56,25 @@ def test_the_crate_is_valid_and_holds_every_job(run: Path, edited: Path):
     assert train["result"].id == "checkpoints/mars-b4-small/manifest.json"
     assert len(train["result"]["sha256"]) == 64
     assert train["startTime"] <= train["endTime"]
+
+
+def test_what_git_has_of_an_experiment_is_a_crate_too(run: Path, edited: Path):
+    """Records are packed there, and weights and data are missing."""
+    for name in ("checkpoints", "data", "evaluations", "speed", "provenance"):
+        shutil.rmtree(run / "results/ci" / name)
+    path = export_crate(load_experiment(edited / "config/ci.yaml"), run)
+    assert problems(path.parent) == []
+    crate = ROCrate(path.parent)
+    train = {entity["name"]: entity for entity in crate.get_by_type("CreateAction")}[
+        "train mars-b4-small"
+    ]
+    weights = train["result"]
+    assert (weights.id, weights.type) == (
+        "#checkpoints/mars-b4-small/manifest.json",
+        "CreativeWork",
+    )
+    assert len(weights["sha256"]) == 64
+    assert train["subjectOf"].id == "provenance/train/mars-b4-small.json"
 
 
 def test_the_validator_would_notice(run: Path, edited: Path):
