@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mars.audit.differences import spec_of
-from mars.audit.jobs import specs_of
-from mars.audit.plan import readable_time
 from mars.config.experiment import Experiment, load_experiment
+from mars.planning.differences import spec_of
+from mars.planning.jobs import specs_of
+from mars.planning.plan import readable_time
 from mars.provenance.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]

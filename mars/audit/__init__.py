@@ -1,1 +1,1 @@
-"""Where results came from, whether that is still true, and what a run would cost."""
+"""Where results came from, whether that is still true, and whether they come out again."""

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mars.audit.differences import differences, spec_of
-from mars.audit.plan import PlannedJob, changed_inputs
 from mars.config.experiment import Experiment
 from mars.errors import UserError
+from mars.planning.differences import differences, spec_of
+from mars.planning.plan import PlannedJob, changed_inputs
 from mars.provenance.accepted import Accepted, add_accepted
 from mars.provenance.fingerprint import project
 from mars.provenance.record import git_state, read_record

@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mars.audit.differences import spec_of
 from mars.audit.packed import OF_SAMPLES
 from mars.audit.record_graph import Link, Problem, RecordGraph, worst
 from mars.errors import UserError
@@ -24,6 +23,7 @@ from mars.paper.artefacts import ARTEFACTS
 from mars.paper.specs import seeds_of
 from mars.paper.tables.table import NONE, NOT_RUN
 from mars.paper.tables.tidy_csv import full_row_name
+from mars.planning.differences import spec_of
 from mars.provenance.files import canonical_json
 from mars.provenance.manifest import NAME as MANIFEST
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mars.audit.compare import compare
-from mars.audit.plan import jobs, snakemake_command
 from mars.errors import UserError
+from mars.planning.plan import jobs, snakemake_command
 from mars.provenance.files import read_json
 from mars.provenance.fingerprint import project
 from mars.provenance.manifest import NAME as MANIFEST

@@ -19,8 +19,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mars.audit.ledger import RECORDS, restore_records
 from mars.audit.packed import EVIDENCE, SAMPLES, Packed
+from mars.audit.records import RECORDS, restore_records
 from mars.errors import UserError
 from mars.provenance.files import read_json, read_jsonl
 from mars.provenance.stage import Inputs, Job, JobSpec

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mars.audit.compare import WORDS as COMPARED
-from mars.audit.differences import OLD, Difference, differences, present_spec, spec_of
 from mars.audit.packed import Packed
 from mars.audit.replays import Replayed, latest, read_replays
 from mars.config.experiment import Experiment
+from mars.planning.differences import OLD, Difference, differences, present_spec, spec_of
 from mars.provenance.accepted import accepted_as
 from mars.provenance.files import read_json, sha256_file
 from mars.provenance.manifest import NAME as MANIFEST

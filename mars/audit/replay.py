@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from mars.audit.compare import WORDS, Compared, compare, differences, is_manifest, judge
-from mars.audit.differences import spec_of
 from mars.audit.proof import worktree
 from mars.audit.record_graph import RecordGraph
 from mars.audit.replays import Replayed
 from mars.errors import UserError
+from mars.planning.differences import spec_of
 from mars.provenance.files import read_json, sha256_file, write_json
 from mars.provenance.fingerprint import project
 from mars.provenance.manifest import listed_files

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mars.audit.cells import CellLine, Tables
-from mars.audit.differences import spec_of
 from mars.audit.record_graph import RecordGraph
 from mars.audit.replay import Task
 from mars.errors import UserError
 from mars.paper.tables.table import NOT_RUN
+from mars.planning.differences import spec_of
 
 
 def behind_cell(tables: Tables, cell: CellLine) -> list[Task]:

@@ -11,17 +11,18 @@ import typer
 from mars.audit.accept import accept as enter
 from mars.audit.accept import candidates, code_changes
 from mars.audit.cells import Tables
-from mars.audit.gpu_results import read_gpu_results
-from mars.audit.gpu_speed import GpuSpeed
-from mars.audit.ledger import commit, restore_records, save
-from mars.audit.plan import PlannedJob, estimates, jobs, reason
-from mars.audit.price import Prices
-from mars.audit.price_table import price_table
 from mars.audit.record_graph import RecordGraph
+from mars.audit.records import restore_records
 from mars.audit.report import audit_all, audit_cell
 from mars.cli.common import TINY, Configs, Root, app
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
+from mars.planning.gpu_results import read_gpu_results
+from mars.planning.gpu_speed import GpuSpeed
+from mars.planning.plan import PlannedJob, estimates, jobs, reason
+from mars.planning.price import Prices
+from mars.planning.price_table import price_table
+from mars.publishing.ledger import commit, save
 
 
 @app.command()
@@ -136,7 +137,7 @@ def ledger(config: Configs = TINY) -> None:
 @app.command()
 def questions(config: Configs = TINY, root: Root = Path(".")) -> None:
     """Write a page of all questions and answers, to which the numbers of the report lead."""
-    from mars.audit.questions import write_questions
+    from mars.publishing.questions import write_questions
 
     print(write_questions(load_experiment(*config), root))
 
@@ -144,7 +145,7 @@ def questions(config: Configs = TINY, root: Root = Path(".")) -> None:
 @app.command()
 def push(config: Configs = TINY) -> None:
     """Bring an experiment's large folders to DVC's storage: the one of DVC_REMOTE, if it is set."""
-    from mars.audit.storage import push as run
+    from mars.publishing.storage import push as run
 
     print(run(Path("results") / load_experiment(*config).experiment))
 
@@ -152,7 +153,7 @@ def push(config: Configs = TINY) -> None:
 @app.command()
 def pull(config: Configs = TINY) -> None:
     """Bring an experiment's large folders back from DVC's storage, as dvc.lock has them."""
-    from mars.audit.storage import pull as run
+    from mars.publishing.storage import pull as run
 
     print(run(Path("results") / load_experiment(*config).experiment))
 
@@ -160,7 +161,7 @@ def pull(config: Configs = TINY) -> None:
 @app.command()
 def export_crate(config: Configs = TINY, root: Root = Path(".")) -> None:
     """Describe an experiment's results as an RO-Crate (Process Run Crate), for other tools."""
-    from mars.audit.crate import export_crate as run
+    from mars.publishing.crate import export_crate as run
 
     print(run(load_experiment(*config), root))
 

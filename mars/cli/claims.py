@@ -22,7 +22,7 @@ def claim(
     root: Root = Path("."),
 ) -> None:
     """Judge one claim of the paper from what is there, without what the others need."""
-    from mars.audit.claims_sheet import files_behind, in_words, judge
+    from mars.publishing.claims_sheet import files_behind, in_words, judge
 
     experiment = load_experiment(*config)
     if files:

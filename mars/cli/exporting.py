@@ -38,8 +38,8 @@ def export(
 
 
 def _for_hub(checkpoint: Path, config: list[Path] | None, folder: Path) -> None:
-    from mars.audit.model_card import export_for_hub
     from mars.config.experiment import load_experiment
+    from mars.publishing.model_card import export_for_hub
 
     results = checkpoint.parent.parent
     if (checkpoint.parent.name, results.parent.name) != ("checkpoints", "results"):

@@ -13,17 +13,17 @@ import typer
 
 from mars.audit.cells import CellLine, Tables, agrees
 from mars.audit.compare import ERRORS, WORDS
-from mars.audit.differences import spec_of
-from mars.audit.ledger import restore_records
 from mars.audit.packed import OF_SAMPLES
-from mars.audit.plan import readable_time
 from mars.audit.record_graph import RecordGraph
+from mars.audit.records import restore_records
 from mars.audit.replay import Outcome, Replays, Task, price, worst
 from mars.audit.replay_choice import behind_cell, drawn, named, numbers_on, with_chain
 from mars.audit.replays import add_replay
 from mars.cli.common import TINY, Configs, Root, app
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
+from mars.planning.differences import spec_of
+from mars.planning.plan import readable_time
 from mars.provenance.files import read_json, read_jsonl
 
 

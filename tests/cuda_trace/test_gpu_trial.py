@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mars.audit.gpu_results import GpuResult
+from mars.planning.gpu_results import GpuResult
 from tests.cuda_trace import reads
 from tests.cuda_trace.fake_gpu import DEVICE, FakeGpu, Read, driver, replaced
 from tests.cuda_trace.models import qwen

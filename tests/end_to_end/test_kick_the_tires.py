@@ -12,8 +12,8 @@ from types import ModuleType
 
 import pytest
 
-from mars.audit.jobs import specs_of
 from mars.config.experiment import load_experiment
+from mars.planning.jobs import specs_of
 from tests.support.ci_experiment import environment
 
 ROOT = Path(__file__).resolve().parents[2]

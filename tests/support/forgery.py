@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mars.audit.differences import spec_of
 from mars.audit.packed import SAMPLES
 from mars.audit.record_graph import RecordGraph
 from mars.audit.replay_choice import in_order
 from mars.config.experiment import Experiment
 from mars.evaluation.stage import cell_spec
+from mars.planning.differences import spec_of
 from mars.provenance.files import read_json, sha256_file, write_json
 from mars.provenance.manifest import NAME as MANIFEST
 from mars.provenance.manifest import write_manifest

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from mars.audit.gpu_results import GpuResult, trainings
 from mars.decoding import cursor
 from mars.decoding.methods import TIMED
 from mars.machine.data_sheets import peaks
+from mars.planning.gpu_results import GpuResult, trainings
 from tests.gpu.__main__ import run_part
 from tests.gpu.device import slug
 from tests.gpu.exactness import Exactness

@@ -9,13 +9,13 @@ import yaml
 
 from mars.audit.accept import accept, candidates, code_changes
 from mars.audit.cells import Tables
-from mars.audit.differences import differences
-from mars.audit.plan import PlannedJob, jobs
 from mars.audit.proof import prove
 from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all, audit_cell
 from mars.config.experiment import Experiment, load_experiment, read_experiment
 from mars.errors import UserError
+from mars.planning.differences import differences
+from mars.planning.plan import PlannedJob, jobs
 from mars.provenance.accepted import read_accepted
 from mars.provenance.files import read_json, write_json
 from mars.provenance.record import sealed

@@ -13,16 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from mars.audit.cells import Tables
-from mars.audit.claims_sheet import files_behind, judge, price
-from mars.audit.ledger import RECORDS, not_here, restore_records, save
 from mars.audit.packed import EVIDENCE, SAMPLES, Packed, pack
 from mars.audit.recompute import DIFFERS, SAME, recompute
 from mars.audit.record_graph import RecordGraph
+from mars.audit.records import RECORDS, restore_records
 from mars.audit.report import audit_all
 from mars.config.experiment import Experiment, load_experiment
 from mars.errors import UserError
 from mars.paper.claims.behind import BEHIND
 from mars.provenance.files import read_json, write_atomic, write_json
+from mars.publishing.claims_sheet import files_behind, judge, price
+from mars.publishing.ledger import not_here, save
 from tests.support.forgery import forge_packed_answer
 
 RESULTS = "results/ci"

@@ -12,9 +12,9 @@ from rocrate.rocrate import ROCrate
 from rocrate_validator import models, services
 from rocrate_validator.utils.http import HttpRequester
 
-from mars.audit.crate import export_crate
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
+from mars.publishing.crate import export_crate
 
 
 @pytest.fixture(autouse=True)

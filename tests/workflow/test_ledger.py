@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from mars.audit import ledger, storage
 from mars.audit.cells import Tables
-from mars.audit.jobs import specs_of
 from mars.audit.packed import EVIDENCE, SAMPLES
-from mars.audit.plan import jobs
 from mars.audit.recompute import SAME, recompute
 from mars.audit.record_graph import RecordGraph
 from mars.audit.report import audit_all
 from mars.config.experiment import load_experiment
+from mars.planning.jobs import specs_of
+from mars.planning.plan import jobs
 from mars.provenance import fingerprint
 from mars.provenance.files import read_json, read_jsonl, sha256_file
+from mars.publishing import ledger, storage
 from tests.support.ci_experiment import change_function, environment, snakemake
 from tests.support.waiting import run as run_command
 

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from snakemake.cli import args_to_api, parse_args
 
-from mars.audit.jobs import specs_of
 from mars.config.experiment import load_experiment, read_experiment
 from mars.paper.artefacts import artefacts_of
+from mars.planning.jobs import specs_of
 from mars.stages import STAGES
 from tests.support.waiting import run
 

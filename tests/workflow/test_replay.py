@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mars.audit.cells import Tables
-from mars.audit.differences import spec_of
 from mars.audit.record_graph import RecordGraph
 from mars.audit.replay import Replays
 from mars.audit.replay_choice import behind_cell, drawn, in_order, named, numbers_on
@@ -21,6 +20,7 @@ from mars.audit.replays import read_replays
 from mars.audit.report import audit_all, audit_cell
 from mars.config.experiment import Experiment, load_experiment
 from mars.errors import UserError
+from mars.planning.differences import spec_of
 from mars.provenance.files import read_json, read_jsonl, write_json, write_jsonl
 from tests.support.ci_experiment import change_function, commit, environment, forget
 from tests.support.forgery import forge, forge_packed_answer
@@ -229,7 +229,8 @@ def test_two_checkouts_have_the_same_specs_as_the_records(
     finished: Path, project: Path, edited: Path, experiment_now: Experiment
 ):
     code = (
-        "from mars.audit.jobs import specs_of; from mars.config.experiment import load_experiment;"
+        "from mars.config.experiment import load_experiment; "
+        "from mars.planning.jobs import specs_of; "
         "print(*sorted(one.canonical() for specs in specs_of(load_experiment('config/ci.yaml'))"
         ".values() for one in specs), sep='\\n')"
     )

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from mars.audit.differences import differences, spec_of
-from mars.audit.plan import estimates, jobs, reason
 from mars.audit.record_graph import RecordGraph
 from mars.config.experiment import Experiment, load_experiment, read_experiment
 from mars.evaluation.stage import cell_spec
+from mars.planning.differences import differences, spec_of
+from mars.planning.plan import estimates, jobs, reason
 from mars.provenance.files import read_json
 from mars.provenance.stage import JobSpec
 from mars.stages import STAGES

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mars.audit import ledger, storage
 from mars.errors import UserError
+from mars.publishing import ledger, storage
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("results/ci")

@@ -3,8 +3,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from mars.audit import ledger
-from mars.audit.jobs import job_of, specs_of
+from mars.publishing import ledger
+from mars.planning.jobs import job_of, specs_of
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
 from mars.paper.artefacts import ARTEFACTS, artefacts_of

@@ -1,7 +1,7 @@
 """Where the questions behind a cell of a table are: an address on the page of questions.
 
-`mars.audit.questions` writes that page beside this one. An address names all that the number is
-from: the trainings of a model under a setting, the benchmarks, and what is taken off.
+`mars.publishing.questions` writes that page beside this one. An address names all that the number
+is from: the trainings of a model under a setting, the benchmarks, and what is taken off.
 """
 
 from __future__ import annotations

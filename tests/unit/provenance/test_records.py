@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mars.audit.differences import changed_keys
 from mars.errors import UserError
+from mars.planning.differences import changed_keys
 from mars.provenance.files import (
     read_json,
     read_jsonl,

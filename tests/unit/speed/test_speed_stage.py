@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mars.audit.jobs import specs_of
 from mars.config.experiment import DraftAndTarget, InVllm, load_experiment
 from mars.errors import UserError
 from mars.paper.artefacts import ARTEFACTS
+from mars.planning.jobs import specs_of
 from mars.provenance import fingerprint
 from mars.provenance.fingerprint import PACKAGE
 from mars.provenance.stage import Inputs, Job

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from mars.audit.model_card import ENTRIES, export_for_hub
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
+from mars.publishing.model_card import ENTRIES, export_for_hub
 
 MODEL = "mars-b4"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from mars.audit.differences import differences
-from mars.audit.jobs import WILDCARDS, job_of
 from mars.config.experiment import Experiment, load_experiment
 from mars.errors import UserError
+from mars.planning.differences import differences
+from mars.planning.jobs import WILDCARDS, job_of
 from mars.provenance.files import readable_size, sha256_file
 from mars.provenance.fingerprint import project
 from mars.provenance.record import read_record

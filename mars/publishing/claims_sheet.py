@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mars.audit.plan import readable_time
 from mars.audit.record_graph import RecordGraph
 from mars.config.experiment import Experiment
 from mars.errors import UserError
@@ -20,6 +19,7 @@ from mars.paper.claims.behind import BEHIND
 from mars.paper.stage import CLAIMS as STAGE
 from mars.paper.tables.files import pipe_table
 from mars.paper.tables.table import NONE, NOT_RUN
+from mars.planning.plan import readable_time
 from mars.provenance.files import read_json, readable_size, write_atomic
 from mars.provenance.stage import Inputs, Job, JobSpec
 

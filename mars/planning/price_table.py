@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from mars.audit.gpu_speed import (
+from mars.planning.gpu_speed import (
     BANDWIDTH,
     BANDWIDTH_SHARE,
     LAUNCHED_STEP,
@@ -15,8 +15,8 @@ from mars.audit.gpu_speed import (
     PEAK_FLOPS,
     UTILISATION,
 )
-from mars.audit.plan import PlannedJob
-from mars.audit.price import (
+from mars.planning.plan import PlannedJob
+from mars.planning.price import (
     ANSWER_TOKENS,
     CHECKPOINTS,
     EXAMPLES,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mars.audit.gpu_results import FOLDER
 from mars.config.experiment import Experiment
 from mars.data.stage import tokens_of
 from mars.machine.data_sheets import peaks
+from mars.planning.gpu_results import FOLDER
 from mars.provenance.files import read_json, write_json
 from mars.training.cost import Decoder, document_work, training_flops
 

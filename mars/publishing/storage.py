@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mars.audit.ledger import dvc, is_kept, stages
-from mars.audit.snakemake_metadata import restore_dates
 from mars.errors import UserError
+from mars.publishing.ledger import dvc, is_kept, stages
+from mars.publishing.snakemake_metadata import restore_dates
 
 REMOTE = "storage"  # as .dvc/config has it
 VARIABLE = "DVC_REMOTE"

@@ -15,11 +15,11 @@ from typing import Any
 from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
-from mars.audit.differences import spec_of
-from mars.audit.ledger import restore_records
 from mars.audit.record_graph import RecordGraph
+from mars.audit.records import restore_records
 from mars.config.experiment import Experiment
 from mars.errors import UserError
+from mars.planning.differences import spec_of
 from mars.provenance.files import write_json
 
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"

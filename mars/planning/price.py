@@ -5,7 +5,7 @@ Every figure says what it rests on:
 * measured: the record of this very job, where its training ran on a GPU;
 * calibrated: the model, with the speed of a GPU that was measured (``results/gpu``);
 * modelled: the arithmetic of :mod:`mars.training.cost` and the assumptions of
-  :mod:`mars.audit.gpu_speed` and of this module.
+  :mod:`mars.planning.gpu_speed` and of this module.
 
 It knows the paper's models and data; other experiments are planned by their records alone.
 """
@@ -18,8 +18,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from mars.audit.gpu_speed import CALIBRATED, MEASURED, MODELLED, GpuSpeed
-from mars.audit.plan import PlannedJob
 from mars.config.experiment import (
     Benchmark,
     Experiment,
@@ -32,6 +30,8 @@ from mars.config.experiment import (
 )
 from mars.data.stage import tokens_of
 from mars.decoding.methods import BASELINES, METHODS, TIMED
+from mars.planning.gpu_speed import CALIBRATED, MEASURED, MODELLED, GpuSpeed
+from mars.planning.plan import PlannedJob
 from mars.provenance.files import read_json
 from mars.provenance.record import read_record
 from mars.training.cost import (

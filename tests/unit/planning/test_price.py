@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mars.audit.gpu_results import GpuResult
-from mars.audit.gpu_speed import CALIBRATED, MEASURED, MODELLED, GpuSpeed
-from mars.audit.plan import PlannedJob
-from mars.audit.price import RESPONSE_TOKENS, Prices
-from mars.audit.price_table import price_table
 from mars.config.experiment import Endpoint, Experiment, load_experiment
 from mars.paper.published import training_hours
+from mars.planning.gpu_results import GpuResult
+from mars.planning.gpu_speed import CALIBRATED, MEASURED, MODELLED, GpuSpeed
+from mars.planning.plan import PlannedJob
+from mars.planning.price import RESPONSE_TOKENS, Prices
+from mars.planning.price_table import price_table
 from mars.provenance.files import write_json
 from tests.support.gpu_results import made_up_result
 

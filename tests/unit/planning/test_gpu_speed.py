@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mars.audit.gpu_results import GpuResult
-from mars.audit.gpu_speed import (
+from mars.config.experiment import TrainingResources
+from mars.paper import published
+from mars.planning.gpu_results import GpuResult
+from mars.planning.gpu_speed import (
     CALIBRATED,
     MODELLED,
     PEAK_FLOPS,
@@ -13,9 +15,7 @@ from mars.audit.gpu_speed import (
     GpuSpeed,
     replayed,
 )
-from mars.audit.price import ANSWER_TOKENS, PER_FORWARD, QUESTION_TOKENS
-from mars.config.experiment import TrainingResources
-from mars.paper import published
+from mars.planning.price import ANSWER_TOKENS, PER_FORWARD, QUESTION_TOKENS
 from mars.training.cost import DECODERS, document_work, training_flops
 from tests.support.gpu_results import made_up_result
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mars.audit.gpu_results import FOLDER, decodings, read_gpu_results, trainings
 from mars.errors import UserError
+from mars.planning.gpu_results import FOLDER, decodings, read_gpu_results, trainings
 from tests.support.gpu_results import made_up_result
 
 

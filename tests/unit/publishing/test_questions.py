@@ -15,13 +15,13 @@ import pytest
 
 from mars.audit.cells import CellLine, Tables
 from mars.audit.packed import pack
-from mars.audit.questions import compared, parts_of, prompts_of, write_questions
 from mars.config.experiment import Experiment, parse_experiment, read_experiment
 from mars.errors import UserError
 from mars.paper.report.addresses import QUESTIONS, address
 from mars.paper.stage import answered
 from mars.paper.tables.table import NOT_RUN, Measured, TableCell
 from mars.provenance.files import sha256_text, write_json, write_jsonl
+from mars.publishing.questions import compared, parts_of, prompts_of, write_questions
 
 CI = Path(__file__).resolve().parents[3] / "config/ci.yaml"
 PROMPT = "How many </script> are 4 + 5?"
@@ -161,7 +161,7 @@ def test_prompts_stay_that_an_earlier_page_has(
 ):
     assert prompts_of(page(root)) == {}, "there are no data here to build them from"
     known = {sha256_text(PROMPT): PROMPT}
-    monkeypatch.setattr("mars.audit.questions.prompts_of", lambda page: known)
+    monkeypatch.setattr("mars.publishing.questions.prompts_of", lambda page: known)
     assert "not here" not in write_questions(experiment, root)
     monkeypatch.undo()
     assert prompts_of(page(root)) == known
@@ -173,7 +173,7 @@ def test_prompts_stay_that_an_earlier_page_has(
 def test_gpqa_has_letters_only(experiment: Experiment, root: Path):
     known = {sha256_text(PROMPT): SECRET}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mars.audit.questions.prompts_of", lambda page: known)
+        patch.setattr("mars.publishing.questions.prompts_of", lambda page: known)
         write_questions(experiment, root)
     gpqa = part(root, "gpqa_main_cot_zeroshot")
     assert SECRET not in str(gpqa)

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mars.audit.gpu_trainings import write_gpu_trainings
 from mars.config.experiment import load_experiment
 from mars.machine.data_sheets import peaks
+from mars.publishing.gpu_trainings import write_gpu_trainings
 from mars.training.cost import Decoder, document_work, training_flops
 
 GPU, SECONDS, GPUS, DOCUMENTS, PROMPT, LENGTH = "NVIDIA H100 80GB HBM3", 20.0, 4, 300, 40, 100

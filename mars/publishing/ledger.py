@@ -4,8 +4,8 @@
 records of all jobs. ``snakemake.jsonl``: what Snakemake noted of each output. ``samples.parquet``
 and ``evidence.parquet``: what tables and claims are made from (:mod:`mars.audit.packed`).
 ``CLAIMS.md``: each claim, and what a test of it takes. ``questions.html``: every question with what
-was answered (:mod:`mars.audit.questions`). ``specs/``: what each part of the experiment depends on,
-for DVC, which keeps the large folders (``dvc.yaml``). Beside the experiments, under
+was answered (:mod:`mars.publishing.questions`). ``specs/``: what each part of the experiment
+depends on, for DVC, which keeps the large folders (``dvc.yaml``). Beside the experiments, under
 ``results/gpu/trainings``: how well trainings used their GPUs.
 """
 
@@ -20,23 +20,20 @@ from typing import Any
 
 import yaml
 
-from mars.audit.claims_sheet import write_sheet
-from mars.audit.gpu_trainings import write_gpu_trainings
 from mars.audit.packed import pack
-from mars.audit.snakemake_metadata import restore_dates, restore_notes, save_notes
+from mars.audit.records import restore_records, save_records
 from mars.config.experiment import Experiment
 from mars.errors import UserError
 from mars.provenance.files import (
     read_json,
-    read_jsonl,
-    sha256_file,
     write_atomic,
     write_json,
-    write_jsonl,
 )
 from mars.provenance.stage import JobSpec
+from mars.publishing.claims_sheet import write_sheet
+from mars.publishing.gpu_trainings import write_gpu_trainings
+from mars.publishing.snakemake_metadata import restore_dates, restore_notes, save_notes
 
-RECORDS = "records.jsonl"
 SPECS = "specs"
 # The part of an experiment, as in dvc.yaml, that a job of each rule belongs to; others: the paper.
 PARTS = {
@@ -57,14 +54,12 @@ def save(experiment: Experiment) -> str:
         what was done, in a sentence.
     """
     results = Path("results") / experiment.experiment
-    from mars.audit.questions import write_small  # which takes a while to import
+    from mars.publishing.questions import write_small  # which takes a while to import
 
     if lacking := not_here(experiment):
         return f"{results} stays as it was packed: {lacking[0]} is not here."
     write_json(results / "metrics.json", metrics(results))
-    files = sorted((results / "provenance").rglob("*.json"))
-    rows = ({"file": str(f.relative_to(results)), "record": read_json(f)} for f in files)
-    write_jsonl(results / RECORDS, rows)
+    save_records(results)
     save_notes(results)
     pack(results)
     write_gpu_trainings(experiment)
@@ -95,33 +90,6 @@ def restore(results: Path) -> None:
     """
     restore_records(results)
     restore_notes(results)
-
-
-def restore_records(results: Path) -> None:
-    """Write the records that are not there as the files that their jobs wrote.
-
-    One that is there gives way if it is not of the outputs that are there, and the packed one is:
-    git brought both.
-    """
-    packed = results / RECORDS
-    for row in read_jsonl(packed) if packed.is_file() else []:
-        file, record = results / row["file"], row["record"]
-        if not file.exists() or (not _made_what_is_there(file) and _fits(record)):
-            write_json(file, record)
-
-
-def _made_what_is_there(file: Path) -> bool:
-    try:
-        return _fits(read_json(file))
-    except (ValueError, KeyError):
-        return True  # it was tampered with, which the audit is to find
-
-
-def _fits(record: Mapping[str, Any]) -> bool:
-    return all(
-        Path(name).is_file() and sha256_file(name) == digest
-        for name, digest in record["outputs"].items()
-    )
 
 
 def write_specs(results: Path, planned: Mapping[str, list[JobSpec]]) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from math import log
 from typing import NamedTuple
 
-from mars.audit.gpu_results import GpuResult, decodings, trainings
 from mars.config.experiment import TrainingResources
 from mars.decoding.methods import METHODS, TIMED
+from mars.planning.gpu_results import GpuResult, decodings, trainings
 from mars.training.cost import BFLOAT16, DECODERS, Work, training_flops
 
 PEAK_FLOPS = 989e12  # dense bfloat16 per second; H100 and H200 SXM, from the data sheet

@@ -1,0 +1,1 @@
+"""What a finished experiment hands on: packed for git, in DVC's storage, as pages and archives."""
