@@ -104,10 +104,10 @@ def _point(size: int, steps: int, runs: Sequence[Rows], place: int) -> Point:
 
 def _looks(steps: Sequence[int]) -> dict[int, dict[str, Any]]:
     """By steps, the longer the darker."""
-    last = max(len(steps) - 1, 1)
+    last = len(steps) - 1
     return {
         count: {
-            "color": colormaps["viridis"](LIGHTEST * (1 - number / last)),
+            "color": colormaps["viridis"](LIGHTEST * (last - number) / max(last, 1)),
             "marker": MARKERS[number % len(MARKERS)],
         }
         for number, count in enumerate(steps)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mars.errors import UserError
 from mars.paper.figures.style import COLOURS, PAGE, figure_for
@@ -35,8 +35,9 @@ def plot_curves(logs: Mapping[str, Sequence[Path]], outputs: Sequence[Path]) -> 
             panel.set_title(title)
             panel.set_xlabel("optimiser step")
         panels[0].set_yscale("log")  # the first steps would flatten all that comes after
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panels[0].yaxis.set_major_formatter(FuncFormatter("{0:g}".format))
-        panels[0].yaxis.set_minor_formatter(FuncFormatter("{0:g}".format))
+        panels[0].yaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("nats per token")
         handles = {
             label: handle
