@@ -26,12 +26,13 @@ def check_tracker(tracker: Tracker | None) -> None:
 
 
 def start_tracker(
-    accelerator: Accelerator, output: Path, settings: Mapping[str, Any], step: int
+    accelerator: Accelerator, output: Path, work: Path, settings: Mapping[str, Any], step: int
 ) -> None:
     """Open a run named after the model in a project named after the experiment.
 
     Args:
         output: the model's folder, ``results/<experiment>/checkpoints/<model>``.
+        work: the folder of its checkpoints, named after the job's spec: another spec, another run.
         settings: what the run is described by; sections are joined to their keys.
         step: those done so far, of a run that is resumed.
 
@@ -39,7 +40,7 @@ def start_tracker(
         UserError: the tracker does not start, e.g. for want of a login.
     """
     for tracker in accelerator.log_with:
-        project, arguments = _run(str(tracker), output, step)
+        project, arguments = _run(str(tracker), output, work, step)
         try:
             accelerator.init_trackers(project, dict(_flat(settings)), {str(tracker): arguments})
         except Exception as error:
@@ -54,16 +55,16 @@ def tracked_folder(output: Path) -> Path:
     return output.parent.parent / "logs" / "tracked"
 
 
-def _run(tracker: str, output: Path, step: int) -> tuple[str, dict[str, Any]]:
+def _run(tracker: str, output: Path, work: Path, step: int) -> tuple[str, dict[str, Any]]:
     """Project, and arguments of the tracker's own start; a resumed run goes on as the same one."""
     experiment, model = output.parent.parent.name, output.name
     if tracker == "tensorboard":  # a folder is a run
         return model, {"purge_step": step or None}
-    run: dict[str, Any] = {"name": model, "resume": "allow"}
+    run: dict[str, Any] = {"name": model, "resume": "allow" if step else "never"}
     if tracker == "wandb":
         folder = tracked_folder(output)
         folder.mkdir(parents=True, exist_ok=True)
-        run |= {"id": f"{experiment}-{model}", "dir": str(folder)}
+        run |= {"id": f"{experiment}{work.name}", "resume": "allow", "dir": str(folder)}
     return f"mars-{experiment}", run
 
 

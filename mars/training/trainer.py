@@ -118,7 +118,7 @@ def train(
     }
     run = TrainingRun(accelerator, model, examples, spec, settings, work, options)
     run.resume()
-    start_tracker(accelerator, output, settings, run.progress.step)
+    start_tracker(accelerator, output, work, settings, run.progress.step)
     with worker_deaths_told():
         run.train()
     for tracker in accelerator.trackers:

@@ -139,7 +139,7 @@ def test_a_tracker_is_told_what_the_log_has_and_changes_no_bit(
         PRETRAIN.start(one)
     trackio = sys.modules.pop("trackio")
     (run,) = trackio.runs
-    assert run.given == {"project": f"mars-{tmp_path.name}", "name": "tracked", "resume": "allow"}
+    assert run.given == {"project": f"mars-{tmp_path.name}", "name": "tracked", "resume": "never"}
     lines = read_jsonl(tracked.output / "training.jsonl")
     assert run.logged == [
         {key: value for key, value in line.items() if value is not None} for line in lines
