@@ -45,6 +45,11 @@ def make(mirror: Path) -> Path:
     Raises:
         UserError: GSM8K is not there.
     """
+    if not (mirror / SOURCE).is_dir():
+        raise UserError(
+            f"{mirror / SOURCE} is not there; fetch it first: "
+            f"hf download {SOURCE} --repo-type dataset --local-dir {mirror / SOURCE}"
+        )
     problems = read_dataset(mirror / SOURCE, "main", "train")
     rows = [
         {"messages": conversation(problem["question"], problem["answer"])} for problem in problems

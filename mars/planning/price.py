@@ -117,6 +117,14 @@ class Examples:
     basis: str
 
 
+def tokenised(summary: Path) -> Examples:
+    """A training set as `tokenize` counted it, in its ``summary.json``."""
+    made = read_json(summary)
+    prompt = made["prompt_tokens"] / made["examples"]
+    response = made["tokens"] / made["examples"] - prompt
+    return Examples(made["examples"], prompt, response, MEASURED)
+
+
 @dataclass(frozen=True)
 class Prices:
     """The prices of an experiment's jobs.
@@ -177,10 +185,7 @@ class Prices:
             return None
         manifest = self.results / tokens_of(self.experiment, scale, "instructions")
         if (summary := manifest.with_name("summary.json")).is_file():
-            made = read_json(summary)
-            prompt = made["prompt_tokens"] / made["examples"]
-            response = made["tokens"] / made["examples"] - prompt
-            return Examples(made["examples"], prompt, response, MEASURED)
+            return tokenised(summary)
         if data.dataset != PAPER_DATA:
             return None
         return Examples(data.limit or EXAMPLES, PROMPT_TOKENS, RESPONSE_TOKENS, MODELLED)

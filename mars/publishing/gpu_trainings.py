@@ -14,6 +14,7 @@ from mars.config.experiment import Experiment
 from mars.data.stage import tokens_of
 from mars.machine.data_sheets import peaks
 from mars.planning.gpu_results import FOLDER
+from mars.planning.price import tokenised
 from mars.provenance.files import read_json, write_json
 from mars.training.cost import Decoder, document_work, training_flops
 
@@ -71,10 +72,10 @@ def _flops(
     documents = (results / tokens_of(experiment, model.scale, kind)).with_name("summary.json")
     if not documents.is_file():
         return None
-    counted = read_json(documents)
-    length = round(counted["tokens"] / counted["examples"])
-    # Pre-training predicts a document's every token.
-    prompt = 0 if method == "pretrain" else round(counted["prompt_tokens"] / counted["examples"])
-    one = document_work(method, prompt, length - prompt, model.block_size)
+    mean = tokenised(documents)
+    prompt, response = round(mean.prompt), round(mean.response)
+    if method == "pretrain":  # which predicts every token
+        prompt, response = 0, prompt + response
+    one = document_work(method, prompt, response, model.block_size)
     decoder = Decoder.from_config(read_json(folder / "config.json"))
     return training_flops(decoder, one * (tokens / one.tokens))
