@@ -30,6 +30,8 @@ from mars.decoding.requests import Continuation, Decoded, Request, Times, check_
 from mars.errors import UserError
 
 PREFILL_TOKENS = 2048  # most in one forward; longer prompts enter in pieces
+PREFILL_TOKENS_GPU = 8192  # the same on a GPU, which short forwards leave waiting for the host
+GRAPH_ROWS = 8  # with CUDA graphs, more rows than this are rounded up to a multiple of it
 
 
 @dataclass
@@ -105,6 +107,8 @@ class Engine:
         self.lossless, self.extra_mask, self.eos = lossless, extra_mask, eos
         self.slots, self.max_length = slots, max_length
         self.most = block_size + extra_mask  # predictions per forward
+        on_gpu = model.device.type == "cuda"
+        self.prefill_tokens = PREFILL_TOKENS_GPU if on_gpu else PREFILL_TOKENS
         self.cached = cached or CachedModel(
             model, slots, max_length + 2 * self.most - 1, mask_token_id, memory_limit, compiled
         )
@@ -273,14 +277,14 @@ class Engine:
         last = first + 1
         while last < len(self.active):
             length = self.active[last].length
-            if length > 2 * shortest or length * (last + 1 - first) > PREFILL_TOKENS:
+            if length > 2 * shortest or length * (last + 1 - first) > self.prefill_tokens:
                 break
             last += 1
         return last
 
     def _prefill(self, first: int, last: int) -> None:
         """Forward all of long prompts but the last piece, which the first decoding step takes."""
-        piece = max(1, PREFILL_TOKENS // (last - first))
+        piece = max(1, self.prefill_tokens // (last - first))
         while self.active[first].length - self.active[first].cursor > piece:
             kv_length = round_up(self.active[first].cursor + piece)
             self._hidden(Shape(first, last, piece, kv_length, 0, 0))
@@ -308,9 +312,12 @@ class Engine:
         if self.graphs is None or prompts:
             report = self._compute(shape, [*map(_width, slots)])
         else:
-            report = self.graphs.run(self._fixed(shape), self._compute)
+            shape = self._fixed(shape)
+            self._park(len(slots), shape.last)
+            report = self.graphs.run(shape, self._compute)
         new = {}
-        for slot, tokens in zip(slots, self._settle(slots, report.tolist()), strict=True):
+        found = report.tolist()[: len(slots)]
+        for slot, tokens in zip(slots, self._settle(slots, found), strict=True):
             new[slot.identity] = slot.gain(tokens, self.eos)
         return new
 
@@ -321,17 +328,24 @@ class Engine:
         return self._fixed_shape(shape.last, cursor, 1 if fits_one else self.most)
 
     def _fixed_shape(self, last: int, cursor: int, predictions: int) -> Shape:
-        """Of the slots up to ``last``; ``cursor`` is the largest of theirs."""
-        width = 2 * predictions - 1
+        """Of the slots up to ``last`` and a few idle ones; ``cursor`` is the largest of theirs."""
+        rounded = round_up(last, GRAPH_ROWS) if last > GRAPH_ROWS else 1 << (last - 1).bit_length()
+        rows, width = min(rounded, self.slots), 2 * predictions - 1
         kv_length = self.cached.fixed_length(cursor + width)
-        return Shape(0, last, width, kv_length, predictions, self.lossless * (predictions - 1))
+        return Shape(0, rows, width, kv_length, predictions, self.lossless * (predictions - 1))
+
+    def _park(self, first: int, last: int) -> None:
+        """Set idle slots back to one token, so that steps that include them stay in the buffers."""
+        if first < last:
+            rows = slice(first, last)
+            self.cursor[rows], self.length[rows], self.unchecked[rows] = 0, 1, 0
 
     @torch.inference_mode()
     def warm_up(self, shortest: int = 1) -> None:
         """Capture the CUDA graphs of all steps that sequences may need; nothing without a GPU.
 
-        There is one for each number of slots in use, each range of lengths, and one prediction or
-        the most. The engine must be idle.
+        There is one for each number of slots in use (rounded up), each range of lengths, and one
+        prediction or the most. The engine must be idle.
 
         Args:
             shortest: tokens of the shortest prompt.
@@ -346,9 +360,7 @@ class Engine:
         }
         with attention_of(self.cached.model):
             for shape in sorted(shapes, reverse=True):  # the largest first: the rest fit its memory
-                self.cursor.zero_()
-                self.length.fill_(1)
-                self.unchecked.zero_()
+                self._park(0, self.slots)
                 self.graphs.run(shape, self._compute)
 
     def _compute(self, shape: Shape, widths: list[int] | None = None) -> Tensor:

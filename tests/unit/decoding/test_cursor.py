@@ -383,12 +383,13 @@ def test_the_cache_takes_what_was_announced_and_the_model_is_left_as_found():
     assert model.config._attn_implementation == before
 
 
+@pytest.mark.parametrize("slots", [4, 11])
 @pytest.mark.parametrize("lossless", [False, True])
-def test_steps_of_fixed_shape_decode_the_same_and_never_wait(lossless):
-    model, some = random_model("qwen2"), prompts(9)
-    running = engine(model, lossless=lossless, slots=4)
+def test_steps_of_fixed_shape_decode_the_same_and_never_wait(lossless, slots):
+    model, some = random_model("qwen2"), prompts(24)
+    running = engine(model, lossless=lossless, slots=slots)
     running.graphs = Eagerly()
-    thresholds = [None, 0.2, 0.6] * 3
+    thresholds = [None, 0.2, 0.6] * 8
     identities = [
         running.submit(Request(prompt, threshold, 30))
         for prompt, threshold in zip(some, thresholds, strict=True)
@@ -406,6 +407,7 @@ def test_steps_of_fixed_shape_decode_the_same_and_never_wait(lossless):
         method="window",
     )
     assert {shape.width for shape in running.graphs.keys} <= {1, 7}
+    assert {shape.last for shape in running.graphs.keys} <= {1, 2, 4, 8, slots}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -414,11 +416,12 @@ def test_after_warming_up_no_step_has_a_shape_of_its_own(seed, options):
     """Whatever arrives, and however tau changes on the way: all graphs have been captured."""
     draw, some = random.Random(seed), prompts(7, seed=seed, shortest=5)
     model = random_model("qwen2")
-    running = engine(model, slots=1 + seed % 4, **options)
+    running = engine(model, slots=(1, 2, 3, 4, 7, 12)[seed], **options)
     running.graphs = Eagerly()
     running.warm_up(shortest=min(map(len, some)))
     captured = set(running.graphs.keys)
-    assert len(captured) <= running.slots * 2 * 2  # one prediction or most, two ranges of lengths
+    counts = len({1, 2, 4, 8, 12} & set(range(running.slots))) + 1
+    assert len(captured) <= counts * 2 * 2  # one prediction or most, two ranges of lengths
     with attention_of(model):
         while some or running.queue or running.active:
             for prompt in [some.pop() for _ in range(draw.randint(0, min(3, len(some))))]:
