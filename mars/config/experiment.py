@@ -484,6 +484,11 @@ class Resources(Strict):
 
     training: dict[Name, TrainingResources] = Field({}, description="by scale; default: no GPU")
     evaluation_gpus: Literal[0, 1] = Field(0, description="of one evaluation or measurement")
+    evaluation_compile: bool = Field(
+        False,
+        description="compile the transformer with `torch.compile` on a GPU; minutes of each "
+        "evaluation, worth it where one takes hours",
+    )
     checkpoint_minutes: PositiveFloat = Field(
         15, description="between two saves of a training; more if they would take over 5 % of it"
     )

@@ -62,6 +62,7 @@ class DecodingLM(HFLM):
         slots: sequences decoded side by side.
         method: of :func:`mars.decoding.decode`, where the setting names none; None: by B.
         options: of that method, which follow from how the model was trained.
+        compiled: compile the transformer on a GPU, which takes minutes of every process.
         on_start: called before the first forward.
     """
 
@@ -76,6 +77,7 @@ class DecodingLM(HFLM):
         slots: int = 16,
         method: str | None = None,
         options: Mapping[str, Any] | None = None,
+        compiled: bool = False,
         on_start: Callable[[], None] | None = None,
     ) -> None:
         if tokenizer.chat_template is None:
@@ -85,7 +87,7 @@ class DecodingLM(HFLM):
         self.method, self.options = method, dict(options or {})
         self.eos_token_ids = sorted(eos_token_ids)
         self.max_new_tokens, self.slots = max_new_tokens, slots
-        self.on_start = on_start
+        self.compiled, self.on_start = compiled, on_start
         self.setting: Setting | None = None
         self.prompts: list[list[int]] = []
         self.decoded: list[Decoded] = []
@@ -155,7 +157,7 @@ class DecodingLM(HFLM):
         decoding = self.decoding
         if self.device.type == "cuda" and "memory_limit" in METHODS[decoding["method"]].options:
             # The cache is simply tried, so that too large a one halves the slots as well.
-            decoding["memory_limit"] = torch.iinfo(torch.int64).max
+            decoding |= {"memory_limit": torch.iinfo(torch.int64).max, "compiled": self.compiled}
         with tqdm(total=len(prompts), desc="decoding", unit="seq") as bar:
             return decode(
                 self.model,

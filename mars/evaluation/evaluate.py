@@ -56,6 +56,7 @@ def evaluate(
     cell_spec: CellSpec,
     endpoint: Endpoint | None = None,
     work: Path | None = None,
+    compiled: bool = False,
 ) -> None:
     """Write a record and the samples of every (setting, benchmark) that is not there yet.
 
@@ -64,6 +65,7 @@ def evaluate(
         cell_spec: stored in each record and compared on the next run.
         endpoint: the server that answers one-token mode, if ``spec.endpoint`` names its model.
         work: folder for what it has answered of unfinished cells; None: they start anew.
+        compiled: compile the transformer on a GPU.
 
     Raises:
         UserError: a task or data set is missing, code execution has not been allowed, or the server
@@ -88,6 +90,7 @@ def evaluate(
         block_size=spec.block_size,
         method=spec.method,
         options={"right_shift": spec.right_shift} if spec.method == "block_diffusion" else {},
+        compiled=compiled,
         on_start=lambda: startup.update(seconds=time.time() - psutil.Process().create_time()),
     )
     for name, missing in missing_cells.items():

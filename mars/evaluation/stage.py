@@ -127,6 +127,7 @@ def run(spec: EvaluationSpec, job: Job) -> None:
         cell_spec=lambda *cell: cell_spec(job.spec, job.inputs.sha256, *cell),
         endpoint=job.endpoint,
         work=job.work / answered,
+        compiled=job.options.compile,
     )
 
 

@@ -40,8 +40,8 @@ GPU_PARTS: dict[str, tuple[float, Runs]] = {
     "training 0.5B": (0.17, partial(training_speed.run, shape="0.5B")),
     "decoding 7B": (0.16, partial(decoding_speed.run, shape="7B")),
     "training 7B": (0.15, partial(training_speed.run, shape="7B")),
-    "static cache, 0.5B": (0.06, partial(decoding_speed.run, shape="0.5B", static=True)),
-    "static cache, 7B": (0.06, partial(decoding_speed.run, shape="7B", static=True)),
+    "static cache, 0.5B": (0.04, partial(decoding_speed.run, shape="0.5B", static=True)),
+    "compiling, 0.5B": (0.08, partial(decoding_speed.run_compiled, shape="0.5B")),
 }
 CPU_PARTS: dict[str, tuple[float, Runs]] = {
     "exactness": (0.5, exactness.run),

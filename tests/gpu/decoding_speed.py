@@ -4,6 +4,7 @@ Weights are random, so that no confidence means anything: tau is 1, and a forwar
 it costs while it yields one token, as AR decoding does. A model that accepts two of them decodes
 twice as fast. Times are those of decoding, prompts left out. The share of the memory's bandwidth
 counts what every forward must read: the weights once, and the keys and values of all sequences.
+Steps are CUDA graphs of the plain transformer, as in evaluations; compiling it is tried by itself.
 """
 
 from __future__ import annotations
@@ -51,6 +52,24 @@ def run(part: Part, shape: str, static: bool = False) -> None:
             part.check(f"{name}, batch {batch}", measured, takes=takes)
 
 
+def run_compiled(part: Part, shape: str) -> None:
+    """How long compiling takes, and what it gains."""
+    model = random_weights(shape_of(shape), torch.bfloat16, part.device)
+    part.check("cursor, batch 16", partial(compiling, model))
+
+
+def compiling(model: PreTrainedModel) -> str:
+    """Both ways to decode the same, in milliseconds per forward, and seconds to compile."""
+    plain, _, forwards = by_engine(model, 16, method="cursor", block_size=BLOCK)
+    begun = perf_counter()
+    by_engine(model, 1, method="cursor", block_size=BLOCK, compiled=True)
+    compiled, _, _ = by_engine(model, 16, method="cursor", block_size=BLOCK, compiled=True)
+    return (
+        f"{1e3 * compiled / forwards:.2f} ms per forward compiled, {1e3 * plain / forwards:.2f} "
+        f"plain; compiling and trying took {perf_counter() - begun:.0f} s"
+    )
+
+
 def measure(
     part: Part,
     shape: str,
@@ -87,7 +106,9 @@ def requests(batch: int, new: int) -> list[Request]:
     return [Request(prompt, 1.0, new) for prompt in prompts]
 
 
-def by_engine(model: PreTrainedModel, batch: int, *, method: str, block_size: int) -> Seconds:
+def by_engine(
+    model: PreTrainedModel, batch: int, *, method: str, block_size: int, compiled: bool = False
+) -> Seconds:
     """The faster of two passes after two, in which it compiles and captures."""
     engine = engines()[method](
         model,
@@ -96,6 +117,7 @@ def by_engine(model: PreTrainedModel, batch: int, *, method: str, block_size: in
         slots=batch,
         max_length=PROMPT + NEW,
         block_size=block_size,
+        compiled=compiled,
     )
     found = []
     for _ in range(4):

@@ -73,7 +73,7 @@ def run(part: Part) -> None:
     part.check("speculative as on the CPU and as the target alone", check.speculative)
     part.check("a batch of windows", check.window_batch)
     part.check("CUDA graphs on and off", check.graphs)
-    part.check("compiled and not", check.compiled, takes=40)
+    part.check("compiled and not", check.compiled, takes=60)
     for method in ("autoregressive", "lossless"):
         part.check(f"bfloat16, {method}, beside the un-cached forward",
                    partial(check.bfloat16, method))  # fmt: skip

@@ -84,7 +84,8 @@ def options_of_training(wildcards):
 
 
 def options_of_evaluation(wildcards):
-    """Where the server of an evaluation stands, as options of `mars run`."""
+    """Whether an evaluation compiles, and where its server stands, as options of `mars run`."""
     server = EXPERIMENT.evaluation.endpoint.get(wildcards.model)
     given = server.model_dump(exclude={"model"}, exclude_none=True) if server else {}
-    return " ".join(f"--endpoint {key}={value}" for key, value in given.items())
+    compiles = ["--option compile=true"] if EXPERIMENT.resources.evaluation_compile else []
+    return " ".join([*compiles, *(f"--endpoint {key}={value}" for key, value in given.items())])
