@@ -155,9 +155,12 @@ class DecodingLM(HFLM):
 
     def _decode(self, prompts: list[list[int]], stops: list[list[str]]) -> list[Decoded]:
         decoding = self.decoding
-        if self.device.type == "cuda" and "memory_limit" in METHODS[decoding["method"]].options:
+        options = METHODS[decoding["method"]].options
+        if "compiled" in options:
+            decoding["compiled"] = self.compiled
+        if self.device.type == "cuda" and "memory_limit" in options:
             # The cache is simply tried, so that too large a one halves the slots as well.
-            decoding |= {"memory_limit": torch.iinfo(torch.int64).max, "compiled": self.compiled}
+            decoding["memory_limit"] = torch.iinfo(torch.int64).max
         with tqdm(total=len(prompts), desc="decoding", unit="seq") as bar:
             return decode(
                 self.model,

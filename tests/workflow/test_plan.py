@@ -173,3 +173,14 @@ def test_a_job_asks_for_the_gpus_of_the_configuration_or_all_there_are(tmp_path:
         assert done, said
         assert f"with-gpus {expected} run" in said
         assert "--option sharded=True --option activation_checkpointing=True" in said
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_evaluations_compile_only_where_the_configuration_says_so(compiles: bool, tmp_path: Path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(f"resources: {{evaluation_compile: {str(compiles).lower()}}}")
+    config = ["--configfile", str(ROOT / "config/ci.yaml"), str(overlay)]
+    target = "results/ci/evaluations/mars-b4-small/manifest.json"
+    done, said = snakemake("-n", "-p", *SNAKEFILE, *config, "--", target, cwd=tmp_path)
+    assert done, said
+    assert ("--option compile=true" in said) == compiles

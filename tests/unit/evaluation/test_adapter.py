@@ -9,6 +9,7 @@ from lm_eval.models.huggingface import HFLM
 
 from mars.config.experiment import Setting
 from mars.decoding import decode
+from mars.decoding.cache import CachedModel
 from mars.decoding.cursor import Engine
 from mars.errors import UserError
 from mars.evaluation.adapter import DecodingLM, cut, forwards_until, shortest_prefix
@@ -204,6 +205,20 @@ def test_tokens_beyond_the_end_are_known_and_not_counted(model, tokenizer):
     for one in lm.generations.values():
         assert one.tokens + one.overrun == 4 * one.forwards
     assert all(one.overrun == 2 for one in to_the_limit)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_engine_compiles_only_when_told_to(model, tokenizer, monkeypatch, compiled):
+    told = []
+    init = CachedModel.__init__
+
+    def noted(cached, *arguments):
+        told.append(arguments[-1])
+        init(cached, *arguments)
+
+    monkeypatch.setattr(CachedModel, "__init__", noted)
+    lm_of(model, tokenizer, compiled=compiled).generate_until(requests_of(PROMPTS))
+    assert told == [compiled]
 
 
 def out_of_memory_above(slots, monkeypatch):
