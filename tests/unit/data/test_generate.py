@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from datasets import load_dataset
 
-from mars.config.experiment import GeneratedData
+from mars.config.experiment import GeneratedData, load_experiment
 from mars.data.minibench.generate import (
     assert_disjoint,
     draw_tests,
@@ -119,6 +119,17 @@ def test_no_test_question_is_trained_on():
         assert_disjoint(tests, [*corpus, ("openai/gsm8k", tests["openai/gsm8k"][0])], [])
     with pytest.raises(AssertionError, match="a document is the test question"):
         assert_disjoint(tests, corpus, [tests["Idavidrein/gpqa"][0].plain])
+
+
+@pytest.mark.parametrize("experiment", ["tiny", "mini"])
+def test_more_questions_are_taught_than_asked(experiment):
+    """Or a benchmark asks nearly all there are, and what is left teaches too few."""
+    sizes, kinds = load_experiment(Path(f"config/{experiment}.yaml")).data, miniatures(0)
+    tests = {name: draw_tests(kind, 0, sizes.benchmark_documents) for name, kind in kinds.items()}
+    taught = {name: set() for name in kinds}
+    for name, example in instruction_examples(kinds, tests, 0, sizes.instructions):
+        taught[name].add(example.key)
+    assert [name for name in kinds if len(taught[name]) < len(tests[name])] == []
 
 
 def test_too_many_questions_is_one_sentence():
