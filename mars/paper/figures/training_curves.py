@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mars.errors import UserError
 from mars.paper.figures.style import COLOURS, PAGE, figure_for
 from mars.provenance.files import read_jsonl
 
+WIDTH, KEY = 120, 6  # of the legend and of what stands before a label, in characters
 _STREAMS = {"loss_ar": "next-token loss (clean stream)", "loss_mask": "mask loss (noisy stream)"}
 
 
@@ -35,7 +37,9 @@ def plot_curves(logs: Mapping[str, Sequence[Path]], outputs: Sequence[Path]) -> 
             panel.set_title(title)
             panel.set_xlabel("optimiser step")
         panels[0].set_yscale("log")  # the first steps would flatten all that comes after
-        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = _range([line for panel in panels for line in panel.get_lines()])
+        panels[0].set_ylim(low, high)
+        panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1e3 * low else (1,)))
         panels[0].yaxis.set_major_formatter(FuncFormatter("{0:g}".format))
         panels[0].yaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("nats per token")
@@ -44,7 +48,8 @@ def plot_curves(logs: Mapping[str, Sequence[Path]], outputs: Sequence[Path]) -> 
             for panel in panels
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5)
+        columns = _columns(list(handles))
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
 
 
 def _draw(panel: Axes, runs: Mapping[str, list[list[dict]]], key: str) -> None:
@@ -60,6 +65,21 @@ def _draw(panel: Axes, runs: Mapping[str, list[list[dict]]], key: str) -> None:
                 steps, losses = np.array(points, dtype=float).T
                 panel.plot(steps, losses, color=look["color"], alpha=0.12, linewidth=0.4)
                 panel.plot(steps, _smooth(losses), label=name, **look)
+
+
+def _range(lines: Sequence[Line2D]) -> tuple[float, float]:
+    """A little more than the smoothed curves need: single steps may leave it."""
+    losses = np.concatenate([line.get_ydata() for line in lines if line.get_alpha() is None])
+    return float(losses.min()) / 1.5, float(losses.max()) * 1.5
+
+
+def _columns(labels: list[str]) -> int:
+    """As many columns of the legend, at most five, as the page is wide enough for."""
+    for count in range(5, 1, -1):
+        columns = np.array_split(labels, count)
+        if sum(max(map(len, column), default=0) + KEY for column in columns) <= WIDTH:
+            return count
+    return 1
 
 
 def _smooth(losses: np.ndarray) -> np.ndarray:

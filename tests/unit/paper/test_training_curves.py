@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mars.errors import UserError
-from mars.paper.figures.training_curves import _smooth, plot_curves
+from mars.paper.figures.training_curves import _columns, _smooth, plot_curves
 from mars.provenance.files import write_jsonl
 
 
@@ -33,6 +33,19 @@ def test_same_logs_same_bytes(tmp_path: Path) -> None:
     for one, two in zip(first, second, strict=True):
         assert one.read_bytes() == two.read_bytes()
         assert one.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns"),
+    [
+        (["ar-sft"], 5),
+        (["mars-b4-small"] * 20, 5),
+        (["mars-b4-small", "mars-b4-no-sft-inverse-t-small"] * 4, 3),
+        (["a name " * 30], 1),
+    ],
+)
+def test_the_legend_has_as_many_columns_as_fit(labels: list[str], columns: int) -> None:
+    assert _columns(labels) == columns
 
 
 def test_smoothing_keeps_a_constant_and_the_length() -> None:
