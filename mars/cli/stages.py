@@ -38,7 +38,10 @@ def run(
         list[Path] | None, typer.Argument(help="manifests, records and tables, in any order")
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(help="of a training, e.g. sharded=true; changes no result")
+        list[str] | None,
+        typer.Option(
+            help="e.g. sharded=true of a training, compile=true of an evaluation; no result changes"
+        ),
     ] = None,
     endpoint: Annotated[
         list[str] | None, typer.Option(help="of an evaluation: its server, e.g. url=http://...")

@@ -154,7 +154,7 @@ class CachedModel:
         slots, capacity: rows of the cache, and positions per row.
         mask_token_id: made impossible as an output; None where there is none.
         memory_limit: most bytes for the cache; default what the device has free.
-        compiled: compile the transformer where it runs on a GPU; takes about a minute per process.
+        compiled: compile the transformer where it runs on a GPU; takes minutes of every process.
 
     Decoders that never run at the same time can share one: what another left in the cache is as
     stale to them as what they left themselves.
