@@ -22,7 +22,7 @@ import torch
 
 from tests.gpu import decoding_speed, exactness, training, training_speed
 from tests.gpu.device import the_device
-from tests.gpu.part import Part, Row, note, print_row, row_of
+from tests.gpu.part import BEGUN, Part, Row, note, print_row, row_of
 from tests.gpu.result import Result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +88,8 @@ def run_all(
     """Every part until its time: on a GPU as a process, which a fault of the GPU ends, alone."""
 
     def take(section: str, row: Row) -> None:
+        if section == BEGUN:
+            return
         if section == "checks":
             note(f"{row['status']:8}{row['name']}: {row['detail']}")
         result.add(section, row)
@@ -95,12 +97,12 @@ def run_all(
     start, share = monotonic(), 0.0
     for name, (fraction, run) in parts.items():
         share += fraction
-        left = start + share * seconds - monotonic()
+        left = max(start + share * seconds - monotonic(), 0)
         if device.type == "cpu":
             run(Part(name, device, left, take))
         else:
             command = [sys.executable, "-m", "tests.gpu", "--part", name]
-            command += ["--seconds", f"{left - START:.0f}"]
+            command += ["--seconds", f"{max(left - START, 0):.0f}"]
             if (trouble := run_part(command, left, take)) is not None:
                 row = {"name": name, "status": "failed", "detail": trouble}
                 take("checks", row)
@@ -121,11 +123,13 @@ def run_part(command: Sequence[str], seconds: float, take: Take) -> str | None:
     ) as process:
         timer = Timer(max(seconds, 0), lambda: os.killpg(process.pid, signal.SIGKILL))
         timer.start()
-        last = ""
+        last = begun = ""
         assert process.stdout is not None
         for line in process.stdout:
             if (found := row_of(line)) is not None:
-                take(*found)
+                section, row = found
+                begun = f" ({row['name']})" if section == BEGUN else ""
+                take(section, row)
             elif line.strip():
                 last = line.strip()
         killed = not timer.is_alive()
@@ -133,7 +137,7 @@ def run_part(command: Sequence[str], seconds: float, take: Take) -> str | None:
     if process.returncode == 0:
         return None
     if killed:
-        return f"stopped after {seconds:.0f} s, its share of the time; its last rows are missing"
+        return f"stopped{begun} after {seconds:.0f} s, its share of the time; no rows from there on"
     return f"ended with {process.returncode}: {last}"
 
 

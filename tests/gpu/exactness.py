@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from mars.decoding import decode
 from mars.decoding.cursor import Engine
+from mars.decoding.methods import METHODS
 from mars.decoding.requests import Decoded, Request
 from mars.decoding.speculative import decode_speculative
 from mars.decoding.window import decode_window_batch
@@ -89,7 +90,7 @@ class Exactness:
 
     def decode(self, device: torch.device, method: str, tau: Any, **options: Any) -> list[Decoded]:
         model = model_on(device, options.pop("architecture", "qwen2"))
-        if device.type == "cuda" and method in ("cursor", "autoregressive", "jacobi"):
+        if device.type == "cuda" and "compiled" in METHODS[method].options:
             options.setdefault("compiled", False)
         rule = {**RULE, "max_new_tokens": BUDGET, "threshold": tau, "method": method}
         return decode(model, self.prompts, slots=4, **rule, **options)

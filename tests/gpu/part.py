@@ -13,6 +13,7 @@ import torch
 
 Row = dict[str, Any]
 MARK = "\x1e"  # starts a line that is a row, among what libraries print
+BEGUN = "begun"  # section of rows that only say what is being tried
 
 
 class Skip(Exception):  # noqa: N818 # not an error
@@ -50,6 +51,7 @@ class Part:
         """
         status, detail = "skipped", f"the {self.seconds:.0f} s of {self.name} were spent"
         if self.end - monotonic() > takes:
+            self.emit(BEGUN, {"name": name})
             try:
                 status, detail = "passed", function()
             except Skip as reason:

@@ -2,7 +2,8 @@
 
 Weights are random, documents of random tokens as long as the paper's, in rows of 4096 as there.
 A step is four forward and backward passes, clipping and AdamW, about what each of eight GPUs has
-to do for a batch of the paper. Tokens are those forwarded, padding left out.
+to do for a batch of the paper. Tokens are those forwarded, padding left out. One more step,
+profiled, tells whether it is the device or the host that takes the time.
 
 A 7B model with its optimiser takes 16 bytes per parameter, 122 GB, on a single GPU: two and four of
 its 28 layers are timed instead, the difference is the time of two layers, and 28 are computed.
@@ -11,11 +12,15 @@ its 28 layers are timed instead, the difference is the time of two layers, and 2
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from time import perf_counter
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from mars.training.cost import Decoder, training_flops, training_memory
 from mars.training.layers import checkpoint_layers, compile_layers
@@ -28,6 +33,7 @@ from tests.gpu.training import FLEX, forward_backward, packed, work
 
 FORWARDS, STEPS = 4, 3
 LAYERS = (2, 4)  # of 7B
+KERNELS, NAME = 4, 56  # named in a row, and characters of a name
 MEMORY = (0.7, 1.1)  # allowed, of what the formula says; compiled layers may save less
 
 
@@ -99,11 +105,11 @@ def measure(part: Part, case: Case) -> str:
             "layers_timed": list(counts),
         },
     )
-    return timed[-1].about_memory()
+    return f"{timed[-1].about_memory()}; {timed[-1].kernels}"
 
 
 class Timed:
-    """Steps of one model: ``seconds`` of each, and bytes at their ``peak`` as far as measured."""
+    """Steps of one model: ``seconds`` of each, bytes at the ``peak``, and their ``kernels``."""
 
     def __init__(self, part: Part, case: Case, decoder: Decoder) -> None:
         self.case, self.peak = case, None
@@ -126,21 +132,23 @@ class Timed:
         if case.activation_checkpointing:
             checkpoint_layers(model)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-        times = []
-        for number in range(1 + STEPS):  # the first one warms up
-            part.wait()
-            if part.on_gpu and number == 1:
-                torch.cuda.reset_peak_memory_stats(part.device)
+
+        def step() -> float:
             start = perf_counter()
             forward_backward(model, rows, autocast=True, chunk=chunk)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             part.wait()
-            times.append(perf_counter() - start)
-        self.seconds = statistics.median(times[1:])
+            return perf_counter() - start
+
+        step()
+        if part.on_gpu:
+            torch.cuda.reset_peak_memory_stats(part.device)
+        self.seconds = statistics.median(step() for _ in range(STEPS))
         if part.on_gpu:
             self.peak = torch.cuda.max_memory_allocated(part.device)
+        self.kernels = kernels(part, step)
 
     def about_memory(self) -> str:
         """Measured beside modelled, an AssertionError where they are apart."""
@@ -152,3 +160,23 @@ class Timed:
         assert share <= high, seen
         assert share >= low or self.case.compile, seen
         return seen
+
+
+def kernels(part: Part, step: Callable[[], float]) -> str:
+    """What share of a step the device computes in, and which of its kernels take the most."""
+    device, activity, time = DeviceType.CPU, ProfilerActivity.CPU, "self_cpu_time_total"
+    if part.on_gpu:
+        device, activity, time = DeviceType.CUDA, ProfilerActivity.CUDA, "self_device_time_total"
+    with profile(activities=[activity]) as seen:
+        whole = 1e6 * step()
+    events = [event for event in seen.key_averages() if event.device_type == device]
+    events.sort(key=attrgetter(time), reverse=True)
+    busy = sum(map(attrgetter(time), events)) / whole
+    calls = sum(event.count for event in events)
+    most = (f"{short(one.key)} {getattr(one, time) / whole:.0%}" for one in events[:KERNELS])
+    return f"{busy:.0%} of {1e-6 * whole:.2f} s in {calls:,} kernels: {', '.join(most)}"
+
+
+def short(kernel: str) -> str:
+    """The name of a kernel without what all of torch's begin with."""
+    return kernel.removeprefix("void ").replace("at::native::", "")[:NAME]
