@@ -14,8 +14,9 @@ from mars.config.experiment import Experiment
 from mars.errors import UserError
 from mars.provenance.accepted import accepted_as
 from mars.provenance.fingerprint import fingerprint_of
+from mars.provenance.record import versions
 from mars.provenance.stage import JobSpec
-from mars.stages import stage_named
+from mars.stages import STAGES, stage_named
 
 OLD = "it was recorded by an older version of this project"
 LONGEST = 60  # letters of a value
@@ -77,10 +78,20 @@ def differences(
         found.append(Difference("code", _changed(modules, stage.reached.modules)))
     elif modules and not _is_the_code_of(then, modules, root, experiment):
         found.append(Difference("code", ["it was edited between planning this job and running it"]))
-    versions = _changed_versions(record["environment"], stage.locked)
-    if versions or then.packages != now.packages:
-        found.append(Difference("packages", versions or ["another lock"]))
+    others = _changed_versions(record["environment"], stage.locked)
+    if others or then.packages != now.packages:
+        found.append(Difference("packages", others or ["another lock"]))
     return found
+
+
+def unlike_the_lock() -> Difference | None:
+    """Packages of any stage that are not installed as locked, those that it imports first."""
+    stages = STAGES.values()
+    locked = {name: version for stage in stages for name, version in stage.locked.items()}
+    imported = frozenset[str]().union(*(stage.reached.packages for stage in stages))
+    ordered = {name: locked[name] for name in sorted(locked, key=lambda one: one not in imported)}
+    others = _changed_versions(versions(locked), ordered)
+    return Difference("packages", others) if others else None
 
 
 def _is_the_code_of(

@@ -4,6 +4,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from mars.publishing import ledger
+from mars.planning.differences import unlike_the_lock
 from mars.planning.jobs import job_of, specs_of
 from mars.config.experiment import load_experiment
 from mars.errors import UserError
