@@ -90,7 +90,7 @@ def small_mars_models(experiment: Experiment) -> list[str]:
     """The evaluated MARS models with B = 4 and SFT loss that stand for the paper's 0.5B."""
     return [
         name
-        for name in _published_training(experiment, "mars")
+        for name in _one_stage(experiment, "mars")
         if (model := experiment.models[name]).block_size == 4
         and model.ar_weight > 0
         and experiment.scales[model.scale].stands_for == "0.5B"
@@ -107,11 +107,15 @@ def _published_training(experiment: Experiment, method: str) -> list[str]:
     ]
 
 
+def _one_stage(experiment: Experiment, method: str) -> list[str]:
+    """Those of them that were trained as long as the paper's, neither longer nor shorter."""
+    models = _published_training(experiment, method)
+    return [name for name in models if experiment.models[name].epochs_factor == 1]
+
+
 def figure3(experiment: Experiment) -> Selection:
-    """Sweeps of every MARS model, and the AR SFT models of one stage that they start from."""
-    ar = _published_training(experiment, "ar_sft")
-    models = [name for name in ar if experiment.models[name].epochs_factor == 1]
-    models += _published_training(experiment, "mars")
+    """Sweeps of the MARS models, and the AR SFT models that they start from."""
+    models = [name for method in ("ar_sft", "mars") for name in _one_stage(experiment, method)]
     return _swept(experiment, models, ("GSM8K", "HumanEval"))
 
 

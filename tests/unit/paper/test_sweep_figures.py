@@ -140,6 +140,17 @@ def test_models_are_found_by_what_they_are(tiny: dict):
     assert experiment.scales[experiment.models[one].scale].stands_for == "0.5B"
 
 
+def test_a_shorter_training_is_no_part_of_a_curve(tiny: dict):
+    before = parse_experiment(tiny, "tiny")
+    (name,) = figures.figure6(before).models
+    tiny["models"]["shorter"] = {**tiny["models"][name], "epochs_factor": 0.5}
+    tiny["evaluate"].append({"models": ["shorter"], "settings": ["one-token", "tau-0.95"]})
+    after = parse_experiment(tiny, "tiny")
+    assert "shorter" in after.evaluated_models()
+    for resolve in (figures.figure3, figures.figure6):
+        assert resolve(after).models.keys() == resolve(before).models.keys()
+
+
 def test_figure_1_is_of_the_paper_s_setting(tiny: dict):
     spec = figures.example(parse_experiment(tiny, "tiny"))
     assert spec.decoding.threshold == 0.95
