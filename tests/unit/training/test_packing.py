@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from collections import Counter
+from itertools import product
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.nn.attention.flex_attention import create_mask, flex_attention
+from torch.nn.attention.flex_attention import create_block_mask, create_mask, flex_attention
 
 from mars.training.arrangement import Forward, arrange, first_fit, spread
 from mars.training.dual_stream import autoregressive_stream, mars_stream
@@ -290,11 +291,41 @@ def test_fixed_shape_fills_every_row() -> None:
     assert {tuple(rows.tokens.shape) for rows in packed} == {(1, 128)}
 
 
+@pytest.mark.parametrize("row_length", [128, 512])
+@pytest.mark.parametrize("block_size", [None, 4])
+def test_block_mask_is_what_pytorch_makes_of_the_rule(
+    block_size: int | None, row_length: int
+) -> None:
+    """Every list of blocks, those of the backward pass too."""
+    generator = np.random.default_rng(0)
+    documents = [generator.integers(2, 40, generator.integers(30, 200)) for _ in range(9)]
+    contents = [
+        autoregressive_stream(document, 3)
+        if block_size is None
+        else mars_stream(document[: row_length // 2], 3, block_size=block_size, mask_token_id=1)
+        for document in documents
+    ]
+    options = {"rows_per_forward": 2, "normalisation": "token", "ar_weight": 1.0}
+    for rows in pack(
+        [one for one in contents if len(one) <= row_length],
+        row_length=row_length,
+        fixed_shape=True,
+        **options,
+    ):
+        found = rows.flex_mask()
+        count, length = rows.tokens.shape
+        wanted = create_block_mask(found.mask_mod, count, None, length, length, "cpu")
+        assert found.seq_lengths == wanted.seq_lengths
+        assert found.BLOCK_SIZE == wanted.BLOCK_SIZE
+        lists = product(("", "full_"), ("kv", "q"), ("num_blocks", "indices"))
+        for name in (f"{kind}{side}_{what}" for kind, side, what in lists):
+            assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+
+
 def test_flex_mask_equals_dense_mask() -> None:
     """The rule of the block mask, evaluated pair by pair on the CPU; its kernel needs CUDA."""
-    for rows in pack(
-        streams(), row_length=128, rows_per_forward=2, normalisation="token", ar_weight=1.0
-    ):
+    options = {"rows_per_forward": 2, "normalisation": "token", "ar_weight": 1.0}
+    for rows in pack(streams(), row_length=128, fixed_shape=True, **options):
         count, length = rows.tokens.shape
         flex = create_mask(rows.flex_mask().mask_mod, count, 1, length, length, device="cpu")
         assert torch.equal(flex, rows.dense_mask())
