@@ -135,10 +135,15 @@ def judged_by(
     estimates: Sequence[Estimate] = (),
     trainings: Iterable[int] = (),
 ) -> Judged:
-    """What several parts of a claim say together; nothing was run if there is none."""
+    """What several parts of a claim say together; nothing was run if there is none.
+
+    It rests on ``trainings`` of further models, and on those of the ``tests`` that decide.
+    """
     if not verdicts:
         return NOTHING
-    fewest = min([*trainings, *(test.trainings for test in tests)], default=None)
+    decide = {one.label for one in estimates if one.verdict}
+    tested = [test.trainings for test in tests if test.comparison in decide]
+    fewest = min([*trainings, *tested], default=None)
     word, p = combined(verdicts)
     return Judged(word, "; ".join(parts), tests, estimates, p or None, fewest)
 

@@ -185,6 +185,8 @@ def test_a_verdict_speaks_of_the_trainings_that_it_knows():
     several = once.judge(1)
     assert (several.verdict, several.trainings) == (UNDECIDED, 3)
     assert "3 trainings" in several.evidence
+    shown_only = once.answer("m3", "plain", 150).judge(1)  # AR SFT of twice the epochs, once
+    assert (len(shown_only.tests), shown_only.trainings) == (2, 3)
 
 
 def test_claim_1_is_not_decided_by_the_doubled_ar_sft():
