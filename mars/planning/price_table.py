@@ -44,7 +44,7 @@ ORDER = (
 def price_table(planned: Iterable[PlannedJob], prices: Prices, published: Hours) -> list[str]:
     """A table of the stages that would run, by what their hours rest on; offline.
 
-    Nothing is returned if the price of any job is not known.
+    Nothing is returned if the price of any job is not known, or no job has one.
     """
     running = [job for job in planned if job.runs]
     groups: dict[tuple[str, str], list[Price]] = defaultdict(list)
@@ -53,6 +53,8 @@ def price_table(planned: Iterable[PlannedJob], prices: Prices, published: Hours)
         if one is None:
             return []
         groups["other" if one is FREE else job.stage, one.basis].append(one)
+    if {stage for stage, _ in groups} <= {"other"}:
+        return []
     everything = [one for members in groups.values() for one in members]
     rows: list[tuple[str, ...]] = [HEAD]
     times = {key: [_wall(members, gpus) for gpus in (1, 8)] for key, members in groups.items()}

@@ -10,7 +10,7 @@ import pytest
 
 from mars.config.experiment import Endpoint, Experiment, load_experiment
 from mars.paper.published import training_hours
-from mars.planning.gpu_results import GpuResult
+from mars.planning.gpu_results import GpuResult, read_gpu_results
 from mars.planning.gpu_speed import CALIBRATED, MEASURED, MODELLED, GpuSpeed
 from mars.planning.plan import PlannedJob
 from mars.planning.price import RESPONSE_TOKENS, Prices
@@ -240,7 +240,7 @@ def test_the_docs_have_the_hours_of_the_plan(name, title):
     planned += [job("train", model) for model in experiment.trained_models()]
     timed = [one for one in MEASUREMENTS if experiment.speed.parts()[one.removeprefix("measure_")]]
     planned += [job(stage, "") for stage in timed]
-    found = prices(experiment)
+    found = Prices(experiment, GpuSpeed(read_gpu_results(ROOT)), Path("nowhere"))
     assert price_table(planned, found, HOURS)
     total = sum(found.of(one).gpu_hours for one in planned)
     timing = sum(hours(found, stage) for stage in timed)
@@ -267,6 +267,10 @@ def test_drafts_in_vllm_have_a_price():
     doubled = experiment.model_copy(update={"speed": speed.model_copy(update={"vllm": longer})})
     one = hours(prices(experiment), "measure_vllm")
     assert hours(prices(doubled), "measure_vllm") == pytest.approx(2 * one)
+
+
+def test_tables_alone_have_no_price(paper):
+    assert price_table([job("table", "table2"), job("claims", "")], prices(paper), HOURS) == []
 
 
 def test_an_experiment_without_the_papers_models_has_no_price():
