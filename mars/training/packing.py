@@ -81,8 +81,8 @@ class Rows:
     def flex_mask(self):  # type: ignore[no-untyped-def]
         """The same mask as a block mask of flex attention, for CUDA; T in multiples of 128.
 
-        PyTorch's ``create_block_mask`` makes the same of a function of single indices. That takes
-        the host 10 to 20 ms of each forward, this about one.
+        PyTorch's ``create_block_mask`` makes the same of a function of single indices, slowly: most
+        of that is Python on the host.
         """
         from torch.nn.attention.flex_attention import BlockMask
 

@@ -42,7 +42,7 @@ def fake_h200() -> Iterator[None]:
 
 def trial() -> tuple[Part, dict[str, list[Row]]]:
     """A part on the fake GPU, and the rows it emits."""
-    rows: dict[str, list[Row]] = {"begun": [], "checks": [], "decoding": [], "training": []}
+    rows: dict[str, list[Row]] = {"checks": [], "decoding": [], "training": []}
     return Part("trial", DEVICE, 600, lambda section, row: rows[section].append(row)), rows
 
 

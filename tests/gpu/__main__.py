@@ -22,7 +22,7 @@ import torch
 
 from tests.gpu import decoding_speed, exactness, training, training_speed
 from tests.gpu.device import the_device
-from tests.gpu.part import BEGUN, Part, Row, note, print_row, row_of
+from tests.gpu.part import BEGUN, Part, Row, note, print_begun, print_row, row_of
 from tests.gpu.result import Result
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts = CPU_PARTS
         torch.set_num_threads(1)  # for models this small, several only wait for each other
     if options.part:
-        parts[options.part][1](Part(options.part, device, options.seconds, print_row))
+        parts[options.part][1](Part(options.part, device, options.seconds, print_row, print_begun))
         return 0
     result = Result(
         device, options.output or (ROOT / "results/gpu" if parts is GPU_PARTS else None)
@@ -88,8 +88,6 @@ def run_all(
     """Every part until its time: on a GPU as a process, which a fault of the GPU ends, alone."""
 
     def take(section: str, row: Row) -> None:
-        if section == BEGUN:
-            return
         if section == "checks":
             note(f"{row['status']:8}{row['name']}: {row['detail']}")
         result.add(section, row)
@@ -129,7 +127,8 @@ def run_part(command: Sequence[str], seconds: float, take: Take) -> str | None:
             if (found := row_of(line)) is not None:
                 section, row = found
                 begun = f" ({row['name']})" if section == BEGUN else ""
-                take(section, row)
+                if not begun:
+                    take(section, row)
             elif line.strip():
                 last = line.strip()
         killed = not timer.is_alive()

@@ -13,7 +13,7 @@ import torch
 
 Row = dict[str, Any]
 MARK = "\x1e"  # starts a line that is a row, among what libraries print
-BEGUN = "begun"  # section of rows that only say what is being tried
+BEGUN = "begun"  # in place of a section: the row only says what is tried next
 
 
 class Skip(Exception):  # noqa: N818 # not an error
@@ -28,6 +28,7 @@ class Part:
         device: what is tried.
         seconds: after which nothing new is begun.
         emit: takes the name of a section of the result and a row of it.
+        begin: is told what is tried next.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class Part:
         device: torch.device,
         seconds: float,
         emit: Callable[[str, Row], None],
+        begin: Callable[[str], None] | None = None,
     ) -> None:
-        self.name, self.device, self.emit = name, device, emit
+        self.name, self.device, self.emit, self.begin = name, device, emit, begin
         self.seconds, self.end = seconds, monotonic() + seconds
 
     @property
@@ -51,7 +53,8 @@ class Part:
         """
         status, detail = "skipped", f"the {self.seconds:.0f} s of {self.name} were spent"
         if self.end - monotonic() > takes:
-            self.emit(BEGUN, {"name": name})
+            if self.begin is not None:
+                self.begin(name)
             try:
                 status, detail = "passed", function()
             except Skip as reason:
@@ -83,6 +86,11 @@ def _sentence(error: Exception) -> str:
 def print_row(section: str, row: Row) -> None:
     """Hand a row to the process that reads this one's output."""
     print(f"{MARK}{json.dumps([section, row])}", flush=True)
+
+
+def print_begun(name: str) -> None:
+    """Tell that process what is tried next."""
+    print_row(BEGUN, {"name": name})
 
 
 def row_of(line: str) -> tuple[str, Row] | None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ast
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from mars.provenance import fingerprint, lock
+from tests.support.git import git
 from tests.support.waiting import run
 
 FAILURE = "failure.log"  # in the folder of the shared experiment, if that failed
@@ -59,12 +56,7 @@ def change_function(path: Path, name: str) -> None:
 
 def commit(project: Path) -> str:
     """Make the project a repository with one commit, or commit what has changed; its hash."""
-    if not shutil.which("git"):
-        pytest.skip("needs git")
     (project / ".gitignore").write_text("__pycache__/\n")  # running the code is no edit
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "then")):
-        subprocess.run(["git", *who, *words], cwd=project, check=True, capture_output=True)
-    words = ["git", "rev-parse", "HEAD"]
-    done = subprocess.run(words, cwd=project, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+        git(project, *words)
+    return git(project, "rev-parse", "HEAD")

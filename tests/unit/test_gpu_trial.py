@@ -20,7 +20,7 @@ from mars.planning.gpu_results import GpuResult, trainings
 from tests.gpu.__main__ import run_part
 from tests.gpu.device import slug
 from tests.gpu.exactness import Exactness
-from tests.gpu.part import BEGUN, Part, Row
+from tests.gpu.part import Part, Row
 from tests.gpu.result import Result
 from tests.gpu.training_speed import Case, Timed
 
@@ -71,12 +71,7 @@ def test_on_a_cpu_it_tries_what_it_can_and_says_what_it_left_out(tmp_path: Path)
 
 def rows_of(seconds: float = 60.0) -> tuple[Part, list[Row]]:
     rows: list[Row] = []
-
-    def take(section: str, row: Row) -> None:
-        if section != BEGUN:
-            rows.append(row)
-
-    return Part("part", CPU, seconds, take), rows
+    return Part("part", CPU, seconds, lambda section, row: rows.append(row)), rows
 
 
 def test_a_wrong_decoder_fails_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +118,9 @@ def test_a_part_that_takes_too_long_is_killed_with_all_it_started_and_its_rows_s
 
 def test_a_part_that_takes_too_long_says_in_what() -> None:
     begun = 'print(\'\\x1e\' + \'["begun", {"name": "cursor, batch 4"}]\', flush=True)'
-    trouble = run_part(printing(begun, "time.sleep(600)"), 2, lambda section, row: None)
+    rows: list[Row] = []
+    trouble = run_part(printing(begun, "time.sleep(600)"), 2, lambda section, row: rows.append(row))
+    assert rows == [{"name": "a"}]
     assert trouble is not None
     assert trouble.startswith("stopped (cursor, batch 4) after 2 s")
 

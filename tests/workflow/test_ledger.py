@@ -21,6 +21,7 @@ from mars.provenance import fingerprint
 from mars.provenance.files import read_json, read_jsonl, sha256_file
 from mars.publishing import ledger, storage
 from tests.support.ci_experiment import change_function, environment, snakemake
+from tests.support.git import need_git
 from tests.support.waiting import run as run_command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,8 +51,7 @@ def repository(edited: Path, finished: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in (".dvcignore", ".gitignore", "dvc.yaml"):
         text = (ROOT / name).read_text().replace("results/ci/\n", "").replace(", mini]", "]")
         (edited / name).write_text(text.replace("tiny", "ci"))
-    if not shutil.which("git"):
-        pytest.skip("needs git, in which the ledger is kept")
+    need_git()
     for name in ("results", ".snakemake"):
         shutil.copytree(finished / name, edited / name)
     command(edited, "git", "init", "--quiet")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ci_experiment import FAILURE, commit, environment
+from tests.support.git import need_git
 
 ROOT = Path(__file__).resolve().parents[2]
 SAID = ("CITATION.cff", ".zenodo.json", "LICENSE", "README.md", "pyproject.toml")
@@ -31,8 +32,7 @@ def repository(project: Path, experiment: Path, tmp_path_factory: pytest.TempPat
     """A repository of the project at version 3.2.1, with what git has of the ci experiment."""
     if (experiment / FAILURE).exists():
         pytest.skip("the ci experiment failed")
-    if not shutil.which("git"):
-        pytest.skip("needs git, of which a release is a commit")
+    need_git()
     folder = tmp_path_factory.mktemp("release") / "repository"
     shutil.copytree(project, folder)
     shutil.copytree(ROOT / "tools", folder / "tools")

@@ -11,17 +11,11 @@ import pytest
 
 from mars.errors import UserError
 from mars.publishing import ledger, storage
+from tests.support.git import git
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path("results/ci")
 LARGE = ("data", "checkpoints", "evaluations", "speed")
-
-
-def git(folder: Path, *words: str) -> None:
-    if not shutil.which("git"):
-        pytest.skip("needs git, in which the ledger is kept")
-    who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
